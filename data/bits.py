@@ -1,0 +1,104 @@
+"""Token ids as bits: fixed width, and presence flags for ids that are not sent (-1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+NONE, ALL, MIXED = 0, 1, 2  # how many ids are sent: of a kind of tokens, or of one block of them
+
+
+def id_width(codebook_size: int) -> int:
+    """Bits of an id: ceil(log2(codebook_size))."""
+    return max(0, codebook_size - 1).bit_length()
+
+
+def presence_of(ids: np.ndarray) -> int:
+    """Whether ids of any shape are sent: NONE, ALL or MIXED; ALL where there are no ids."""
+    sent = ids >= 0
+    return ALL if sent.all() else MIXED if sent.any() else NONE
+
+
+def to_bits(values: np.ndarray, width: int) -> np.ndarray:
+    """Non-negative integers as `width` bits each, most significant first.
+
+    Args:
+        values: integers below 2**width, any shape.
+        width: bits of each.
+
+    Returns:
+        Flat uint8 of zeros and ones, for `numpy.packbits`.
+    """
+    return ((values.reshape(-1, 1) >> np.arange(width - 1, -1, -1)) & 1).astype(np.uint8).ravel()
+
+
+class BitReader:
+    """Takes fixed-width integers off the front of some bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.bits = np.unpackbits(np.frombuffer(data, np.uint8))
+        self.position = 0
+
+    def take(self, count: int, width: int) -> np.ndarray:
+        """The next integers.
+
+        Args:
+            count: how many.
+            width: bits of each.
+
+        Returns:
+            (count,) int64.
+
+        Raises:
+            ValueError: the bytes end before.
+        """
+        end = self.position + count * width
+        if end > self.bits.size:
+            raise ValueError(f"the compressed file is damaged: it holds {self.bits.size} payload bits, expected {end}")
+        bits = self.bits[self.position : end].reshape(count, width)
+        self.position = end
+        return bits.astype(np.int64) @ (1 << np.arange(width - 1, -1, -1, dtype=np.int64))
+
+
+def blocks_to_bits(blocks: np.ndarray, codebook_size: int) -> list[np.ndarray]:
+    """Blocks of ids as bits; whether all, none or some are sent (`presence_of`) has to be stored beside them.
+
+    Args:
+        blocks: (count, length) integers in [-1, codebook_size); where some are sent and some are not, two bits a block
+            say NONE, ALL or MIXED, and a MIXED block has one bit an id.
+        codebook_size: sets the width of an id.
+
+    Returns:
+        Pieces of flat uint8 zeros and ones.
+    """
+    sent = blocks >= 0
+    ids = to_bits(blocks[sent], id_width(codebook_size))
+    if presence_of(blocks) != MIXED:
+        return [ids]
+    state = np.where(sent.all(axis=1), ALL, np.where(sent.any(axis=1), MIXED, NONE))
+    return [to_bits(state, 2), sent[state == MIXED].ravel().astype(np.uint8), ids]
+
+
+def take_blocks(reader: BitReader, shape: tuple[int, int], codebook_size: int, presence: int) -> np.ndarray:
+    """The inverse of `blocks_to_bits`.
+
+    Args:
+        reader: stands at the first bit of the blocks.
+        shape: (count, length) of the blocks.
+        codebook_size: as written.
+        presence: of all the blocks: NONE, ALL or MIXED.
+
+    Returns:
+        `shape` int64, -1 where not sent.
+
+    Raises:
+        ValueError: the bytes end before.
+    """
+    sent = np.full(shape, presence == ALL)
+    if presence == MIXED:
+        state = reader.take(shape[0], 2)
+        sent[state == ALL] = True
+        partial = state == MIXED
+        sent[partial] = reader.take(int(partial.sum()) * shape[1], 1).reshape(-1, shape[1]).astype(bool)
+    blocks = np.full(shape, -1, np.int64)
+    blocks[sent] = reader.take(int(sent.sum()), id_width(codebook_size))
+    return blocks

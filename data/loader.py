@@ -1,0 +1,199 @@
+"""From shards to batches: seeded, split over ranks and workers, resumable without history.
+
+The stream is one endless line of samples. Position p holds sample perm(seed, epoch)[p % N] of epoch p // N; step s
+of a run takes the positions s * G .. s * G + G - 1 of its global batch, and rank r of R those with i % R == r. So
+one rank sees what many see together, and a resumed run needs to know its step alone.
+
+Axes: B batch, S side of the model grid, D slices, T phases of the cardiac cycle, N samples of the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.preprocess import MODES, apply_mask, model_field, model_spacing, plan, to_grid
+from data.shards import SampleEntry, ShardReader
+from utils.seeding import stable_seed
+from utils.types import Batch
+
+UNITS = ("frame", "slice")
+
+
+class Sample(NamedTuple):
+    """One sample on the model grid, the fields of `Batch` without B; D = 1."""
+
+    image: np.ndarray  # (1, S, S, 1, T) float32
+    mask: np.ndarray  # (S, S, 1, T) uint8
+    has_label: np.ndarray  # (1, T) bool
+    field: np.ndarray  # (S, S) bool
+    slice_position: np.ndarray  # (1,) float32
+    phase: np.ndarray  # (T,) float32
+    spacing_mm: np.ndarray  # (3,) float32
+    sample_seed: int
+    key: str
+
+
+class CineDataset(Dataset[Sample]):
+    """Frames or slices of one split on the model grid.
+
+    Args:
+        folder: shards with their manifest.json.
+        split: train, val or test.
+        unit: `frame` (one phase of one slice) or `slice` (one slice with its phases).
+        image_size: S.
+        geometry: `crop` or `fit`, see data/preprocess.py.
+        phases: for slices, how many evenly spaced phases, starting at a phase drawn from (seed, epoch, key); a
+            shorter cine repeats some; None takes all.
+        seed: of the run.
+    """
+
+    def __init__(
+        self, folder: str, split: str, unit: str, image_size: int, geometry: str, phases: int | None = None, seed: int = 0
+    ) -> None:
+        if unit not in UNITS:
+            raise ValueError(f"dataset unit is {unit!r}, expected one of {', '.join(UNITS)}")
+        if geometry not in MODES:
+            raise ValueError(f"dataset geometry is {geometry!r}, expected one of {', '.join(MODES)}")
+        if image_size < 1 or (phases is not None and phases < 1):
+            raise ValueError(f"image_size is {image_size} and phases {phases}, expected positive numbers")
+        self.reader = ShardReader(folder, split)
+        self.unit, self.image_size, self.geometry, self.phases, self.seed = unit, image_size, geometry, phases, seed
+        units = [entry.phases if unit == "frame" else 1 for entry in self.reader.samples]
+        self._ends = np.cumsum(units, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, where: tuple[int, int]) -> Sample:
+        """The sample at (epoch, index)."""
+        epoch, index = where
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} asked for, but the split has {len(self)}")
+        at = int(np.searchsorted(self._ends, index, side="right"))
+        entry = self.reader.samples[at]
+        if self.unit == "frame":
+            phase = index - (int(self._ends[at - 1]) if at else 0)
+            key = f"{entry.key}_t{phase:02d}"
+            frame, mask = self.reader.read_frame(at, phase)
+            frames, masks, times = frame[None], {} if mask is None else {phase: mask}, np.array([phase])
+        else:
+            key = entry.key
+            times = self._times(entry, epoch)
+            whole = self.reader.read(at)
+            frames, masks = whole.cine[times], whole.masks
+        return self._on_grid(entry, key, epoch, frames, masks, times)
+
+    def _times(self, entry: SampleEntry, epoch: int) -> np.ndarray:
+        """(T,) phase indices to take from a slice."""
+        if self.phases is None:
+            return np.arange(entry.phases)
+        start = stable_seed(self.seed, epoch, entry.key, "phase offset") / 2**63 * entry.phases
+        steps = start + np.arange(self.phases) * (entry.phases / self.phases)
+        return np.floor(steps).astype(np.int64) % entry.phases
+
+    def _on_grid(
+        self, entry: SampleEntry, key: str, epoch: int, frames: np.ndarray, masks: dict[int, np.ndarray], times: np.ndarray
+    ) -> Sample:
+        info, size = entry.info, self.image_size
+        geometry = plan(entry.native_hw, size, self.geometry, info["center"])
+        image = to_grid(frames, info["window"], geometry)  # (T, S, S)
+        mask = np.zeros((size, size, len(times)), np.uint8)
+        for phase, labels in masks.items():
+            mask[:, :, times == phase] = apply_mask(labels, geometry)[:, :, None]
+        return Sample(
+            image=image.transpose(1, 2, 0)[None, :, :, None],
+            mask=mask[:, :, None],
+            has_label=np.isin(times, list(masks))[None],
+            field=model_field(geometry),
+            slice_position=np.array([(entry.slice + 0.5) / entry.slices], np.float32),
+            phase=(times / entry.phases).astype(np.float32),
+            spacing_mm=np.array(model_spacing(info["spacing_mm"], geometry), np.float32),
+            sample_seed=stable_seed(self.seed, epoch, key),
+            key=key,
+        )
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples to a batch.
+
+    Raises:
+        ValueError: when they differ in the number of phases.
+    """
+    counts = sorted({len(sample.phase) for sample in samples})
+    if len(counts) > 1:
+        raise ValueError(
+            f"a batch holds cines of {counts[0]} to {counts[-1]} phases; set dataset.phases to one number for all, "
+            "or use a batch of one"
+        )
+    arrays = [torch.from_numpy(np.stack(values)) for values in list(zip(*samples))[:-2]]
+    seeds = torch.tensor([sample.sample_seed for sample in samples], dtype=torch.int64)
+    return Batch(*arrays, seeds, [sample.key for sample in samples])
+
+
+class Stream(Sampler[list[tuple[int, int]]]):
+    """The endless line of (epoch, index) of one rank, in batches.
+
+    Args:
+        length: N, samples of the split.
+        seed: of the run.
+        global_batch_size: G, samples of all ranks together in a step.
+        rank: r of this process.
+        world_size: R.
+        start_step: first step to give.
+    """
+
+    def __init__(
+        self, length: int, seed: int, global_batch_size: int, rank: int = 0, world_size: int = 1, start_step: int = 0
+    ) -> None:
+        if length < 1:
+            raise ValueError("the training split is empty; convert more patients or lower val_fraction and test_fraction")
+        if global_batch_size < 1 or global_batch_size % world_size:
+            raise ValueError(
+                f"the global batch size is {global_batch_size}, expected a positive multiple of the {world_size} processes"
+            )
+        if not 0 <= rank < world_size or start_step < 0:
+            raise ValueError(f"rank {rank} of {world_size} at step {start_step}: rank or step is out of range")
+        self.length, self.seed, self.global_batch_size = length, seed, global_batch_size
+        self.rank, self.world_size, self.start_step = rank, world_size, start_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        step = self.start_step
+        while True:
+            first = step * self.global_batch_size
+            positions = range(first + self.rank, first + self.global_batch_size, self.world_size)
+            yield [(p // self.length, self._order(p // self.length, p)) for p in positions]
+            step += 1
+
+    def _order(self, epoch: int, position: int) -> int:
+        return int(epoch_order(self.length, self.seed, epoch)[position % self.length])
+
+
+@lru_cache(maxsize=4)
+def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
+    """(N,) the order of an epoch; from raw bits, whose meaning numpy never changes, unlike `permutation`."""
+    return np.argsort(np.random.PCG64(stable_seed(seed, "order", epoch)).random_raw(length), kind="stable")
+
+
+def train_loader(
+    dataset: CineDataset, global_batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0, start_step: int = 0
+) -> DataLoader[Sample]:
+    """An endless loader of this rank's share of each global batch, beginning at `start_step`.
+
+    Args:
+        dataset: the split to train on.
+        global_batch_size: samples of all ranks together in a step, a multiple of `world_size`.
+        rank: of this process.
+        world_size: how many processes.
+        workers: loading processes, 0 to load in this one.
+        start_step: 0, or the step that a resumed run continues with.
+    """
+    stream = Stream(len(dataset), dataset.seed, global_batch_size, rank, world_size, start_step)
+    return DataLoader(
+        dataset, batch_sampler=stream, num_workers=workers, collate_fn=collate, pin_memory=torch.cuda.is_available()
+    )

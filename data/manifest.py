@@ -1,0 +1,47 @@
+"""manifest.json beside the shards: which patients and files belong to which split, and where they came from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from utils.files import read_json
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "val", "test")
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Read and check the manifest of a folder of shards.
+
+    Args:
+        folder: a local folder; nothing else, such as a URL or a `pipe:` command, is ever opened.
+    Returns:
+        schema_version, counts, split {name: [patient]}, shards {name: [{file, bytes, samples}]}, source, settings,
+        seed, skipped [{patient, reason}].
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: for another schema, a patient in two splits, or a shard name that the schema does not know.
+    """
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; make the shards with scripts/convert_acdc_to_wds.py")
+    manifest = read_json(path)
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"{path}: schema_version is {version}, expected {SCHEMA_VERSION}; convert the data again")
+    for field in ("split", "shards"):
+        lists = manifest.get(field)
+        if not isinstance(lists, dict) or not all(isinstance(lists.get(name), list) for name in SPLITS):
+            raise ValueError(f"{path}: `{field}` must list train, val and test; convert the data again")
+    seen: dict[str, str] = {}
+    for name in SPLITS:
+        for patient in manifest["split"][name]:
+            if seen.setdefault(str(patient), name) != name:
+                raise ValueError(f"{path}: {patient} is in both {seen[patient]} and {name}; convert the data again")
+        for shard in manifest["shards"][name]:
+            file = shard.get("file") if isinstance(shard, dict) else shard
+            if not re.fullmatch(rf"{name}-[0-9]{{6}}\.tar", str(file)) or type(shard.get("bytes")) is not int:
+                raise ValueError(f"{path}: refused the shard {file!r}, expected e.g. {name}-000000.tar and its bytes")
+    return manifest

@@ -1,0 +1,97 @@
+"""One patient's reconstruction, from a model, a baseline or a codec, scored on the native voxels inside the model's field.
+
+Axes: H height, W width, h and w those of the field, S side of the model grid, D slices, T phases.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data import preprocess
+from data.case import CineCase
+from utils.metrics import (
+    bounding_box,
+    finite_mean,
+    frame_scores,
+    heart_region,
+    nii_gz_bytes,
+    psnr,
+    rates,
+    ssim,
+    true_depth_bits,
+)
+
+
+class Reference(NamedTuple):
+    """What one patient's reconstructions are scored against, on both grids.
+
+    Args:
+        case: the native cine.
+        prepared: the same on the model grid.
+        box: rows and columns of the native image that lie inside the model's field.
+        original: (D, T, h, w) float32 in [0, 1], the native pixels inside the box.
+        heart: (D, h, w) bool, the heart region inside the box; None without masks.
+        heart_in_field: share of the heart region that lies inside the box; None without masks.
+    """
+
+    case: CineCase
+    prepared: preprocess.Prepared
+    box: tuple[slice, slice]
+    original: np.ndarray
+    heart: np.ndarray | None
+    heart_in_field: float | None
+
+
+def open_reference(case: CineCase, size: int, mode: str) -> Reference:
+    """Bring a case onto a model's grid of `size` a side (`mode`: crop or fit), and cut its native voxels to that field."""
+    prepared = preprocess.prepare(case, size, mode)
+    box = bounding_box(preprocess.native_field(prepared.geometry))
+    original = preprocess.normalize(case.cine[box].transpose(2, 3, 0, 1), prepared.window)
+    region = heart_region([case.masks[t] for t in (case.ed, case.es) if t in case.masks], case.spacing_mm)
+    if region is None or not region.any():
+        return Reference(case, prepared, box, original, None, None)
+    heart = region[box].transpose(2, 0, 1)
+    return Reference(case, prepared, box, original, heart, float(heart.sum() / region.sum()))
+
+
+def to_frames(grid: np.ndarray) -> np.ndarray:
+    """(S, S, D, T) -> (D, T, S, S)."""
+    return grid.transpose(2, 3, 0, 1)
+
+
+def to_native(reference: Reference, grid: np.ndarray) -> np.ndarray:
+    """A reconstruction (S, S, D, T) as the native pixels (D, T, h, w) inside the model's field."""
+    return preprocess.invert(to_frames(grid), reference.prepared.geometry)[..., reference.box[0], reference.box[1]]
+
+
+def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
+    """All quality figures of one patient's reconstruction (S, S, D, T), and its PSNR a phase (`curve`)."""
+    native = to_native(reference, grid)
+    frame_psnr = frame_scores(psnr, reference.original, native)
+    heart = None if reference.heart is None else frame_scores(psnr, reference.original, native, reference.heart)
+    field = preprocess.model_field(reference.prepared.geometry)
+    model_grid = frame_scores(psnr, to_frames(reference.prepared.image[0]), to_frames(grid), field)
+    return {
+        "psnr": finite_mean(frame_psnr.flat),
+        "ssim": finite_mean(frame_scores(ssim, reference.original, native).flat),
+        "psnr_heart": None if heart is None else finite_mean(heart.flat),
+        "heart_in_field": reference.heart_in_field,
+        "psnr_model_grid": finite_mean(model_grid.flat),
+        "curve": [finite_mean(column) for column in frame_psnr.T],
+    }
+
+
+def ceiling(reference: Reference) -> float | None:
+    """PSNR of going to the model grid and back without a model; None where nothing is lost."""
+    value = finite_mean(frame_scores(psnr, reference.original, to_native(reference, reference.prepared.image[0])).flat)
+    return value if math.isfinite(value) else None
+
+
+def cost(reference: Reference, data: bytes) -> dict[str, float]:
+    """What a patient's compressed file costs and saves."""
+    field, frames = reference.case.cine[reference.box], math.prod(reference.case.cine.shape[2:])
+    gz_bytes = nii_gz_bytes(field, reference.case.affine)
+    return rates(len(data) * 8, frames, field.size, true_depth_bits(reference.case.cine), gz_bytes)

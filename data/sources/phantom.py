@@ -1,0 +1,151 @@
+"""Synthetic short-axis cardiac cines with exactly known volumes, for tests, demos and machines without patient data.
+
+A phantom shows what a cine shows (a heart that beats, a chest around it, a scanner's noise), not what a patient has:
+results on it say nothing about patients. All of a patient follows from the options, the seed and the patient's number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.case import CineCase
+from data.phantom.chest import Chest, make_grid
+from data.phantom.heart import GROUPS, Heart, make_heart
+from data.phantom.painter import HeartPainter
+from data.phantom.scanner import make_scanner
+
+FIELD_MM = 150.0  # the smallest field of view that holds a heart
+HEART_TRAVEL_MM = 16.0  # how far tilt, breath and beat take the LV centre from the heart's place
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw.
+
+    Args:
+        patients: how many; they are named patient001, patient002, ...
+        size: H = W in pixels.
+        spacing_mm: mean pixel size.
+        spacing_jitter: fraction of spacing_mm by which a patient's own may differ.
+        slices: D of every stack, 1 to 40.
+        phases: T of every cine, 2 to 200.
+        seed: another seed is another cohort.
+        noise_percent_low, noise_percent_high: range of the noise, in % of the blood's signal.
+    """
+
+    patients: int = 100
+    size: int = 128
+    spacing_mm: float = 1.5
+    spacing_jitter: float = 0.2
+    slices: int = 10
+    phases: int = 20
+    seed: int = 0
+    noise_percent_low: float = 0.5
+    noise_percent_high: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("patients", 1, 1_000_000), ("slices", 1, 40), ("phases", 2, 200), ("size", 16, 1024)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"phantom: {name} is {getattr(self, name)}, expected {low} to {high}")
+        if self.seed < 0:
+            raise ValueError(f"phantom: seed is {self.seed}, expected 0 or more")
+        if not 0 <= self.spacing_jitter < 1:
+            raise ValueError(f"phantom: spacing_jitter is {self.spacing_jitter}, expected a fraction from 0 to below 1")
+        if not 0 < self.noise_percent_low <= self.noise_percent_high:
+            span = f"{self.noise_percent_low} to {self.noise_percent_high}"
+            raise ValueError(f"phantom: the noise is {span} %, expected 0 < noise_percent_low <= noise_percent_high")
+        field = self.size * self.spacing_mm * (1 - self.spacing_jitter)
+        if not np.isfinite(field) or field < FIELD_MM:
+            raise ValueError(
+                f"phantom: size {self.size} at spacing_mm {self.spacing_mm} (jitter {self.spacing_jitter}) gives a "
+                f"field of {field:.0f} mm, a heart needs {FIELD_MM:.0f} mm; raise size or spacing_mm"
+            )
+
+
+class PhantomSource:
+    """The cohort that the options describe; drawn patient by patient when asked for."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def patients(self) -> list[str]:
+        """Names of all patients, in order."""
+        return [f"patient{n:03d}" for n in range(1, self.options.patients + 1)]
+
+    def truth(self, patient: str) -> dict[str, float | str]:
+        """Exact volumes in mL of RV, MYO and LV at ED and ES, the EFs in %, and the group; cheap, draws no image."""
+        heart, _ = self._heart(self._number(patient))
+        volumes = heart.volumes_ml()
+        truth: dict[str, float | str] = {"group": heart.group}
+        for name, curve in volumes.items():
+            truth[f"{name}_ED_ml"], truth[f"{name}_ES_ml"] = float(curve[heart.ed]), float(curve[heart.es])
+        for name in ("LV", "RV"):
+            ed, es = volumes[name][heart.ed], volumes[name][heart.es]
+            truth[f"{name}_EF_percent"] = float(100 * (ed - es) / ed)
+        return truth
+
+    def volume_curves_ml(self, patient: str) -> dict[str, np.ndarray]:
+        """Exact volumes of RV, MYO and LV over the cycle, each (T,) in mL."""
+        return self._heart(self._number(patient))[0].volumes_ml()
+
+    def load(self, patient: str) -> CineCase:
+        """Draw one patient.
+
+        Raises:
+            ValueError: for a name that is not in `patients()`.
+        """
+        o = self.options
+        number = self._number(patient)
+        heart, spacing = self._heart(number)
+        rng = np.random.default_rng([o.seed, number, 1])
+        grid = make_grid(rng, o.size, spacing, free_mm=o.size * spacing / 2 - float(heart.sac.max()) - HEART_TRAVEL_MM)
+        chest = Chest(rng, grid)
+        painter = HeartPainter(rng, grid, heart, chest.signal)
+        scanner = make_scanner(rng, o.size, (o.noise_percent_low, o.noise_percent_high))
+        images = np.empty((o.slices, o.phases, o.size, o.size), np.float32)
+        masks = np.empty((2, o.slices, o.size, o.size), np.uint8)
+        for z in range(o.slices):
+            depth_mm = (z - (o.slices - 1) / 2) * heart.thickness_mm
+            images[z] = scanner.acquire(rng, painter.paint(chest.paint(depth_mm), z))
+            masks[:, z] = painter.masks(z, [heart.ed, heart.es])
+        cine = np.ascontiguousarray(scanner.store(images).transpose(2, 3, 0, 1))
+        zooms = (spacing, spacing, heart.thickness_mm)
+        return CineCase(
+            patient=patient,
+            cine=cine,
+            masks={p: np.moveaxis(m, 0, -1).copy() for p, m in zip((heart.ed, heart.es), masks, strict=True)},
+            spacing_mm=zooms,
+            affine=np.diag([*zooms, 1.0]),
+            ed=heart.ed,
+            es=heart.es,
+            group=heart.group,
+            height_cm=float(rng.integers(150, 196)),
+            weight_kg=float(rng.integers(48, 116)),
+            slope=1.0,
+            intercept=0.0,
+            source_hash=hashlib.sha256(cine.tobytes()).hexdigest(),
+        )
+
+    def _number(self, patient: str) -> int:
+        digits = patient.removeprefix("patient")
+        number = int(digits) if digits.isascii() and digits.isdigit() else 0
+        if patient != f"patient{number:03d}" or not 1 <= number <= self.options.patients:
+            raise ValueError(f"phantom: no patient {patient!r}; expected patient001 to {self.patients()[-1]}")
+        return number
+
+    def _heart(self, number: int) -> tuple[Heart, float]:
+        """The heart of a patient and its pixel size in mm."""
+        o = self.options
+        rng = np.random.default_rng([o.seed, number, 0])
+        spacing = round(o.spacing_mm * (1 + o.spacing_jitter * rng.uniform(-1, 1)), 4)
+        group = list(GROUPS)[(number - 1) % len(GROUPS)]
+        reach = o.size * spacing / 2 - HEART_TRAVEL_MM
+        return make_heart(rng, group, o.slices, o.phases, reach), spacing
+
+
+def build(options: Options) -> PhantomSource:
+    """The source that the registry hands out."""
+    return PhantomSource(options)

@@ -1,0 +1,90 @@
+"""Where the members of a tar file stand, found without trusting it: nothing is extracted, unpickled or run."""
+
+from __future__ import annotations
+
+import tarfile
+import tokenize
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+MAX_NPY_HEADER = 4096
+
+
+class Member(NamedTuple):
+    """A plain file inside a tar."""
+
+    name: str
+    offset: int
+    size: int
+
+
+class NpyPlace(NamedTuple):
+    """Where an array's values stand inside a tar, in C order."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+def list_members(path: Path, expected_bytes: int) -> list[Member]:
+    """List a tar file from its headers; reads no content.
+
+    Args:
+        path: an uncompressed tar file.
+        expected_bytes: its size when it was written.
+    Raises:
+        FileNotFoundError: when it is missing.
+        ValueError: when it is truncated or damaged or holds anything but plain files.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the manifest lists this shard, but it is missing; restore it or convert again")
+    if path.stat().st_size != expected_bytes:
+        raise ValueError(
+            f"{path}: has {path.stat().st_size} bytes, the manifest says {expected_bytes}; "
+            "it is truncated or was changed: restore it or convert again"
+        )
+    members = []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    raise ValueError(f"{path}: refused {info.name!r}, which is a link, folder or device, not a file")
+                members.append(Member(info.name, info.offset_data, info.size))
+    except tarfile.TarError as error:
+        raise ValueError(f"{path}: is not a whole tar file ({error}); restore it or convert again") from error
+    return members
+
+
+def read_bytes(stream: BinaryIO, member: Member) -> bytes:
+    """The content of a member."""
+    stream.seek(member.offset)
+    return stream.read(member.size)
+
+
+def npy_place(stream: BinaryIO, member: Member) -> NpyPlace:
+    """Find the values of a .npy member from its header.
+
+    Raises:
+        ValueError: when it holds pickled objects, is not in C order, or its size is not what the header says.
+    """
+    stream.seek(member.offset)
+    try:
+        major, _ = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read_header(stream, max_header_size=MAX_NPY_HEADER)
+    except (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
+        raise ValueError(f"{member.name} is not a .npy array ({error})") from error
+    if dtype.kind not in "iuf" or fortran_order:
+        order = ", Fortran order" if fortran_order else ""
+        raise ValueError(f"refused {member.name}: it holds {dtype}{order}, expected plain numbers in C order")
+    place = NpyPlace(stream.tell(), shape, dtype)
+    if place.offset + place.size != member.offset + member.size:
+        raise ValueError(f"{member.name} has {member.size} bytes, which do not fit its shape {shape} of {dtype}")
+    return place

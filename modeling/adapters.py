@@ -1,0 +1,55 @@
+"""What fits a tokenizer of photographs to cine MRI: a channel adapter and a phase adapter.
+
+Both start as the identity, so that at step 0 the model is the published tokenizer.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modeling.transformer import PhaseAttention
+
+
+@dataclass
+class AdapterConfig:
+    """Options of the adapters.
+
+    Args:
+        phase_layers: attention layers over the phases, between encoder and quantizer; 0 turns the adapter off.
+        phase_heads: heads of each.
+    """
+
+    phase_layers: int = 1
+    phase_heads: int = 8
+
+
+class Adapters(nn.Module):
+    """Channel adapter (1 to 3 channels) and phase adapter (attention over T at each latent token).
+
+    Args:
+        width: width E of the encoder's latents.
+        config: options.
+    """
+
+    def __init__(self, width: int, config: AdapterConfig) -> None:
+        super().__init__()
+        self.channel = nn.Conv2d(1, 3, 1)
+        nn.init.ones_(self.channel.weight)
+        nn.init.zeros_(self.channel.bias)
+        self.phase = nn.ModuleList(PhaseAttention(width, config.phase_heads) for _ in range(config.phase_layers))
+
+    def to_rgb(self, frames: Tensor) -> Tensor:  # (N, 1, H, W)
+        """Three channels for the tokenizer, (N, 3, H, W)."""
+        return self.channel(frames)
+
+    def along_phases(self, latents: Tensor, phase: Tensor) -> Tensor:  # (G, T, K, E), (G, T)
+        """Latents that know their neighbours in the cycle, (G, T, K, E)."""
+        for layer in self.phase:
+            latents = latents + layer(latents, phase)
+        return latents
+
+
+def to_gray(rgb: Tensor) -> Tensor:  # (N, 3, H, W)
+    """Mean over the colour channels, (N, 1, H, W)."""
+    return torch.mean(rgb, dim=1, keepdim=True)

@@ -1,0 +1,38 @@
+"""No conditioning: no anatomy tokens, no cross-attention, no bits."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Options:
+    """No conditioning has no options."""
+
+
+class NoConditioning(nn.Module):
+    """The interface of every conditioning, with nothing behind it.
+
+    Attributes:
+        num_tokens: A, anatomy tokens a key frame.
+        codebook_size: ids an anatomy token can take.
+        width: channels of the context that the decoder attends to; 0 leaves cross-attention out of the decoder.
+    """
+
+    num_tokens = 0
+    codebook_size = 0
+    width = 0
+
+    def encode(self, key_frames: Tensor) -> Tensor:  # (N, 1, H, W)
+        """Anatomy token ids of ED or ES frames, (N, A)."""
+        return torch.empty((len(key_frames), 0), dtype=torch.long, device=key_frames.device)
+
+    def context(self, ids: Tensor) -> Tensor | None:  # (G, 2 * A)
+        """What the decoder attends to, (G, 2 * A, width), or None."""
+        return None
+
+
+def build(options: Options) -> NoConditioning:
+    """Build the empty conditioning."""
+    return NoConditioning()

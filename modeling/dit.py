@@ -1,0 +1,257 @@
+"""DiT decoder: noisy patches and the frame's tokens in one sequence; it knows no noise schedule.
+
+    tokens ─► context_embedder + token, slice, phase embeddings ─┐
+    x_t ─► x_embedder + position ─► [context | patches] ─► blocks ─► final_layer ─► unpatchify ─► 3x3 head ─► x̂
+    t ─► t_embedder ─► adaLN_modulation, shared by the blocks ──────┘
+
+Source: Peebles & Xie, Scalable Diffusion Models with Transformers, 2023 (adaLN-Zero); Chen et al., PixArt-α, 2023, sec.
+2.3 (modulation shared between blocks).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
+from torch import Tensor, nn
+
+from modeling.transformer import Mlp, PhaseAttention, coarse_points, grid_points, rotate, sincos_2d
+
+SIZES: dict[str, dict[str, int]] = {
+    "S": {"width": 384, "num_layers": 12, "num_heads": 6},
+    "B": {"width": 768, "num_layers": 12, "num_heads": 12},
+    "L": {"width": 1024, "num_layers": 24, "num_heads": 16},
+}
+
+
+@dataclass
+class DiTConfig:
+    """Options of the DiT.
+
+    Args:
+        size: S, B, L or {"width", "num_layers", "num_heads"}.
+        patch_size: side of a patch in pixels.
+        head_channels: channels of the 3x3 convolution head behind unpatchify.
+        gradient_checkpointing: recompute blocks in the backward pass, for memory.
+    """
+
+    size: Any = "B"
+    patch_size: int = 16
+    head_channels: int = 16
+    gradient_checkpointing: bool = False
+
+
+class SelfAttention(nn.Module):
+    """Attention with normalised, rotated queries and keys."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.q_norm = nn.RMSNorm(width // num_heads, eps=1e-6)
+        self.k_norm = nn.RMSNorm(width // num_heads, eps=1e-6)
+
+    def forward(self, x: Tensor, angles: Tensor) -> Tensor:  # (N, L, E), (L, E / heads / 2)
+        n, length, width = x.shape
+        q, k, v = self.qkv(x).view(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = rotate(self.q_norm(q), angles).to(v.dtype), rotate(self.k_norm(k), angles).to(v.dtype)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).reshape(n, length, width))
+
+
+class CrossAttention(nn.Module):
+    """Attention from a frame's sequence to the anatomy context, behind a gate that starts at zero."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(width)
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+        self.gate = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # (N, L, E), (N, M, E)
+        n, length, width = x.shape
+        q = self.q(self.norm(x)).view(n, length, self.num_heads, -1).transpose(1, 2)
+        k, v = self.kv(context).view(n, context.shape[1], 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.gate * self.proj(out.transpose(1, 2).reshape(n, length, width))
+
+
+class DiTBlock(nn.Module):
+    """Self-attention in a frame, attention along the phases, cross-attention to anatomy (if any), MLP."""
+
+    def __init__(self, width: int, num_heads: int, cross: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.attn = SelfAttention(width, num_heads)
+        self.phase_attn = PhaseAttention(width, num_heads)
+        self.cross_attn = CrossAttention(width, num_heads) if cross else None
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.mlp = Mlp(width)
+        self.scale_shift_table = nn.Parameter(torch.zeros(6, width))
+
+    def forward(
+        self,
+        x: Tensor,  # (G, T, L, E)
+        modulation: Tensor,  # (G, 6, E)
+        angles: Tensor,  # (L, E / heads / 2)
+        phase: Tensor,  # (G, T)
+        anatomy: Tensor | None,  # (G, M, E)
+    ) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = (
+            (modulation + self.scale_shift_table)[:, :, None, None].unbind(1)  # each (G, 1, 1, E)
+        )
+        h = self.norm1(x) * (1 + scale1) + shift1
+        x = x + gate1 * self.attn(h.flatten(0, 1), angles).unflatten(0, x.shape[:2])
+        x = x + self.phase_attn(x, phase)
+        if self.cross_attn is not None and anatomy is not None:
+            context = anatomy.repeat_interleave(x.shape[1], dim=0)  # the same for every phase
+            x = x + self.cross_attn(x.flatten(0, 1), context).unflatten(0, x.shape[:2])
+        h = self.norm2(x) * (1 + scale2) + shift2
+        return x + gate2 * self.mlp(h)
+
+
+def sinusoid(value: Tensor, width: int, scale: float) -> Tensor:  # (...)
+    """Sine-cosine features of a number in [0, 1], (..., width)."""
+    frequencies = scale * torch.exp(-9.0 * torch.arange(width // 2, device=value.device) / (width // 2))
+    angles = value.float().unsqueeze(-1) * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def harmonics(phase: Tensor, count: int) -> Tensor:  # (...) in cycles
+    """Sine and cosine of the first `count` harmonics of the cycle, (..., 2 * count)."""
+    angles = 2 * torch.pi * phase.float().unsqueeze(-1) * torch.arange(1, count + 1, device=phase.device)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class DiT(nn.Module):
+    """Diffusion transformer on single-channel frames.
+
+    Args:
+        image_size: side of a frame in pixels.
+        num_tokens: K, tokens a frame.
+        token_size: channels of a codebook entry.
+        anatomy_width: channels of the anatomy context; 0 builds no cross-attention.
+        config: options.
+
+    Raises:
+        ValueError: when sizes do not divide.
+    """
+
+    frequency_width = 256
+    phase_harmonics = 8
+
+    def __init__(
+        self, image_size: int, num_tokens: int, token_size: int, anatomy_width: int, config: DiTConfig
+    ) -> None:
+        super().__init__()
+        size = SIZES.get(config.size) if isinstance(config.size, str) else dict(config.size)
+        if size is None or set(size) != {"width", "num_layers", "num_heads"}:
+            raise ValueError(f"dit.size {config.size!r}: expected S, B, L or a mapping of width, num_layers, num_heads")
+        if image_size % config.patch_size:
+            raise ValueError(f"image_size {image_size} is not a multiple of dit.patch_size {config.patch_size}")
+        width, num_heads = size["width"], size["num_heads"]
+        if width % (4 * num_heads):
+            raise ValueError(f"dit.size: width {width} is not a multiple of 4 * num_heads = {4 * num_heads}")
+        self.patch, self.grid, self.channels = config.patch_size, image_size // config.patch_size, config.head_channels
+        self.gradient_checkpointing = config.gradient_checkpointing
+
+        self.x_embedder = nn.Conv2d(1, width, config.patch_size, stride=config.patch_size)
+        self.t_embedder = nn.Sequential(nn.Linear(self.frequency_width, width), nn.SiLU(), nn.Linear(width, width))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.context_embedder = nn.Linear(token_size, width)
+        self.token_embed = nn.Parameter(torch.empty(num_tokens, width))
+        self.slice_embedder = nn.Linear(self.frequency_width, width)
+        self.phase_embedder = nn.Linear(2 * self.phase_harmonics, width)
+        self.anatomy_embedder = nn.Linear(anatomy_width, width) if anatomy_width else None
+        self.blocks = nn.ModuleList(
+            DiTBlock(width, num_heads, cross=bool(anatomy_width) and i % 2 == 1) for i in range(size["num_layers"])
+        )
+        self.final_layer = FinalLayer(width, config.patch_size, config.head_channels)
+        self.head = nn.Sequential(
+            nn.SiLU(),
+            nn.Conv2d(config.head_channels, config.head_channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(config.head_channels, 1, 3, padding=1),
+        )
+        patches, tokens = grid_points(self.grid, self.grid), coarse_points(num_tokens, self.grid)
+        self.register_buffer("pos_embed", sincos_2d(patches, width, num_heads), persistent=False)
+        self.register_buffer("angles", rope_angles(torch.cat([tokens, patches]), width // num_heads), persistent=False)
+        self.init_weights(sincos_2d(tokens, width, num_heads))
+
+    @torch.no_grad()
+    def init_weights(self, token_table: Tensor) -> None:  # (K, E)
+        """Xavier weights, zero biases; modulation, gates and output start at zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            nn.init.zeros_(block.phase_attn.proj.weight)
+        nn.init.zeros_(self.adaLN_modulation[-1].weight)
+        nn.init.zeros_(self.final_layer.adaLN_modulation[-1].weight)
+        nn.init.zeros_(self.head[-1].weight)
+        nn.init.zeros_(self.head[-1].bias)
+        nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
+        self.token_embed.copy_(token_table)
+
+    def forward(
+        self,
+        x: Tensor,  # (G, T, 1, H, W) in [-1, 1] plus noise
+        t: Tensor,  # (G,) flow time
+        context: Tensor,  # (G, T, K, token_size) codebook entries
+        slice_position: Tensor,  # (G,) in (0, 1)
+        phase: Tensor,  # (G, T) in [0, 1)
+        anatomy: Tensor | None = None,  # (G, M, anatomy_width)
+    ) -> Tensor:
+        """The clean frames x̂, (G, T, 1, H, W)."""
+        dtype = self.token_embed.dtype
+        c = self.t_embedder(sinusoid(t, self.frequency_width, 1000.0).to(dtype))  # (G, E)
+        modulation = self.adaLN_modulation(c).unflatten(1, (6, -1))
+        place = self.slice_embedder(sinusoid(slice_position, self.frequency_width, 100.0).to(dtype))[:, None]
+        place = place + self.phase_embedder(harmonics(phase, self.phase_harmonics).to(dtype))  # (G, T, E)
+        tokens = self.context_embedder(context.to(dtype)) + self.token_embed + place.unsqueeze(2)  # (G, T, K, E)
+        patches = self.x_embedder(x.flatten(0, 1).to(dtype)).flatten(2).transpose(1, 2) + self.pos_embed.to(dtype)
+        h = torch.cat([tokens, patches.unflatten(0, x.shape[:2])], dim=2)  # (G, T, K + P, E)
+        seen = None if anatomy is None or self.anatomy_embedder is None else self.anatomy_embedder(anatomy.to(dtype))
+        for block in self.blocks:
+            arguments = (h, modulation, self.angles, phase, seen)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                h = torch.utils.checkpoint.checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                h = block(*arguments)
+        out = self.final_layer(h[:, :, tokens.shape[2] :], c)  # (G, T, P, p * p * channels)
+        return self.head(self.unpatchify(out.flatten(0, 1))).unflatten(0, x.shape[:2])
+
+    def unpatchify(self, x: Tensor) -> Tensor:  # (N, P, p * p * channels)
+        """Patches back to planes, (N, channels, H, W)."""
+        x = x.view(len(x), self.grid, self.grid, self.patch, self.patch, self.channels)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(len(x), self.channels, *[self.grid * self.patch] * 2)
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and projection to the pixels of a patch."""
+
+    def __init__(self, width: int, patch: int, channels: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(width, patch * patch * channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:  # (G, T, P, E), (G, E)
+        shift, scale = self.adaLN_modulation(c)[:, None, None].chunk(2, dim=-1)
+        return self.linear(self.norm_final(x) * (1 + scale) + shift)
+
+
+def rope_angles(points: Tensor, head_width: int) -> Tensor:  # (L, 2) in patches
+    """Rotation angles of points in the plane, (L, head_width / 2): half of the pairs for rows, half for columns.
+
+    Source: Heo et al., Rotary Position Embedding for Vision Transformer, 2024 (axial form).
+    """
+    pairs = head_width // 4
+    frequencies = 100.0 ** (-torch.arange(pairs) / pairs)
+    return (points.float().unsqueeze(-1) * frequencies).flatten(1)

@@ -1,0 +1,46 @@
+"""Codebook usage: log V - H(p), where p is the mean soft assignment of the batch's latents to the V entries.
+
+Zero when all entries are used alike, log V when the codebook has collapsed onto one.
+Source: Yu et al., Language Model Beats Diffusion, 2024, eq. 5 (the entropy of the mean assignment).
+"""
+
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Tensor
+
+from modeling.titok import Prediction
+from utils.ranks import sum_over_ranks
+from utils.types import Batch
+
+
+@dataclass
+class Options:
+    """`temperature` divides the squared distances; smaller is nearer to the hard assignment."""
+
+    weight: float = 0.01
+    temperature: float = 0.1
+
+
+@dataclass
+class CodebookUsage:
+    """Nats short of full usage."""
+
+    weight: float
+    temperature: float
+
+    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The value and a count of one: the assignment is averaged over all ranks first."""
+        z, codebook = prediction.quantized.z.flatten(0, 1), prediction.codebook
+        distance = codebook.square().sum(1) - 2 * z @ codebook.T  # |z|² is the same for every entry
+        assigned = (-distance / self.temperature).softmax(1).sum(0)  # (V,)
+        p = sum_over_ranks(assigned)
+        p = p / p.sum()
+        entropy = -(p * p.clamp(min=1e-12).log()).sum()
+        return log(len(codebook)) - entropy, torch.ones((), device=z.device)
+
+
+def build(options: Options) -> CodebookUsage:
+    """Build the term."""
+    return CodebookUsage(options.weight, options.temperature)

@@ -1,0 +1,39 @@
+"""Quantizer loss: cost |z - sg(e)|² draws latents to their entries, |sg(z) - e|² draws entries to their latents.
+
+Source: van den Oord et al., Neural Discrete Representation Learning, 2017, eq. 3.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modeling.titok import Prediction
+from utils.types import Batch
+
+
+@dataclass
+class Options:
+    """`cost` is the published commitment_cost."""
+
+    weight: float = 1.0
+    cost: float = 0.25
+
+
+@dataclass
+class Commitment:
+    """The published quantizer loss, a mean over the elements of the latents."""
+
+    weight: float
+    cost: float
+
+    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum over latent elements, and their count."""
+        z, codes = prediction.quantized.z, prediction.quantized.codes
+        error = self.cost * (z - codes.detach()).square() + (z.detach() - codes).square()
+        return error.sum(), torch.tensor(error.numel(), device=error.device)
+
+
+def build(options: Options) -> Commitment:
+    """Build the term."""
+    return Commitment(options.weight, options.cost)

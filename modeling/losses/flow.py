@@ -1,0 +1,38 @@
+"""Flow matching in velocity space: |x̂ - x|² / max(1 - t, 0.05)² per pixel, images scaled to [-1, 1].
+
+Source: Liu et al., Flow Straight and Fast, 2022, eq. 1, with the network predicting the clean image.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from modeling.flow import along, velocity_weight
+from modeling.objective import in_field
+from modeling.titok import Prediction
+from utils.types import Batch
+
+
+@dataclass
+class Options:
+    """No options beside the weight."""
+
+    weight: float = 1.0
+
+
+@dataclass
+class Flow:
+    """Zero for a perfect network, at every t."""
+
+    weight: float
+
+    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum over pixels, and their count."""
+        error = 2 * (prediction.reconstruction - prediction.image)  # [0, 1] to [-1, 1] doubles a difference
+        weight = along(velocity_weight(prediction.t), error)
+        return in_field(weight * error.square(), batch.field)
+
+
+def build(options: Options) -> Flow:
+    """Build the term."""
+    return Flow(options.weight)

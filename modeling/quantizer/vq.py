@@ -1,0 +1,108 @@
+"""Vector quantizer: each latent token is replaced by its nearest codebook entry."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.cluster.vq import kmeans2
+from torch import Tensor, nn
+
+
+@dataclass
+class Options:
+    """Options of the vector quantizer, named as in the published tokenizers."""
+
+    codebook_size: int = 4096
+    token_size: int = 12
+    use_l2_norm: bool = True
+
+
+class Quantized(NamedTuple):
+    """Result of quantization.
+
+    Args:
+        vectors: (N, C, 1, K) what the decoder reads; its gradient passes straight through to the encoder.
+        z: (N, K, C) the encoder's latents, on the unit sphere when the codebook is.
+        codes: (N, K, C) the chosen codebook entries, differentiable with respect to the codebook.
+        indices: (N, K) int64 ids in [0, codebook_size).
+    """
+
+    vectors: Tensor
+    z: Tensor
+    codes: Tensor
+    indices: Tensor
+
+
+class VectorQuantizer(nn.Module):
+    """Nearest-neighbour quantizer, optionally on the unit sphere.
+
+    With `bypass` set, latents pass unchanged: the continuous warm-up of a tokenizer that starts from random weights.
+
+    Source: van den Oord et al., Neural Discrete Representation Learning, 2017, eq. 1-3; L2-normalised codes from
+    Yu et al., Vector-quantized Image Modeling with Improved VQGAN, 2022, section 3.2.
+    """
+
+    def __init__(self, codebook_size: int, token_size: int, use_l2_norm: bool) -> None:
+        super().__init__()
+        self.codebook_size, self.token_size, self.use_l2_norm = codebook_size, token_size, use_l2_norm
+        self.embedding = nn.Embedding(codebook_size, token_size)
+        nn.init.uniform_(self.embedding.weight, -1.0 / codebook_size, 1.0 / codebook_size)
+        self.bypass = False
+
+    def codebook(self) -> Tensor:
+        """The entries as the decoder sees them, (codebook_size, token_size)."""
+        weight = self.embedding.weight.float()
+        return F.normalize(weight, dim=-1) if self.use_l2_norm else weight
+
+    def forward(self, z: Tensor) -> Quantized:  # (N, C, 1, K)
+        """Quantize latents; distances are taken in float32 whatever the autocast."""
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.float().squeeze(2).transpose(1, 2)  # (N, K, C)
+            if self.use_l2_norm:
+                z = F.normalize(z, dim=-1)
+            codebook = self.codebook()
+            indices = nearest(z.reshape(-1, z.shape[-1]), codebook).view(z.shape[:2])  # (N, K)
+            codes = z.detach() if self.bypass else F.embedding(indices, codebook)  # (N, K, C)
+            straight = z + (codes - z).detach()
+            return Quantized(straight.transpose(1, 2).unsqueeze(2), z, codes, indices)
+
+    def lookup(self, indices: Tensor) -> Tensor:  # (N, K)
+        """Codebook entries of ids, (N, C, 1, K)."""
+        return F.embedding(indices, self.codebook()).transpose(1, 2).unsqueeze(2)
+
+    @torch.no_grad()
+    def fit_codebook(self, z: Tensor, seed: int, iterations: int = 10) -> None:
+        """Place the entries by k-means on observed latents.
+
+        Args:
+            z: (M, token_size) latents, M >= codebook_size.
+            seed: seed of the choice of starting points, so that every rank finds the same codebook.
+            iterations: Lloyd iterations.
+
+        Raises:
+            ValueError: when there are fewer latents than codebook entries.
+        """
+        if len(z) < self.codebook_size:
+            raise ValueError(
+                f"k-means needs at least {self.codebook_size} latents for as many codebook entries, found {len(z)}; "
+                "raise training.global_batch_size or lower the codebook size"
+            )
+        if self.use_l2_norm:
+            z = F.normalize(z, dim=-1)
+        points = z.double().cpu().numpy()
+        start = points[np.random.default_rng(seed).choice(len(points), self.codebook_size, replace=False)]
+        centers, _ = kmeans2(points, start, iter=iterations, minit="matrix", missing="warn")
+        self.embedding.weight.copy_(torch.from_numpy(centers).to(self.embedding.weight))
+
+
+def nearest(z: Tensor, codebook: Tensor) -> Tensor:  # (M, C), (V, C)
+    """Index of the codebook entry at the smallest squared distance, (M,)."""
+    distance = z.square().sum(1, keepdim=True) + codebook.square().sum(1) - 2 * (z @ codebook.T)
+    return distance.argmin(dim=1)
+
+
+def build(options: Options) -> VectorQuantizer:
+    """Build the quantizer."""
+    return VectorQuantizer(options.codebook_size, options.token_size, options.use_l2_norm)

@@ -1,0 +1,350 @@
+"""TiTok-MRI's face: a 4-D cine to tokens and back. Composes the parts and holds no math of its own.
+
+    x (B, C, H, W, D, T) ─► adapters ─► tokenizer ─► tokens (B, D, 2 + T*K + 2*A) ─► decoder (dit | titok) ─► x̂
+
+A generative decoder may invent anatomy: research use only, not a medical device.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from modeling import flow
+from modeling.adapters import AdapterConfig, Adapters, to_gray
+from modeling.dit import DiT, DiTConfig
+from modeling.pretrained import read_pretrained, write_pretrained
+from modeling.quantizer.vq import Quantized
+from modeling.tokenizer import Tokenizer, VQModelConfig, transformer_size
+from modeling.tokens import NOT_SENT, FrameLayout, TokenParts, check_dtype, check_images, check_range
+from utils import registry
+
+
+@dataclass
+class TokenizerOptions:
+    """Where the tokenizer comes from.
+
+    Args:
+        init: a Hub id, a folder in the published layout, or `random`.
+        revision: commit or tag of the Hub id.
+        vq_model: the architecture; read from the weights' own config unless init is `random`.
+    """
+
+    init: str = "yucornetto/tokenizer_titok_l32_imagenet"
+    revision: str | None = None
+    vq_model: VQModelConfig = field(default_factory=VQModelConfig)
+
+
+@dataclass
+class ModelConfig:
+    """A whole model as plain data.
+
+    Args:
+        channels: 1 for MRI; 3 for a published tokenizer, which then has no adapters.
+        geometry: how files are brought to the grid, `crop` or `fit` (data/preprocess.py).
+        decoder: `dit`, or `titok` for the tokenizer's own.
+        tokenizer: where the tokenizer comes from.
+        adapters: channel and phase adapter.
+        dit: the DiT decoder.
+        conditioning: {"name": a file of modeling/conditioning, ...its options}.
+    """
+
+    channels: int = 1
+    geometry: str = "fit"
+    decoder: str = "dit"
+    tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    dit: DiTConfig = field(default_factory=DiTConfig)
+    conditioning: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model's grid in pixels."""
+        return self.tokenizer.vq_model.image_size
+
+
+class Prediction(NamedTuple):
+    """What the losses see.
+
+    Args:
+        image: (B, C, H, W, D, T) the original.
+        reconstruction: (B, C, H, W, D, T) x̂, not clamped.
+        t: (B,) flow time at which x̂ was predicted; 0 for the tokenizer's own decoder.
+        one_step: (B,) bool, True where x̂ saw tokens alone, no noisy image.
+        latents: (B * D, T, K, E) encoder latents before projection.
+        quantized: of all B * D * T frames.
+        codebook: (codebook_size, token_size).
+    """
+
+    image: Tensor
+    reconstruction: Tensor
+    t: Tensor
+    one_step: Tensor
+    latents: Tensor
+    quantized: Quantized
+    codebook: Tensor
+
+
+class TiTok(nn.Module):
+    """The model.
+
+    Args:
+        config: the model as plain data.
+
+    Raises:
+        ValueError: when a part refuses its options.
+    """
+
+    frames_per_chunk = 128
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.decoder not in ("dit", "titok") or config.geometry not in ("crop", "fit"):
+            raise ValueError(
+                f"model.decoder is {config.decoder!r} (expected dit or titok) and model.geometry is "
+                f"{config.geometry!r} (expected crop or fit)"
+            )
+        self.config = config
+        vq_model = config.tokenizer.vq_model
+        self.tokenizer = Tokenizer(vq_model, with_decoder=config.decoder == "titok")
+        width = transformer_size(vq_model.vit_enc_model_size)[0]
+        self.adapters = Adapters(width, config.adapters) if config.channels == 1 else None
+        chosen = config.conditioning
+        self.conditioning = registry.build("modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning")
+        self.dit = None
+        if config.decoder == "dit":
+            anatomy_width = self.conditioning.width
+            self.dit = DiT(
+                config.image_size, vq_model.num_latent_tokens, vq_model.token_size, anatomy_width, config.dit
+            )
+        self.layout = FrameLayout(
+            vq_model.num_latent_tokens,
+            vq_model.codebook_size,
+            self.conditioning.num_tokens,
+            self.conditioning.codebook_size,
+        )
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, revision: str | None = None) -> "TiTok":
+        """Load a trained TiTok-MRI model or a published TiTok tokenizer.
+
+        Args:
+            source: a local folder holding config.json and model.safetensors, or a Hub id.
+            revision: commit or tag of the Hub id.
+
+        Returns:
+            The model in eval mode; C is 1 for TiTok-MRI and 3 for a published tokenizer.
+
+        Raises:
+            FileNotFoundError: when the weights cannot be had.
+            ValueError: when config and weights do not fit key for key.
+        """
+        return read_pretrained(cls, ModelConfig, source, revision).eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors, each whole or not at all."""
+        write_pretrained(Path(folder), asdict(self.config), self.state_dict())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating point type of the weights."""
+        return self.tokenizer.latent_tokens.dtype
+
+    @torch.inference_mode()
+    def encode(self, x: Tensor, ed: Tensor | int | None = None, es: Tensor | int | None = None) -> Tensor:
+        """Images to tokens, in the precision of the weights.
+
+        Args:
+            x: (B, C, H, W, D, T) or (B, C, H, W), in [0, 1], H = W = image_size.
+            ed: phase of end-diastole, an int or (B,); chosen when not given.
+            es: phase of end-systole; chosen when not given.
+
+        Returns:
+            (B, D, 2 + T*K + 2*A) int64, or (B, K) for single images.
+
+        Raises:
+            ValueError: for a wrong size, type or range, NaN, or a phase that is not there.
+        """
+        check_images(x, self.config.channels, self.config.image_size)
+        single = x.ndim == 4
+        if single:
+            x = x[..., None, None]
+        batch, slices, phases = x.shape[0], x.shape[4], x.shape[5]
+        frames = rearrange(x, "b c h w d t -> (b d) t c h w").to(self.dtype)
+        phase = cycle(phases, x.device)
+        chunk = max(1, self.frames_per_chunk // phases)
+        ids = [self.quantize(part, phase.expand(len(part), -1))[1].indices for part in frames.split(chunk)]
+        ids = torch.cat(ids).view(batch, slices, phases, -1)
+        if single:
+            return ids[:, 0, 0]
+        ed, es = key_phases(x, ed, es)
+        keys = torch.stack([ed, es], 1)  # (B, 2)
+        rows = rearrange(x, "b c h w d t -> b t d c h w")[torch.arange(batch, device=x.device)[:, None], keys]
+        anatomy = self.conditioning.encode(rows.flatten(0, 2).to(self.dtype))  # (B * 2 * D, A)
+        anatomy = rearrange(anatomy, "(b k d) a -> b d (k a)", b=batch, k=2)
+        return self.layout.pack(TokenParts(ed, es, ids, anatomy))
+
+    @torch.inference_mode()
+    def decode_tokens(
+        self, tokens: Tensor, steps: int = 1, realism: float = 0.0, seed: int | None = None
+    ) -> Tensor:
+        """Tokens alone to images.
+
+        Args:
+            tokens: (B, D, 2 + T*K + 2*A) or (B, K) int64, as `encode` returns them.
+            steps: network evaluations of the sampled part; 1 with realism 0.
+            realism: a in [0, 1]; the result is x̂ + a (sample - x̂), where x̂ is the one-step decode of highest PSNR.
+            seed: seed of the sampled part.
+
+        Returns:
+            (B, C, H, W, D, T) or (B, C, H, W), in [0, 1].
+
+        Raises:
+            ValueError: for tokens that this model cannot have written, or knobs that contradict each other.
+        """
+        check_knobs(self.config.decoder, steps, realism)
+        single = tokens.ndim == 2
+        if single:
+            check_dtype(tokens)
+            if tokens.shape[1] != self.layout.num_tokens:
+                raise ValueError(f"tokens of shape {tuple(tokens.shape)}: expected (B, {self.layout.num_tokens})")
+            check_range(tokens, self.layout.codebook_size, "latent token")
+            ids, anatomy = tokens[:, None, None], tokens.new_empty((len(tokens), 1, 0))
+        else:
+            _, _, ids, anatomy = self.layout.unpack(tokens)
+        batch, slices, phases = ids.shape[:3]
+        position = ((torch.arange(slices, device=ids.device) + 0.5) / slices).repeat(batch)
+        phase = cycle(phases, ids.device).expand(batch * slices, -1)
+        chunk = max(1, self.frames_per_chunk // phases)
+        parts = zip(ids.flatten(0, 1).split(chunk), anatomy.flatten(0, 1).split(chunk),
+                    position.split(chunk), phase.split(chunk), strict=True)  # fmt: skip
+        knobs = (steps, realism, seed or 0)
+        decoded = [self.decode_groups(*part, *knobs, first=i * chunk) for i, part in enumerate(parts)]
+        frames = rearrange(torch.cat(decoded), "(b d) t c h w -> b c h w d t", b=batch).clamp(0, 1)
+        return frames[..., 0, 0] if single else frames
+
+    def quantize(self, frames: Tensor, phase: Tensor) -> tuple[Tensor, Quantized]:  # (G, T, C, H, W), (G, T)
+        """Latents before projection (G, T, K, E), and the quantized ones of all G * T frames."""
+        pixels = frames.flatten(0, 1)
+        if self.adapters is not None:
+            pixels = self.adapters.to_rgb(pixels)
+        latents = self.tokenizer.latents(pixels).unflatten(0, frames.shape[:2])
+        if self.adapters is not None:
+            latents = self.adapters.along_phases(latents, phase)
+        return latents, self.tokenizer.quantize_latents(latents.flatten(0, 1))
+
+    def tokenizer_is_frozen(self) -> bool:
+        """True when no parameter of the path from image to tokens trains."""
+        parts = (self.tokenizer, self.adapters or nn.Module())
+        return not any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
+    def decode_groups(
+        self,
+        ids: Tensor,  # (G, T, K)
+        anatomy: Tensor,  # (G, 2 * A)
+        position: Tensor,  # (G,)
+        phase: Tensor,  # (G, T)
+        steps: int,
+        realism: float,
+        seed: int,
+        first: int,
+    ) -> Tensor:
+        """Decode the slices numbered from `first`, (G, T, C, H, W)."""
+        sent = (ids != NOT_SENT).flatten(0, 1)[:, None, None]  # (G * T, 1, 1, K)
+        vectors = self.tokenizer.quantize.lookup(ids.flatten(0, 1).clamp(min=0)).to(self.dtype) * sent
+        if self.dit is None:
+            return self.own_decode(vectors).unflatten(0, ids.shape[:2])
+        context = vectors.squeeze(2).transpose(1, 2).unflatten(0, ids.shape[:2])  # (G, T, K, token_size)
+        seen = self.conditioning.context(anatomy)
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            return self.dit(x, t, context, position, phase, seen)  # type: ignore[misc]
+
+        like = vectors.new_empty((*ids.shape[:2], 1, self.config.image_size, self.config.image_size))
+        mean = flow.posterior_mean(predict, like)
+        if realism > 0:
+            noise = flow.seeded_noise(like, seed, first)
+            mean = mean + realism * (flow.euler(predict, noise, steps) - mean)
+        return (mean + 1) / 2
+
+    def own_decode(self, vectors: Tensor) -> Tensor:  # (N, token_size, 1, K)
+        """The tokenizer's own decoder, (N, C, H, W)."""
+        pixels = self.tokenizer.decode(vectors)
+        return to_gray(pixels) if self.config.channels == 1 else pixels
+
+    def forward(
+        self,
+        image: Tensor,  # (B, 1, H, W, D, T)
+        slice_position: Tensor,  # (B, D)
+        phase: Tensor,  # (B, T)
+        t: Tensor,  # (B,)
+        noise: Tensor,  # like image
+    ) -> Prediction:
+        """One training pass; gradients flow wherever parameters are trainable."""
+        slices, phases = image.shape[4:]
+        groups = phase.repeat_interleave(slices, dim=0)  # (G, T)
+        frames = rearrange(image, "b c h w d t -> (b d) t c h w")
+        device = image.device.type
+        with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not self.tokenizer_is_frozen()):
+            latents, quantized = self.quantize(frames, groups)  # frozen: in full precision, as encode does it
+        codebook = self.tokenizer.quantize.codebook()
+        if self.dit is None:
+            x_hat = self.own_decode(quantized.vectors).unflatten(0, (len(frames), phases))
+            t = torch.zeros_like(t)
+        else:
+            context = quantized.vectors.squeeze(2).transpose(1, 2).unflatten(0, (len(frames), phases))
+            noisy = flow.interpolate(2 * image - 1, noise, t)
+            x_hat = self.dit(
+                rearrange(noisy, "b c h w d t -> (b d) t c h w"),
+                t.repeat_interleave(slices),
+                context,
+                slice_position.flatten(),
+                groups,
+            )
+            x_hat = (x_hat + 1) / 2
+        x_hat = rearrange(x_hat.float(), "(b d) t c h w -> b c h w d t", d=slices)
+        return Prediction(image, x_hat, t, t == 0, latents, quantized, codebook)
+
+
+def cycle(phases: int, device: torch.device) -> Tensor:
+    """Phases of a cycle evenly spaced from 0, (1, T)."""
+    return (torch.arange(phases, device=device) / phases)[None]
+
+
+def key_phases(x: Tensor, ed: Tensor | int | None, es: Tensor | int | None) -> tuple[Tensor, Tensor]:
+    """ED and ES of each volume, (B,) each: as given, else phase 0 and the phase most unlike it.
+
+    Raises:
+        ValueError: for a phase that the cine does not have.
+    """
+    batch, phases = x.shape[0], x.shape[5]
+    first = torch.zeros(batch, dtype=torch.long, device=x.device) if ed is None else as_phases(ed, batch, x)
+    if es is None:
+        reference = x[torch.arange(batch, device=x.device), ..., first][..., None]  # (B, C, H, W, D, 1)
+        es = (x - reference).abs().float().mean(dim=(1, 2, 3, 4)).argmax(dim=1)
+    last = as_phases(es, batch, x)
+    for name, value in (("ed", first), ("es", last)):
+        if int(value.min()) < 0 or int(value.max()) >= phases:
+            raise ValueError(f"{name} = {value.tolist()}: expected phases 0 to {phases - 1} of this cine")
+    return first, last
+
+
+def as_phases(value: Tensor | int, batch: int, x: Tensor) -> Tensor:
+    """An int or (B,) as a LongTensor (B,)."""
+    return torch.as_tensor(value, dtype=torch.long, device=x.device).expand(batch)
+
+
+def check_knobs(decoder: str, steps: int, realism: float) -> None:
+    """Refuse decode knobs that contradict each other, with a ValueError."""
+    if not 0 <= realism <= 1:
+        raise ValueError(f"realism = {realism}: expected 0 (highest PSNR) to 1 (a full sample)")
+    if (steps > 1) != (realism > 0):
+        raise ValueError(
+            f"steps = {steps} with realism = {realism}: a sample needs both steps > 1 and realism > 0; "
+            "the one-step decode is steps = 1 with realism = 0"
+        )
+    if realism > 0 and decoder != "dit":
+        raise ValueError("realism needs model.decoder dit; this model decodes with the tokenizer's own decoder")

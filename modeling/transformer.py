@@ -1,0 +1,139 @@
+"""The transformer block and the fixed position tables that tokenizer, adapters and DiT share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, batch first; parameters named as in `torch.nn.MultiheadAttention`."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"width {width} is not a multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, L, E)
+        """Attend over L."""
+        n, length, width = x.shape
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = qkv.view(n, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v)  # (N, heads, L, E / heads)
+        return self.out_proj(out.transpose(1, 2).reshape(n, length, width))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them, names as in CLIP."""
+
+    def __init__(self, width: int, ratio: int = 4) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, width * ratio)
+        self.c_proj = nn.Linear(width * ratio, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., E)
+        return self.c_proj(F.gelu(self.c_fc(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm residual transformer block."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, num_heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, L, E)
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+def sincos_2d(points: Tensor, width: int, num_heads: int) -> Tensor:  # (L, 2)
+    """Unit-scale sine-cosine table of points in the plane, the same frequencies in every head.
+
+    Two tables multiply to a kernel that falls with distance, so that attention with query and key weights near the
+    identity is local before anything is learned.
+
+    Args:
+        points: (L, 2) coordinates in units of patches.
+        width: table width, a multiple of 4 * num_heads.
+        num_heads: heads among which the width is divided.
+
+    Returns:
+        (L, width) float32, root mean square 1.
+
+    Raises:
+        ValueError: when the width cannot be divided.
+    """
+    if width % (4 * num_heads):
+        raise ValueError(f"position tables need width to be a multiple of 4 * num_heads, got {width} and {num_heads}")
+    count = width // (4 * num_heads)
+    frequencies = 0.9 * 16.0 ** (-torch.arange(count) / max(count - 1, 1))  # radians a patch, down to 1/16
+    angles = points.float().unsqueeze(-1) * frequencies  # (L, 2, count)
+    head = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)  # (L, width / num_heads)
+    return head.repeat(1, num_heads) * 2.0**0.5
+
+
+def grid_points(rows: int, columns: int, extent: int | None = None) -> Tensor:
+    """Centres of a rows x columns grid, (rows * columns, 2), stretched over `extent` x `extent` patches if given."""
+    y = (torch.arange(rows) + 0.5) * ((extent / rows) if extent else 1.0)
+    x = (torch.arange(columns) + 0.5) * ((extent / columns) if extent else 1.0)
+    return torch.cartesian_prod(y, x)
+
+
+def coarse_points(count: int, extent: int) -> Tensor:
+    """`count` points spread over an extent x extent field on the most square grid that holds them, (count, 2)."""
+    rows = next(r for r in range(int(count**0.5), 0, -1) if count % r == 0)
+    return grid_points(rows, count // rows, extent)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:  # (..., L, E), (..., L, E / 2)
+    """Rotate consecutive halves of the last axis by angles in radians.
+
+    Source: Su et al., RoFormer, 2021, eq. 34.
+    """
+    first, second = x.float().chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
+
+
+class PhaseAttention(nn.Module):
+    """Attention over the phases of the cardiac cycle, at every position of a frame separately.
+
+    Queries and keys are rotated by whole harmonics of the phase, so that attention depends on phase differences modulo
+    one cycle: the last phase is the neighbour of the first. The output layer starts at zero: nothing changes at step 0.
+    """
+
+    harmonics = 8
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        if width % (2 * num_heads):
+            raise ValueError(f"phase attention needs width to be a multiple of 2 * num_heads, got {width}, {num_heads}")
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+        pairs = width // num_heads // 2
+        orders = torch.arange(pairs) * (self.harmonics + 1) // pairs  # whole numbers 0..harmonics
+        self.register_buffer("orders", orders.float(), persistent=False)
+
+    def forward(self, x: Tensor, phase: Tensor) -> Tensor:  # (G, T, L, E), (G, T) in cycles
+        """The residual to add to x, (G, T, L, E)."""
+        groups, phases, length, width = x.shape
+        qkv = self.qkv(self.norm(x)).view(groups, phases, length, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(3, 0, 2, 4, 1, 5)  # each (G, L, heads, T, E / heads)
+        angles = 2 * torch.pi * phase.float().unsqueeze(-1) * self.orders.float()  # (G, T, pairs)
+        angles = angles[:, None, None]
+        out = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v)
+        return self.proj(out.permute(0, 3, 1, 2, 4).reshape(groups, phases, length, width))

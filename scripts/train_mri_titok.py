@@ -1,0 +1,322 @@
+"""Train TiTok-MRI: one loop for every stage; the recipe says what trains, on which losses, from which weights.
+
+    accelerate launch scripts/train_mri_titok.py config=configs/training/MRI/stage1/mri_titok_tokenizer_adapt.yaml \
+        experiment.output_dir=mri_titok_tokenizer_stage1_output
+
+Any key of the recipe can be given on the command line. A run that was cut off goes on when the same command is given
+again. Research use only, not a medical device.
+"""
+
+import math
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from data.loader import CineDataset, collate, train_loader
+from modeling import flow
+from modeling.flow import FlowConfig
+from modeling.objective import Objective, build_objective
+from modeling.pretrained import export_config
+from modeling.start import start_model
+from modeling.titok import ModelConfig, TiTok
+from utils.checkpoint import latest_training, load_training, save_model, save_training
+from utils.config import parse, to_plain
+from utils.ema import EMA
+from utils.log import RunLog, user_errors
+from utils.preview import preview
+from utils.ranks import sum_over_ranks
+from utils.types import Batch
+
+
+@dataclass
+class ExperimentConfig:
+    """Where a run writes and starts from."""
+
+    output_dir: str = "???"
+    init_weight: str | None = None
+    seed: int = 0
+    wandb: bool = False
+
+
+@dataclass
+class DatasetConfig:
+    """What a run reads; see data/loader.py."""
+
+    shards: str = "acdc_wds"
+    unit: str = "frame"
+    phases: int | None = None
+    workers: int = 2
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW; weight decay spares biases, norms and embeddings."""
+
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.01
+    warmup_steps: int = 500
+    end_fraction: float = 0.05
+
+
+@dataclass
+class TrainingConfig:
+    """The loop. `trainable` are globs of parameter names; `continuous_steps` run without quantizer before k-means."""
+
+    trainable: list[str] = field(default_factory=list)
+    max_steps: int = 1000
+    global_batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    mixed_precision: str = "no"
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    continuous_steps: int = 0
+    log_every: int = 50
+    preview_every: int = 1000
+    checkpoint_every: int = 1000
+
+
+@dataclass
+class RunConfig:
+    """A recipe."""
+
+    experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    losses: dict[str, Any] = field(default_factory=dict)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+MAY_CHANGE_ON_RESUME = ("training.max_steps", "training.log_every", "training.preview_every",
+                        "training.checkpoint_every", "dataset.workers", "dataset.shards", "experiment.wandb",
+                        "experiment.output_dir", "experiment.init_weight", "training.gradient_accumulation_steps")  # fmt: skip
+
+
+def learning_rate(step: int, optimizer: OptimizerConfig, max_steps: int) -> float:
+    """Linear warm-up, then a cosine to `end_fraction`: a pure function of the step."""
+    if step < optimizer.warmup_steps:
+        return optimizer.learning_rate * (step + 1) / optimizer.warmup_steps
+    progress = (step - optimizer.warmup_steps) / max(1, max_steps - optimizer.warmup_steps)
+    cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, progress))
+    return optimizer.learning_rate * (optimizer.end_fraction + (1 - optimizer.end_fraction) * cosine)
+
+
+def select_trainable(model: nn.Module, globs: list[str]) -> dict[str, nn.Parameter]:
+    """Freeze all but the parameters that the globs name, and put fully frozen components in eval mode.
+
+    Raises:
+        ValueError: for a glob that names no parameter.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise ValueError(f"training.trainable: {glob!r} names no parameter; names begin with {first_parts(names)}")
+    chosen = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(fnmatchcase(name, glob) for glob in globs))
+        if parameter.requires_grad:
+            chosen[name] = parameter
+    if not chosen:
+        raise ValueError(f"training.trainable is empty: name parameters by globs such as {first_parts(names)}")
+    for child in model.children():
+        child.train(any(parameter.requires_grad for parameter in child.parameters()))
+    return chosen
+
+
+def first_parts(names: list[str]) -> str:
+    """The components of parameter names, as globs."""
+    return ", ".join(sorted({f"{name.split('.')[0]}.*" for name in names}))
+
+
+def same_run(saved: dict[str, Any], current: dict[str, Any], where: str, prefix: str = "") -> None:
+    """Raise ValueError where a resumed run's config differs in a key that would make it another run."""
+    for key in saved.keys() | current.keys():
+        name = f"{prefix}{key}"
+        before, now = saved.get(key), current.get(key)
+        if name in MAY_CHANGE_ON_RESUME or before == now:
+            continue
+        if isinstance(before, dict) and isinstance(now, dict):
+            same_run(before, now, where, f"{name}.")
+        else:
+            raise ValueError(
+                f"{where} holds a run with {name}={before}, this command says {now}; "
+                "choose another experiment.output_dir, or remove that folder to start again"
+            )
+
+
+@torch.no_grad()
+def fit_codebook(model: TiTok, dataset: CineDataset, seed: int, device: torch.device) -> None:
+    """Place the codebook by k-means on latents of training samples, the same on every rank."""
+    needed, parts, found = 32 * model.layout.codebook_size, [], 0
+    for batch in train_loader(dataset, global_batch_size=32):
+        batch = batch.to(device)
+        zero = torch.zeros_like(batch.image)
+        z = model(batch.image, batch.slice_position, batch.phase, zero[:, 0, 0, 0, 0, 0], zero).quantized.z
+        parts.append(z.flatten(0, 1))
+        found += len(parts[-1])
+        if found >= needed:
+            break
+    model.tokenizer.quantize.fit_codebook(torch.cat(parts), seed)
+
+
+def fixed_batch(config: RunConfig, count: int = 6) -> Batch | None:
+    """The same few held-out slices of a run for every preview; None where the split has none."""
+    model, data = config.model, config.dataset
+    phases = data.phases or 1
+    dataset = CineDataset(data.shards, "val", "slice", model.image_size, model.geometry, phases, config.experiment.seed)
+    chosen = [len(dataset) * i // count for i in range(count)] if len(dataset) else []
+    return collate([dataset[0, index] for index in chosen]) if chosen else None
+
+
+def train(config: RunConfig) -> None:
+    """The whole story of a run, from first weights to export."""
+    accelerator = Accelerator(
+        mixed_precision=config.training.mixed_precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    device, ranks, main = accelerator.device, accelerator.num_processes, accelerator.is_main_process
+    options, folder = config.training, Path(config.experiment.output_dir)
+    torch.manual_seed(config.experiment.seed)
+
+    # Model: first weights, what trains, its average.
+    model, fresh = start_model(config.model, config.experiment.init_weight)
+    trainable = select_trainable(model, options.trainable)
+    model.to(device)
+    ema = EMA(trainable, options.ema_decay)
+    plain = to_plain(config)
+
+    # Data and losses.
+    dataset = CineDataset(config.dataset.shards, "train", config.dataset.unit, config.model.image_size,
+                          config.model.geometry, config.dataset.phases, config.experiment.seed)  # fmt: skip
+    objective = build_objective(config.losses)
+
+    # Optimizer; where the run was cut off, it goes on.
+    decayed = [p for p in trainable.values() if p.ndim >= 2]
+    others = [p for p in trainable.values() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.optimizer.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=config.optimizer.learning_rate,
+        betas=(config.optimizer.beta1, config.optimizer.beta2),
+    )
+    start, last = 0, latest_training(folder)
+    if last is not None:
+        saved = load_training(last)
+        same_run(saved["config"], plain, str(folder))
+        model.load_state_dict(saved["model"])
+        ema.load_state_dict(saved["ema"])
+        optimizer.load_state_dict(saved["optimizer"])
+        start = saved["step"]
+    learner, optimizer = accelerator.prepare(model, optimizer)
+
+    log = RunLog(folder, enabled=main, wandb=config.experiment.wandb, run_config=plain)
+    if main:
+        count = sum(p.numel() for p in trainable.values())
+        print(f"{len(dataset)} {config.dataset.unit}s to train on; {count / 1e6:.2f} M parameters train; "
+              f"{'fresh: ' + ', '.join(fresh) if fresh else 'nothing starts fresh'}; {ranks} rank(s) on {device}; "
+              f"step {start} of {options.max_steps}; output in {folder}")  # fmt: skip
+    micro = options.gradient_accumulation_steps
+    batches = iter(train_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
+                                config.dataset.workers, start * micro))  # fmt: skip
+    held_out = fixed_batch(config) if main else None
+    history: list[Tensor] = []
+    usage = torch.zeros(model.layout.codebook_size, device=device)
+    bar = tqdm(range(start, options.max_steps), initial=start, total=options.max_steps, disable=not main, unit="step")
+    for step in bar:
+        if step == options.continuous_steps > 0:
+            fit_codebook(model, dataset, config.experiment.seed, device)
+            ema.restart("tokenizer.quantize.embedding.weight")
+        model.tokenizer.quantize.bypass = step < options.continuous_steps
+        rate = learning_rate(step, config.optimizer, options.max_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        terms = torch.zeros(2, len(objective.terms), device=device)
+        for part in range(micro):
+            batch = next(batches).to(device)
+            t, noise = flow.draw(batch.sample_seed, batch.image.shape, config.flow)
+            with accelerator.no_sync(learner) if part < micro - 1 else nullcontext():
+                with accelerator.autocast():
+                    prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise)
+                sums, counts = objective(prediction, batch)
+                counts = sum_over_ranks(counts)
+                # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean
+                accelerator.backward(objective.total(sums, counts) * ranks / micro)
+            terms += torch.stack([sums.detach(), counts / ranks])
+            usage += prediction.quantized.indices.flatten().bincount(minlength=len(usage))
+        accelerator.clip_grad_norm_(trainable.values(), options.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update(step)
+        history.append(terms)
+
+        done = step + 1
+        if done % options.log_every == 0 or done == options.max_steps:
+            values = {**means(objective, history, done), **codebook_use(usage), "learning_rate": rate}
+            log.write(done, values)
+            bar.set_postfix({name: f"{values[name]:.4g}" for name in ("loss", "perplexity")})
+            history.clear()
+            usage.zero_()
+        if held_out is not None and (done % options.preview_every == 0 or done == options.max_steps):
+            with ema.swapped():
+                preview(model, held_out.to(device), done, log)
+        if main and done % options.checkpoint_every == 0:
+            save_training(folder, done, {"step": done, "config": plain, "model": model.state_dict(),
+                                         "ema": ema.state_dict(), "optimizer": optimizer.state_dict()})  # fmt: skip
+
+    if main:
+        with ema.swapped():
+            save_model(folder, plain, model.state_dict(), export_config(plain["model"]))
+        print(f"done: {folder}/model.safetensors, config.json and checkpoint_last.pth; curves in {folder}/log.jsonl")
+    log.close()
+    accelerator.end_training()
+
+
+def means(objective: Objective, history: list[Tensor], done: int) -> dict[str, float]:
+    """Global mean of each term, and of the weighted sum, over the steps since the last report.
+
+    Raises:
+        ValueError: on every rank alike, naming the first step and term that are not finite.
+    """
+    sums, counts = sum_over_ranks(torch.stack(history)).unbind(1)  # (steps, terms) each
+    for step, row in enumerate(sums.cpu()):
+        for name, value in zip(objective.terms, row.tolist(), strict=True):
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"losses.{name} is {value} at step {done - len(history) + step + 1}; lower "
+                    "optimizer.learning_rate or training.max_grad_norm, or look at the data of that step"
+                )
+    total = torch.stack([objective.total(s, c) for s, c in zip(sums, counts, strict=True)]).mean()
+    mean = sums.sum(0) / counts.sum(0).clamp(min=1)
+    return {"loss": float(total), **dict(zip(objective.terms, mean.tolist(), strict=True))}
+
+
+def codebook_use(usage: Tensor) -> dict[str, float]:
+    """Perplexity of the ids (1 to codebook size) and the share of entries in use, from counts (V,)."""
+    share = sum_over_ranks(usage) / sum_over_ranks(usage).sum()
+    perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
+    return {"perplexity": float(perplexity), "codes_used": float((share > 0).float().mean())}
+
+
+@user_errors()
+def main() -> None:
+    """Read the recipe and train."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
+    train(parse(RunConfig, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

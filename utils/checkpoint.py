@@ -1,0 +1,190 @@
+"""Weights on disk: written whole or not at all, read without ever running what a file holds."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from utils.files import atomic_dir, atomic_path, read_json, write_json
+
+State = dict[str, Tensor]
+
+
+def save_model(
+    folder: str | Path, config: dict[str, Any], state: State, safetensors_config: dict[str, Any] | None = None
+) -> None:
+    """Write an output folder's model: `model.safetensors`, `config.json` and `checkpoint_last.pth`.
+
+    Args:
+        folder: the output folder.
+        config: the resolved config as plain values; stands in the checkpoint.
+        state: the weights by name.
+        safetensors_config: what `config.json` holds, where that is not `config`.
+    """
+    folder = Path(folder)
+    state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+    with atomic_path(folder / "model.safetensors") as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+    write_json(folder / "config.json", config if safetensors_config is None else safetensors_config)
+    with atomic_path(folder / "checkpoint_last.pth") as temporary:
+        torch.save({"config": config, "model": state}, temporary)
+
+
+def load_weights(path: str | Path) -> tuple[State, dict[str, Any] | None]:
+    """Read weights, and their config where it stands beside them.
+
+    Args:
+        path: a `.safetensors` file; a folder of `model.safetensors` and `config.json`; or a `torch.save` file that
+            holds {"model": weights, "config": plain values} or the weights alone.
+    Returns:
+        The weights on the CPU, and the config or None.
+    Raises:
+        FileNotFoundError: naming the file that is missing.
+        ValueError: naming the file, if it is cut short, corrupt, or holds more than weights.
+    """
+    path = Path(path)
+    if path.is_dir():
+        config = read_json(path / "config.json")
+        return _load_safetensors(path / "model.safetensors"), config
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path), None
+    data = _load_torch(path)
+    wrapped = isinstance(data, dict) and isinstance(data.get("model"), dict)
+    state, config = (data["model"], data.get("config")) if wrapped else (data, None)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f'{path}: expected a state dict, or {{"model": ..., "config": ...}}, found {_describe(data)}')
+    return state, config
+
+
+def start_from(module: nn.Module, state: State, source: str) -> list[str]:
+    """Start a model from the weights of another run, component by component (`tokenizer`, `dit`, ...).
+
+    Args:
+        module: the model; the first dotted part of a state-dict key is its component.
+        state: the weights; components that the model does not have are passed over.
+        source: where they come from, for error messages.
+    Returns:
+        The components that the file does not have, which keep their fresh weights.
+    Raises:
+        ValueError: naming the component, if its keys or shapes differ, or if no component is there at all.
+    """
+    ours, theirs = _by_component(module.state_dict()), _by_component(state)
+    shared = [component for component in ours if component in theirs]
+    if not shared:
+        raise ValueError(
+            f"{source}: holds none of the model's components ({', '.join(ours)}), found {_first(theirs)}; "
+            "give a checkpoint of this project"
+        )
+    for component in shared:
+        _check_component(component, ours[component], theirs[component], source)
+    module.load_state_dict(
+        {key: value for component in shared for key, value in theirs[component].items()}, strict=False
+    )
+    return [component for component in ours if component not in theirs]
+
+
+def save_training(folder: str | Path, step: int, payload: dict[str, Any], keep: int = 2) -> Path:
+    """Write what a run needs to go on, as `checkpoints/step_N/state.pth`, and remove the oldest such folders.
+
+    Args:
+        folder: the run's output folder.
+        step: optimizer steps done.
+        payload: tensors and plain values only, since it is read with `weights_only=True`.
+        keep: how many of the newest to keep, this one among them.
+    Returns:
+        The checkpoint's folder.
+    """
+    target = Path(folder) / "checkpoints" / f"step_{step}"
+    with atomic_dir(target) as temporary:
+        torch.save(payload, temporary / "state.pth")
+    others = [path for path in _training_folders(folder) if path != target]
+    for path in others[: max(0, len(others) - (keep - 1))]:
+        shutil.rmtree(path)
+    return target
+
+
+def latest_training(folder: str | Path) -> Path | None:
+    """Return the folder of a run's newest training checkpoint, or None if it has none."""
+    folders = _training_folders(folder)
+    return folders[-1] if folders else None
+
+
+def load_training(path: str | Path) -> dict[str, Any]:
+    """Read a training checkpoint.
+
+    Args:
+        path: its folder, as `latest_training` gives it.
+    Returns:
+        The payload of `save_training`, tensors on the CPU.
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: naming the file, if it cannot be read.
+    """
+    return _load_torch(Path(path) / "state.pth")
+
+
+def _load_safetensors(path: Path) -> State:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error}); write or download it again") from None
+
+
+def _load_torch(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds: UnpicklingError, RuntimeError, EOFError, KeyError ...
+        if "Unsupported global" in str(error) or "Unsupported operand" in str(error):
+            raise ValueError(f"{path}: holds pickled code, which is never run; export its weights alone") from None
+        raise ValueError(f"{path}: not a whole checkpoint; it may be cut short: write or download it again") from None
+
+
+def _training_folders(folder: str | Path) -> list[Path]:
+    folders = [path.parent for path in (Path(folder) / "checkpoints").glob("step_*/state.pth")]
+    numbered = [path for path in folders if re.fullmatch(r"step_[0-9]+", path.name)]
+    return sorted(numbered, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _by_component(state: State) -> dict[str, State]:
+    components: dict[str, State] = {}
+    for key, value in state.items():
+        components.setdefault(key.split(".", 1)[0], {})[key] = value
+    return components
+
+
+def _check_component(component: str, ours: State, theirs: State, source: str) -> None:
+    problems = []
+    if missing := [key for key in ours if key not in theirs]:
+        problems.append(f"missing {_first(missing)}")
+    if extra := [key for key in theirs if key not in ours]:
+        problems.append(f"unknown {_first(extra)}")
+    if shapes := [
+        f"{key} is {tuple(theirs[key].shape)}, expected {tuple(ours[key].shape)}"
+        for key in ours
+        if key in theirs and theirs[key].shape != ours[key].shape
+    ]:
+        problems.append(_first(shapes, separator="; "))
+    if problems:
+        raise ValueError(
+            f"{source}: component {component} does not fit the model: {'; '.join(problems)}; "
+            "make the config agree with the one that the file was trained with"
+        )
+
+
+def _first(names: Any, count: int = 4, separator: str = ", ") -> str:
+    names = list(names)
+    rest = f"{separator}and {len(names) - count} more" if len(names) > count else ""
+    return separator.join(map(str, names[:count])) + rest or "nothing"
+
+
+def _describe(data: Any) -> str:
+    return f"the keys {_first(data)}" if isinstance(data, dict) else type(data).__name__

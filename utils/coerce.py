@@ -1,0 +1,136 @@
+"""Bring a plain value (from YAML, JSON or the command line) to the type that a dataclass field states."""
+
+import dataclasses
+import math
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def type_hints(schema: type) -> dict[str, Any]:
+    """Return the types of a dataclass's settable fields by name, in order."""
+    hints = get_type_hints(schema)
+    return {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.init}
+
+
+def found(value: object) -> str:
+    """Return a value and its type for an error message."""
+    return "null" if value is None else f"{value!r} ({type(value).__name__})"
+
+
+def coerce(hint: Any, value: Any, where: str, section: Callable, error: type[ValueError]) -> Any:
+    """Return `value` as the type `hint`, or raise.
+
+    Args:
+        hint: a type as a dataclass field states it.
+        value: a plain value.
+        where: its dotted key, for the message.
+        section: reads a nested dataclass: section(type, value, where).
+        error: what to raise.
+    Returns:
+        The value; whole floats become ints, ints floats, lists tuples and texts paths where the type asks for it.
+    Raises:
+        error: naming the key, the value and the expected type.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else section(hint, value, where)  # type: ignore[arg-type]
+    if origin in (Union, types.UnionType):
+        return _coerce_union(arguments, value, where, section, error, hint)
+    if origin is Literal:
+        if value in arguments and type(value) in {type(choice) for choice in arguments}:
+            return value
+        raise error(f"{where}: expected one of {', '.join(map(str, arguments))}, found {found(value)}")
+    kind = origin or hint
+    if kind is dict and isinstance(value, dict):
+        key_type, value_type = arguments or (Any, Any)
+        return {
+            coerce(key_type, key, where, section, error): coerce(value_type, entry, f"{where}.{key}", section, error)
+            for key, entry in value.items()
+        }
+    if kind in (list, tuple) and isinstance(value, (list, tuple)):
+        entry_types = _entry_types(kind, arguments, len(value))
+        if len(entry_types) == len(value):
+            pairs = enumerate(zip(entry_types, value, strict=True))
+            return kind(coerce(entry_type, entry, f"{where}[{i}]", section, error) for i, (entry_type, entry) in pairs)
+    if kind in _SCALARS:
+        result = _SCALARS[kind](value)
+        if result is not None:
+            return result
+    hint_for_text = "; quote it to give it as text" if hint is str and isinstance(value, (bool, float)) else ""
+    raise error(f"{where}: expected {_name(hint)}, found {found(value)}{hint_for_text}")
+
+
+def _coerce_union(
+    members: tuple[Any, ...], value: Any, where: str, section: Callable, error: type[ValueError], hint: Any
+) -> Any:
+    if value is None and type(None) in members:
+        return None
+    members = tuple(member for member in members if member is not type(None))
+    if len(members) == 1:
+        return coerce(members[0], value, where, section, error)
+    # A member of the value's own type goes first, so that `int | str` leaves "12" a text.
+    for member in sorted(members, key=lambda member: (get_origin(member) or member) is not type(value)):
+        try:
+            return coerce(member, value, where, section, error)
+        except error:
+            continue
+    raise error(f"{where}: expected {_name(hint)}, found {found(value)}")
+
+
+def _entry_types(kind: type, arguments: tuple[Any, ...], length: int) -> list[Any]:
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        return list(arguments)
+    return [arguments[0] if arguments else Any] * length
+
+
+def _name(hint: Any) -> str:
+    if hint is type(None):
+        return "null"
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_name(member) for member in get_args(hint))
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _as_bool(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else _WORDS.get(value.lower()) if isinstance(value, str) else None
+
+
+def _as_float(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _as_int(value: Any) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = _as_float(value)
+    return int(number) if number is not None and math.isfinite(number) and number == int(number) else None
+
+
+def _as_str(value: Any) -> str | None:
+    # A whole number is written in one way only, so nothing is lost: experiment.name=2024 is a text.
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+
+
+def _as_path(value: Any) -> Path | None:
+    text = _as_str(value) if not isinstance(value, Path) else str(value)
+    return Path(text) if text else None
+
+
+_SCALARS: dict[Any, Callable[[Any], Any]] = {
+    bool: _as_bool,
+    int: _as_int,
+    float: _as_float,
+    str: _as_str,
+    Path: _as_path,
+}

@@ -1,0 +1,141 @@
+"""Files that are written whole or not at all."""
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which takes its place when the block ends well.
+
+    Args:
+        path: the file to write; its folder is made if absent, and an existing file stays until the new one is whole.
+    Returns:
+        A context manager giving a path with the same ending (some writers choose the format by it).
+    Raises:
+        FileNotFoundError: if the block wrote nothing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _sibling(path)
+    try:
+        yield temporary
+        if not temporary.is_file():
+            raise FileNotFoundError(f"{path}: nothing was written")
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_dir(path: str | Path) -> Iterator[Path]:
+    """Yield a new empty folder beside `path`, which takes its place when the block ends well.
+
+    Args:
+        path: the folder to write; an existing one stays until the new one is whole, and is then removed.
+    Returns:
+        A context manager giving the temporary folder.
+    Raises:
+        NotADirectoryError: if `path` is a file.
+    """
+    path = Path(path).absolute()
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: expected a folder or nothing, found a file; choose another name")
+    temporary, old = _sibling(path), _sibling(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for entry in [*temporary.rglob("*"), temporary]:
+            _sync(entry)
+        if path.is_dir():
+            os.rename(path, old)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if old.is_dir():
+                os.rename(old, path)
+            raise
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file, whole or not at all.
+
+    Args:
+        path: the file.
+        text: its content, written with the line ends as given.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Args:
+        path: the file.
+        data: plain values, numpy scalars and arrays; NaN and infinities become null, since JSON has no such numbers.
+    """
+    write_text(path, json.dumps(jsonable(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+    Returns:
+        Its content.
+    Raises:
+        FileNotFoundError: if it does not exist.
+        ValueError: naming the file, if it is not JSON.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); it may be cut short: write or download it again") from None
+
+
+def jsonable(data: Any) -> Any:
+    """Return plain values that strict JSON can hold.
+
+    Args:
+        data: dicts, lists, tuples, scalars, paths, numpy scalars and arrays.
+    Returns:
+        The same with numpy values as numbers and lists, paths as text, and non-finite numbers as None.
+    """
+    if isinstance(data, dict):
+        return {str(key): jsonable(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [jsonable(value) for value in data]
+    if isinstance(data, Path):
+        return str(data)
+    if hasattr(data, "tolist"):
+        return jsonable(data.tolist())
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,213 @@
+"""The evaluation report as text: comparison table, per-patient CSV, and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+NOTE = "Research use only, not a medical device. A generative decoder may invent anatomy."
+
+
+class Figure(NamedTuple):
+    """One picture of the page: its heading, what it shows (with rate and data), and the PNG file."""
+
+    heading: str
+    text: str
+    path: Path
+
+
+class Column(NamedTuple):
+    """How one figure is written: its heading, decimals, and meaning."""
+
+    heading: str
+    decimals: int
+    meaning: str
+
+
+COLUMNS = {
+    "psnr": Column("PSNR (dB)", 2, "on the native voxels inside the model's field, data range 1 after the window"),
+    "ssim": Column("SSIM", 4, "on the same voxels; Gaussian window, sigma 1.5, by scikit-image"),
+    "psnr_heart": Column(
+        "heart PSNR (dB)", 2, "where ED or ES shows the heart, and 10 mm around it, in labelled slices"
+    ),
+    "heart_in_field": Column(
+        "heart in field", 3, "share of that region that the model's field covers and that is scored"
+    ),
+    "psnr_model_grid": Column("PSNR, model grid (dB)", 2, "before going back to the native grid; padding not scored"),
+    "psnr_ceiling": Column(
+        "ceiling (dB)", 2, "PSNR of going to the model grid and back alone; empty where that is exact"
+    ),
+    "bits": Column("bits", 0, "of the whole compressed file: header, indices, tokens, anatomy, checksum"),
+    "bits_per_frame": Column("bits/frame", 1, "all bits of the file over slices x phases"),
+    "ratio_int16": Column(
+        "ratio, int16", 1, "16 bits for each native voxel inside the field over the bits of the file"
+    ),
+    "ratio_true_depth": Column("ratio, true depth", 1, "the same with the bits that the volume's largest value needs"),
+    "ratio_nii_gz": Column(
+        "ratio, .nii.gz", 1, "bytes of the same voxels as a gzip-compressed NIfTI over those of the file"
+    ),
+}
+FIGURES = tuple(COLUMNS)
+
+
+def number(value: float | None, decimals: int) -> str:
+    """A figure as text; a dash where it does not apply."""
+    if value is None or math.isnan(value):
+        return "–"
+    return "exact" if math.isinf(value) else f"{value:,.{decimals}f}"
+
+
+def comparison(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The table of all models and baselines.
+
+    Args:
+        summary: as in summary.json: `models` and `baselines`, each name -> {"mean", "std", ...}.
+
+    Returns:
+        (headings, one row a model or baseline); cells are `mean ± std` for PSNR and SSIM and the mean for the rest.
+    """
+    keys = [key for key in FIGURES if key != "bits"]
+    rows = []
+    for name, entry in [*summary["models"].items(), *summary["baselines"].items()]:
+        cells = [name if name in summary["models"] else f"baseline: {name}"]
+        for key in keys:
+            cell = number(entry["mean"].get(key), COLUMNS[key].decimals)
+            spread = number(entry["std"].get(key), COLUMNS[key].decimals)
+            cells.append(f"{cell} ± {spread}" if key in ("psnr", "ssim") and spread != "–" else cell)
+        rows.append(cells)
+    return ["", *(COLUMNS[key].heading for key in keys)], rows
+
+
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal: first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in [headings, *rows]
+    )
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of equal keys as CSV; a figure that does not apply is an empty cell."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        empty = {k: "" for k, v in row.items() if v is None or (isinstance(v, float) and not math.isfinite(v))}
+        writer.writerow({**row, **empty})
+    return stream.getvalue()
+
+
+def html_page(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]], figures: Sequence[Figure]) -> str:
+    """The report as one page that needs no other file: styles and pictures are inside it.
+
+    Args:
+        summary: as in summary.json.
+        patients: rows of the reported model, as in per_patient.csv.
+        figures: pictures in order.
+
+    Returns:
+        HTML text.
+    """
+    cohort = summary["cohort"]
+    notes = [*summary["notes"], *(f"{name}: {entry['note']}" for name, entry in summary["baselines"].items())]
+    columns = ["patient", "slices", "phases", *FIGURES]
+    headings = ["patient", "slices", "phases", *(COLUMNS[key].heading for key in FIGURES)]
+    cells = [[_cell(row[key], key) for key in columns] for row in sorted(patients, key=lambda row: row["patient"])]
+    body = [
+        "<header><h1>TiTok-MRI evaluation</h1>",
+        f"<p class=lead>{_text(summary['model'])} on {_text(summary['data'])}, split {_text(summary['split'])}: "
+        f"{cohort['patients']} patients, {cohort['slices']} slices, {cohort['frames']} frames "
+        f"({_text(cohort['modality'])})</p>",
+        f"<p class=warning>{_text(summary['note'])}</p></header>",
+        _tiles(summary["mean"]),
+        "<section><h2>Comparison</h2><p>Means over patients (each patient counts once); ± is the standard deviation "
+        "over patients. Baselines show what a decoder scores that knows nothing, or the wrong thing, of the "
+        "patient.</p>",
+        _table(*comparison(summary), mark=summary["model"]),
+        "<ul>" + "".join(f"<li>{_text(note)}</li>" for note in notes) + "</ul></section>",
+        "<section><h2>Pictures</h2>" + "".join(map(_figure, figures)) + "</section>",
+        f"<section><h2>Patients</h2><p>Of {_text(summary['model'])}; all models are in per_patient.csv.</p>",
+        _table(headings, cells) + "</section>",
+        "<section><h2>How to read the figures</h2><dl>",
+        "".join(f"<dt>{_text(c.heading)}</dt><dd>{_text(c.meaning)}</dd>" for c in COLUMNS.values()),
+        f"</dl><p>Made by</p><pre>{_text(summary['command_line'])}</pre></section>",
+    ]
+    head = f"<meta charset=utf-8><title>TiTok-MRI evaluation</title>{VIEWPORT}<style>{STYLE}</style>"
+    return f"<!doctype html><html lang=en><head>{head}</head><body><main>{''.join(body)}</main></body></html>\n"
+
+
+def caption(patient: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """One line with what a figure of a patient has to state: model, data, quality, rate.
+
+    Args:
+        patient: a row of per_patient.csv.
+        summary: as in summary.json.
+
+    Returns:
+        Plain text.
+    """
+    quality = f"{number(patient['psnr'], 2)} dB, SSIM {number(patient['ssim'], 3)}"
+    rate = f"{number(patient['bits_per_frame'], 0)} bits a frame, {number(patient['ratio_int16'], 0)}x against int16"
+    return f"{patient['patient']} ({summary['data']}, {summary['split']}) by {summary['model']}: {quality} at {rate}"
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _cell(value: Any, key: str) -> str:
+    return number(value, COLUMNS[key].decimals) if key in COLUMNS else str(value)
+
+
+def _tiles(mean: Mapping[str, Any]) -> str:
+    keys = ("psnr", "ssim", "psnr_heart", "bits_per_frame", "ratio_int16")
+    tiles = (
+        f"<div><b>{number(mean.get(key), COLUMNS[key].decimals)}</b><span>{_text(COLUMNS[key].heading)}</span></div>"
+        for key in keys
+    )
+    return f"<section class=tiles>{''.join(tiles)}</section>"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], mark: str | None = None) -> str:
+    head = "".join(f"<th>{_text(heading)}</th>" for heading in headings)
+    lines = [
+        f"<tr{' class=mark' if row[0] == mark else ''}>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>"
+        for row in rows
+    ]
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+
+
+def _figure(figure: Figure) -> str:
+    data = base64.b64encode(figure.path.read_bytes()).decode()
+    alt = _text(f"{figure.heading}: {figure.text}")
+    picture = f'<img src="data:image/png;base64,{data}" alt="{alt}">'
+    return f"<figure><h3>{_text(figure.heading)}</h3>{picture}<figcaption>{_text(figure.text)}</figcaption></figure>"
+
+
+VIEWPORT = '<meta name=viewport content="width=device-width, initial-scale=1">'
+STYLE = """
+:root { --ink: #1f2933; --muted: #52606d; --line: #e4e7eb; --accent: #0072b2; }
+body { margin: 0; background: #f5f7fa; color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 32px 20px 64px; }
+h1 { margin: 0; font-size: 28px; } h2 { margin: 0 0 8px; font-size: 20px; } h3 { margin: 0 0 8px; font-size: 16px; }
+.lead { margin: 4px 0 12px; color: var(--muted); font-size: 17px; overflow-wrap: anywhere; }
+.warning { display: inline-block; margin: 0; padding: 6px 12px; border-left: 4px solid #d55e00; background: #fff4ec; }
+section { margin-top: 24px; padding: 20px 24px; background: #fff; border: 1px solid var(--line); border-radius: 8px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 16px; }
+.tiles b { display: block; font-size: 26px; color: var(--accent); } .tiles span { color: var(--muted); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; }
+th, td { padding: 6px 10px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th { color: var(--muted); font-weight: 600; white-space: normal; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; } .mark td { background: #e8f3fa; font-weight: 600; }
+figure { margin: 24px 0 0; } img { max-width: 100%; height: auto; display: block; }
+figcaption, dd, li { color: var(--muted); } dt { margin-top: 8px; font-weight: 600; } dd { margin-left: 0; }
+pre { padding: 12px; background: #f5f7fa; overflow-x: auto; }
+"""
