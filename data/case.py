@@ -55,7 +55,7 @@ class CineCase:
         self._check_cine()
         self._check_masks()
         if len(self.spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
-            self._fail(f"spacing_mm is {self.spacing_mm}, expected three positive lengths in mm; fix the header's zooms")
+            self._fail(f"spacing_mm is {self.spacing_mm}, expected three lengths in mm; fix the header")
         if np.shape(self.affine) != (4, 4) or not np.isfinite(self.affine).all():
             self._fail(f"affine has shape {np.shape(self.affine)}, expected a finite (4, 4) matrix; fix the header")
         if not (np.isfinite(self.slope) and self.slope > 0 and np.isfinite(self.intercept)):
@@ -88,7 +88,7 @@ class CineCase:
                 self._fail(f"the mask of phase {phase} has dtype {mask.dtype}, expected uint8")
             if mask.max(initial=0) > max(LABELS):
                 found = sorted(int(v) for v in np.unique(mask) if v not in LABELS)
-                self._fail(f"the mask of phase {phase} holds the labels {found}, expected only 0, 1 (RV), 2 (MYO), 3 (LV)")
+                self._fail(f"the mask of phase {phase} holds labels {found}, expected 0, 1 (RV), 2 (MYO), 3 (LV)")
 
     def _fail(self, message: str) -> None:
         raise ValueError(f"{self.patient}: {message}")

@@ -26,15 +26,9 @@ UNITS = ("frame", "slice")
 
 
 class Sample(NamedTuple):
-    """One sample on the model grid, the fields of `Batch` without B; D = 1."""
+    """One sample on the model grid: the arrays of `Batch` without B (D = 1), its seed and its key."""
 
-    image: np.ndarray  # (1, S, S, 1, T) float32
-    mask: np.ndarray  # (S, S, 1, T) uint8
-    has_label: np.ndarray  # (1, T) bool
-    field: np.ndarray  # (S, S) bool
-    slice_position: np.ndarray  # (1,) float32
-    phase: np.ndarray  # (T,) float32
-    spacing_mm: np.ndarray  # (3,) float32
+    arrays: dict[str, np.ndarray]
     sample_seed: int
     key: str
 
@@ -54,7 +48,14 @@ class CineDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self, folder: str, split: str, unit: str, image_size: int, geometry: str, phases: int | None = None, seed: int = 0
+        self,
+        folder: str,
+        split: str,
+        unit: str,
+        image_size: int,
+        geometry: str,
+        phases: int | None = None,
+        seed: int = 0,
     ) -> None:
         if unit not in UNITS:
             raise ValueError(f"dataset unit is {unit!r}, expected one of {', '.join(UNITS)}")
@@ -81,13 +82,14 @@ class CineDataset(Dataset[Sample]):
             phase = index - (int(self._ends[at - 1]) if at else 0)
             key = f"{entry.key}_t{phase:02d}"
             frame, mask = self.reader.read_frame(at, phase)
-            frames, masks, times = frame[None], {} if mask is None else {phase: mask}, np.array([phase])
+            masks = {} if mask is None else {phase: mask}
+            arrays = self._on_grid(entry, frame[None], masks, np.array([phase]))
         else:
             key = entry.key
             times = self._times(entry, epoch)
             whole = self.reader.read(at)
-            frames, masks = whole.cine[times], whole.masks
-        return self._on_grid(entry, key, epoch, frames, masks, times)
+            arrays = self._on_grid(entry, whole.cine[times], whole.masks, times)
+        return Sample(arrays, stable_seed(self.seed, epoch, key), key)
 
     def _times(self, entry: SampleEntry, epoch: int) -> np.ndarray:
         """(T,) phase indices to take from a slice."""
@@ -98,25 +100,24 @@ class CineDataset(Dataset[Sample]):
         return np.floor(steps).astype(np.int64) % entry.phases
 
     def _on_grid(
-        self, entry: SampleEntry, key: str, epoch: int, frames: np.ndarray, masks: dict[int, np.ndarray], times: np.ndarray
-    ) -> Sample:
+        self, entry: SampleEntry, frames: np.ndarray, masks: dict[int, np.ndarray], times: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The arrays of a sample, from native frames (T, H, W), the masks by phase, and the phases (T,)."""
         info, size = entry.info, self.image_size
         geometry = plan(entry.native_hw, size, self.geometry, info["center"])
         image = to_grid(frames, info["window"], geometry)  # (T, S, S)
         mask = np.zeros((size, size, len(times)), np.uint8)
         for phase, labels in masks.items():
             mask[:, :, times == phase] = apply_mask(labels, geometry)[:, :, None]
-        return Sample(
-            image=image.transpose(1, 2, 0)[None, :, :, None],
-            mask=mask[:, :, None],
-            has_label=np.isin(times, list(masks))[None],
-            field=model_field(geometry),
-            slice_position=np.array([(entry.slice + 0.5) / entry.slices], np.float32),
-            phase=(times / entry.phases).astype(np.float32),
-            spacing_mm=np.array(model_spacing(info["spacing_mm"], geometry), np.float32),
-            sample_seed=stable_seed(self.seed, epoch, key),
-            key=key,
-        )
+        return {
+            "image": image.transpose(1, 2, 0)[None, :, :, None],  # (1, S, S, 1, T)
+            "mask": mask[:, :, None],  # (S, S, 1, T)
+            "has_label": np.isin(times, list(masks))[None],  # (1, T)
+            "field": model_field(geometry),  # (S, S)
+            "slice_position": np.array([(entry.slice + 0.5) / entry.slices], np.float32),  # (1,)
+            "phase": (times / entry.phases).astype(np.float32),  # (T,)
+            "spacing_mm": np.array(model_spacing(info["spacing_mm"], geometry), np.float32),  # (3,)
+        }
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -125,15 +126,16 @@ def collate(samples: list[Sample]) -> Batch:
     Raises:
         ValueError: when they differ in the number of phases.
     """
-    counts = sorted({len(sample.phase) for sample in samples})
+    counts = sorted({len(sample.arrays["phase"]) for sample in samples})
     if len(counts) > 1:
         raise ValueError(
             f"a batch holds cines of {counts[0]} to {counts[-1]} phases; set dataset.phases to one number for all, "
             "or use a batch of one"
         )
-    arrays = [torch.from_numpy(np.stack(values)) for values in list(zip(*samples))[:-2]]
+    names = samples[0].arrays
+    arrays = {name: torch.from_numpy(np.stack([sample.arrays[name] for sample in samples])) for name in names}
     seeds = torch.tensor([sample.sample_seed for sample in samples], dtype=torch.int64)
-    return Batch(*arrays, seeds, [sample.key for sample in samples])
+    return Batch(**arrays, sample_seed=seeds, key=[sample.key for sample in samples])
 
 
 class Stream(Sampler[list[tuple[int, int]]]):
@@ -152,10 +154,10 @@ class Stream(Sampler[list[tuple[int, int]]]):
         self, length: int, seed: int, global_batch_size: int, rank: int = 0, world_size: int = 1, start_step: int = 0
     ) -> None:
         if length < 1:
-            raise ValueError("the training split is empty; convert more patients or lower val_fraction and test_fraction")
+            raise ValueError("the split is empty; convert more patients, or with lower val_fraction and test_fraction")
         if global_batch_size < 1 or global_batch_size % world_size:
             raise ValueError(
-                f"the global batch size is {global_batch_size}, expected a positive multiple of the {world_size} processes"
+                f"the global batch size is {global_batch_size}, expected a multiple of the {world_size} processes"
             )
         if not 0 <= rank < world_size or start_step < 0:
             raise ValueError(f"rank {rank} of {world_size} at step {start_step}: rank or step is out of range")
@@ -181,7 +183,12 @@ def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def train_loader(
-    dataset: CineDataset, global_batch_size: int, rank: int = 0, world_size: int = 1, workers: int = 0, start_step: int = 0
+    dataset: CineDataset,
+    global_batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    start_step: int = 0,
 ) -> DataLoader[Sample]:
     """An endless loader of this rank's share of each global batch, beginning at `start_step`.
 

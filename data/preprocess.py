@@ -11,6 +11,7 @@ Axes: H height, W width, S side of the model grid, D slices, T phases.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ def plan(native_hw: tuple[int, int], size: int, mode: str, center: tuple[float, 
     start = Geometry(mode, (height, width), int(size), (0, 0))
     if mode == "fit" or center is None:
         center = ((start.resized_hw[0] - 1) / 2, (start.resized_hw[1] - 1) / 2)
-    offset = tuple(_window_start(n, start.size, float(c)) for n, c in zip(start.resized_hw, center))
+    offset = tuple(_window_start(n, start.size, float(c)) for n, c in zip(start.resized_hw, center, strict=True))
     return Geometry(mode, (height, width), start.size, (offset[0], offset[1]))
 
 
@@ -169,7 +170,7 @@ def apply(images: np.ndarray, geometry: Geometry, order: int = 1) -> np.ndarray:
         (..., S, S), zero where no native pixel lies.
     """
     if images.shape[-2:] != geometry.native_hw:
-        raise ValueError(f"images are {images.shape[-2:]} in plane, but the geometry was planned for {geometry.native_hw}")
+        raise ValueError(f"images are {images.shape[-2:]} in plane, but the geometry is for {geometry.native_hw}")
     return _window(_resize(images, geometry.resized_hw, order), geometry, inverse=False)
 
 
@@ -181,7 +182,8 @@ def apply_mask(masks: np.ndarray, geometry: Geometry) -> np.ndarray:
 def to_grid(frames: np.ndarray, window: tuple[float, float], geometry: Geometry) -> np.ndarray:
     """Stored values (..., H, W) -> float32 in [0, 1] on the model grid (..., S, S), 0 in the padding."""
     if geometry.resized_hw != geometry.native_hw:
-        return apply(normalize(frames, window), geometry)
+        images = apply(normalize(frames, window), geometry)
+        return np.clip(images, 0.0, 1.0, out=images)  # the filter's rows sum to 1 but for rounding
     images = normalize(apply(frames, geometry), window)  # nothing is resampled: cut first, it is cheaper
     if window[0] != 0:
         images[..., ~model_field(geometry)] = 0
@@ -214,7 +216,7 @@ def model_spacing(spacing_mm: tuple[float, float, float], geometry: Geometry) ->
 def _window(images: np.ndarray, geometry: Geometry, inverse: bool) -> np.ndarray:
     """Cut the window out of resized images (..., h, w) -> (..., S, S), or lay it back."""
     inside, window = [], []
-    for length, start in zip(geometry.resized_hw, geometry.offset):
+    for length, start in zip(geometry.resized_hw, geometry.offset, strict=True):
         first, last = max(start, 0), min(start + geometry.size, length)
         inside.append(slice(first, last))
         window.append(slice(first - start, last - start))
@@ -230,12 +232,13 @@ def _resize(images: np.ndarray, hw: tuple[int, int], order: int) -> np.ndarray:
     if images.shape[-2:] == hw:
         return images
     if order == 0:
-        rows, cols = (((2 * np.arange(n) + 1) * m) // (2 * n) for n, m in zip(hw, images.shape[-2:]))
+        rows, cols = (((2 * np.arange(n) + 1) * m) // (2 * n) for n, m in zip(hw, images.shape[-2:], strict=True))
         return images[..., rows[:, None], cols]
-    vertical, horizontal = (_linear_filter(m, n) for n, m in zip(hw, images.shape[-2:]))
+    vertical, horizontal = (_linear_filter(m, n) for n, m in zip(hw, images.shape[-2:], strict=True))
     return vertical @ images.astype(np.float32) @ horizontal.T
 
 
+@lru_cache(maxsize=64)
 def _linear_filter(length: int, new_length: int) -> np.ndarray:
     """(new_length, length) matrix of triangle weights, as wide as a new pixel where it shrinks; rows sum to 1."""
     scale = length / new_length

@@ -1,4 +1,4 @@
-"""One patient's reconstruction, from a model, a baseline or a codec, scored on the native voxels inside the model's field.
+"""One patient's reconstruction, by a model, a baseline or a codec, scored on the native voxels inside the field.
 
 Axes: H height, W width, h and w those of the field, S side of the model grid, D slices, T phases.
 """
@@ -46,7 +46,7 @@ class Reference(NamedTuple):
 
 
 def open_reference(case: CineCase, size: int, mode: str) -> Reference:
-    """Bring a case onto a model's grid of `size` a side (`mode`: crop or fit), and cut its native voxels to that field."""
+    """Bring a case onto a grid of `size` a side (`mode`: crop or fit), and cut its native voxels to that field."""
     prepared = preprocess.prepare(case, size, mode)
     box = bounding_box(preprocess.native_field(prepared.geometry))
     original = preprocess.normalize(case.cine[box].transpose(2, 3, 0, 1), prepared.window)

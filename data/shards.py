@@ -30,13 +30,10 @@ from data.preprocess import heart_center, window_of
 from data.tar_index import Member, NpyPlace, list_members, npy_place, read_bytes
 
 MEMBER = re.compile(r"([A-Za-z0-9_-]+)\.(cine\.npy|mask_ed\.npy|mask_es\.npy|json)")
+KEPT = ("ed", "es", "group", "height_cm", "weight_kg", "slope", "intercept", "source_hash")  # as in CineCase
 FIELDS = (
-    "patient", "slice", "slices", "phases", "spacing_mm", "affine", "window", "center", "ed", "es",
-    "group", "height_cm", "weight_kg", "slope", "intercept", "source_hash", "modality",
+    "patient", "slice", "slices", "phases", "spacing_mm", "affine", "window", "center", *KEPT, "modality",
 )  # fmt: skip
-
-
-# ------------------------------------------------------------------ writing
 
 
 def serialize(case: CineCase, modality: str) -> list[tuple[str, bytes]]:
@@ -57,8 +54,8 @@ def serialize(case: CineCase, modality: str) -> list[tuple[str, bytes]]:
             if phase is not None and phase in case.masks:
                 members.append((f"{key}.{name}.npy", _npy(case.masks[phase][:, :, z])))
         values = (
-            case.patient, z, slices, phases, case.spacing_mm, case.affine.tolist(), window, center, case.ed, case.es,
-            case.group, case.height_cm, case.weight_kg, case.slope, case.intercept, case.source_hash, modality,
+            case.patient, z, slices, phases, case.spacing_mm, case.affine.tolist(), window, center,
+            *(getattr(case, name) for name in KEPT), modality,
         )  # fmt: skip
         members.append((f"{key}.json", json.dumps(dict(zip(FIELDS, values, strict=True))).encode()))
     return members
@@ -71,8 +68,8 @@ def sample_key(patient: str, z: int) -> str:
 
 def _npy(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-    np.lib.format.write_array(stream, np.ascontiguousarray(little), version=(1, 0), allow_pickle=False)
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    np.lib.format.write_array(stream, little, version=(1, 0), allow_pickle=False)
     return stream.getvalue()
 
 
@@ -93,7 +90,8 @@ class ShardWriter:
         """Append the members of one case, as `serialize` gives them."""
         if split not in self._open:
             name = f"{split}-{len(self.shards[split]):06d}.tar"
-            self._open[split] = tarfile.open(self.folder / name, "w", format=tarfile.USTAR_FORMAT)
+            shard = tarfile.open(self.folder / name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - open till full
+            self._open[split] = shard
             self.shards[split].append({"file": name, "bytes": 0, "samples": 0})
         shard, record = self._open[split], self.shards[split][-1]
         for name, data in members:
@@ -114,9 +112,6 @@ class ShardWriter:
         self._open.pop(split).close()
         record = self.shards[split][-1]
         record["bytes"] = (self.folder / record["file"]).stat().st_size
-
-
-# ------------------------------------------------------------------ reading
 
 
 @dataclass(frozen=True)
@@ -143,7 +138,6 @@ class SampleEntry:
 
     @property
     def slice(self) -> int:
-        """Zero-based place in the stack of `slices`."""
         return int(self.info["slice"])
 
     @property
@@ -185,7 +179,7 @@ class ShardReader:
         self.manifest = read_manifest(folder)
         entries = (e for shard in self.manifest["shards"][split] for e in _scan(self.folder, shard))
         self.samples = sorted(entries, key=lambda e: (e.patient, e.slice))  # whatever the sizes of the shards
-        self._files: dict[tuple[int, str], BinaryIO] = {}
+        self._files: dict[tuple[int, str], io.FileIO] = {}
         _check_stacks(self)
 
     def patients(self) -> dict[str, list[int]]:
@@ -218,16 +212,15 @@ class ShardReader:
         masks = {p: np.stack([s.masks[p] for s in samples], axis=-1) for p in samples[0].masks}
         cine = np.stack([s.cine for s in samples], axis=-1).transpose(1, 2, 3, 0)  # (T, H, W, D) -> (H, W, D, T)
         spacing = tuple(float(v) for v in info["spacing_mm"])
-        kept = {k: info[k] for k in ("ed", "es", "group", "height_cm", "weight_kg", "slope", "intercept", "source_hash")}
         return CineCase(
-            patient=patient, cine=np.ascontiguousarray(cine), masks=masks, affine=np.array(info["affine"]),
-            spacing_mm=(spacing[0], spacing[1], spacing[2]), **kept,
+            patient, np.ascontiguousarray(cine), masks, (spacing[0], spacing[1], spacing[2]), np.array(info["affine"]),
+            **{name: info[name] for name in KEPT},
         )  # fmt: skip
 
     def _array(self, shard: str, place: NpyPlace) -> np.ndarray:
         handle = (os.getpid(), shard)  # a forked worker must not share a file position with its parent
         if handle not in self._files:
-            self._files[handle] = (self.folder / shard).open("rb", buffering=0)
+            self._files[handle] = io.FileIO(self.folder / shard)
         self._files[handle].seek(place.offset)
         data = bytearray(place.size)
         if self._files[handle].readinto(data) != place.size:
@@ -251,7 +244,7 @@ def _scan(folder: Path, shard: dict[str, Any]) -> list[SampleEntry]:
     with path.open("rb") as stream:
         try:
             return [_entry(stream, shard["file"], key, members) for key, members in samples.items()]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}; convert the data again") from error
 
 
@@ -263,10 +256,10 @@ def _entry(stream: BinaryIO, shard: str, key: str, members: dict[str, Member]) -
         raise ValueError(f"{key}.json must be an object with the fields {', '.join(FIELDS)}")
     cine = npy_place(stream, members["cine.npy"])
     phases, slices, z = info["phases"], info["slices"], info["slice"]
-    if not all(type(value) is int for value in (phases, slices, z)) or cine.shape[:1] != (phases,) or len(cine.shape) != 3:
-        raise ValueError(f"{key}: cine of shape {cine.shape}, phases {phases}, slice {z} of {slices} do not agree")
-    if not 0 <= z < slices or key != sample_key(str(info["patient"]), z):
-        raise ValueError(f"{key}.json belongs to slice {z} of {slices} of {info['patient']}")
+    if type(phases) is not int or len(cine.shape) != 3 or min(cine.shape) < 1 or cine.shape[0] != phases:
+        raise ValueError(f"{key}: cine of shape {cine.shape} and phases {phases!r} do not agree")
+    if not (type(z) is type(slices) is int and 0 <= z < slices and key == sample_key(str(info["patient"]), z)):
+        raise ValueError(f"{key}.json belongs to slice {z!r} of {slices!r} of {info['patient']!r}")
     masks = {}
     for name, phase in (("mask_ed.npy", info["ed"]), ("mask_es.npy", info["es"])):
         if phase is not None and not (type(phase) is int and 0 <= phase < phases):
@@ -274,19 +267,19 @@ def _entry(stream: BinaryIO, shard: str, key: str, members: dict[str, Member]) -
         if name in members:
             place = npy_place(stream, members[name])
             if phase is None or place.shape != cine.shape[1:] or place.dtype != np.uint8:
-                raise ValueError(f"{key}.{name} is {place.dtype} {place.shape} at phase {phase}, the cine is {cine.shape}")
+                raise ValueError(f"{key}.{name} is {place.dtype} {place.shape} of phase {phase}, the cine {cine.shape}")
             masks[phase] = place
     for name, count in (("window", 2), ("center", 2), ("spacing_mm", 3)):
         values = info[name]
         if not (isinstance(values, list) and len(values) == count and all(_is_number(v) for v in values)):
             raise ValueError(f"{key}.json has {name} {values!r}, expected {count} finite numbers")
-    if info["window"][1] <= info["window"][0]:
-        raise ValueError(f"{key}.json has the empty window {info['window']}")
+    if info["window"][1] <= info["window"][0] or min(info["spacing_mm"]) <= 0:
+        raise ValueError(f"{key}.json has window {info['window']} and spacing_mm {info['spacing_mm']}: an empty range")
     return SampleEntry(key, shard, cine, masks, info)
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and bool(np.isfinite(value))
+    return type(value) in (int, float) and abs(value) < 1e30  # false for NaN too
 
 
 def _check_stacks(reader: ShardReader) -> None:
@@ -294,8 +287,10 @@ def _check_stacks(reader: ShardReader) -> None:
     found, listed = reader.patients(), reader.manifest["split"][reader.split]
     if set(found) != set(listed):
         odd = ", ".join(sorted(set(found) ^ set(listed))[:5])
-        raise ValueError(f"{reader.folder}: shards and manifest disagree on {reader.split}: {odd}; convert the data again")
+        raise ValueError(f"{reader.folder}: shards and manifest disagree on {reader.split} ({odd}); convert again")
     for patient, indices in found.items():
         entries = [reader.samples[i] for i in indices]
-        if [e.slice for e in entries] != list(range(entries[0].slices)):
-            raise ValueError(f"{reader.folder}: {patient} has {len(entries)} of {entries[0].slices} slices; convert again")
+        kinds = {(e.slices, e.cine.shape, e.cine.dtype, tuple(e.masks)) for e in entries}
+        if len(kinds) > 1 or [e.slice for e in entries] != list(range(entries[0].slices)):
+            found_slices = f"{len(entries)} of {entries[0].slices} slices, of {len(kinds)} kinds"
+            raise ValueError(f"{reader.folder}: {patient} has {found_slices}; convert the data again")

@@ -44,7 +44,7 @@ def list_members(path: Path, expected_bytes: int) -> list[Member]:
         ValueError: when it is truncated or damaged or holds anything but plain files.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: the manifest lists this shard, but it is missing; restore it or convert again")
+        raise FileNotFoundError(f"{path}: the manifest lists this shard, but it is missing; convert the data again")
     if path.stat().st_size != expected_bytes:
         raise ValueError(
             f"{path}: has {path.stat().st_size} bytes, the manifest says {expected_bytes}; "
@@ -81,9 +81,9 @@ def npy_place(stream: BinaryIO, member: Member) -> NpyPlace:
         shape, fortran_order, dtype = read_header(stream, max_header_size=MAX_NPY_HEADER)
     except (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
         raise ValueError(f"{member.name} is not a .npy array ({error})") from error
-    if dtype.kind not in "iuf" or fortran_order:
-        order = ", Fortran order" if fortran_order else ""
-        raise ValueError(f"refused {member.name}: it holds {dtype}{order}, expected plain numbers in C order")
+    if dtype.kind not in "iuf" or fortran_order or any(n < 0 for n in shape):
+        order = "Fortran" if fortran_order else "C"
+        raise ValueError(f"refused {member.name}: {dtype} {shape} in {order} order, expected plain numbers in C order")
     place = NpyPlace(stream.tell(), shape, dtype)
     if place.offset + place.size != member.offset + member.size:
         raise ValueError(f"{member.name} has {member.size} bytes, which do not fit its shape {shape} of {dtype}")

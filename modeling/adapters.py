@@ -41,7 +41,7 @@ class Adapters(nn.Module):
 
     def to_rgb(self, frames: Tensor) -> Tensor:  # (N, 1, H, W)
         """Three channels for the tokenizer, (N, 3, H, W)."""
-        return self.channel(frames)
+        return frames * self.channel.weight[:, :, 0] + self.channel.bias[:, None, None]  # 1x1 from one channel
 
     def along_phases(self, latents: Tensor, phase: Tensor) -> Tensor:  # (G, T, K, E), (G, T)
         """Latents that know their neighbours in the cycle, (G, T, K, E)."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from modeling.transformer import Mlp, PhaseAttention, coarse_points, grid_points, rotate, sincos_2d
+from modeling.transformer import Mlp, PhaseAttention, coarse_points, grid_points, patchify, rotate, sincos_2d
 
 SIZES: dict[str, dict[str, int]] = {
     "S": {"width": 384, "num_layers": 12, "num_heads": 6},
@@ -215,7 +215,7 @@ class DiT(nn.Module):
         place = self.slice_embedder(sinusoid(slice_position, self.frequency_width, 100.0).to(dtype))[:, None]
         place = place + self.phase_embedder(harmonics(phase, self.phase_harmonics).to(dtype))  # (G, T, E)
         tokens = self.context_embedder(context.to(dtype)) + self.token_embed + place.unsqueeze(2)  # (G, T, K, E)
-        patches = self.x_embedder(x.flatten(0, 1).to(dtype)).flatten(2).transpose(1, 2) + self.pos_embed.to(dtype)
+        patches = patchify(x.flatten(0, 1).to(dtype), self.x_embedder) + self.pos_embed.to(dtype)
         h = torch.cat([tokens, patches.unflatten(0, x.shape[:2])], dim=2)  # (G, T, K + P, E)
         seen = None if anatomy is None or self.anatomy_embedder is None else self.anatomy_embedder(anatomy.to(dtype))
         for block in self.blocks:

@@ -123,6 +123,18 @@ def export_config(model: dict[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, "schema_version": 1, "model": model}
 
 
+def write_published(folder: Path, vq_model: dict[str, Any], state: State, dtype: torch.dtype) -> None:
+    """Write a tokenizer in the published layout: config.json with model.vq_model, keys without `tokenizer.`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vq_model = dict(vq_model)
+    config = {"dataset": {"preprocessing": {"crop_size": vq_model.pop("image_size")}}, "model": {"vq_model": vq_model}}
+    write_json(folder / "config.json", config)
+    prefix = "tokenizer."
+    bare = {key.removeprefix(prefix): value.to("cpu", dtype) for key, value in state.items() if key.startswith(prefix)}
+    with atomic_path(folder / "model.safetensors") as temporary:
+        save_file({key: value.contiguous() for key, value in bare.items()}, temporary)
+
+
 def write_pretrained(folder: Path, model: dict[str, Any], state: State) -> None:
     """Write config.json and model.safetensors, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from modeling import flow
 from modeling.adapters import AdapterConfig, Adapters, to_gray
 from modeling.dit import DiT, DiTConfig
-from modeling.pretrained import read_pretrained, write_pretrained
+from modeling.pretrained import read_pretrained, write_pretrained, write_published
 from modeling.quantizer.vq import Quantized
 from modeling.tokenizer import Tokenizer, VQModelConfig, transformer_size
 from modeling.tokens import NOT_SENT, FrameLayout, TokenParts, check_dtype, check_images, check_range
@@ -147,6 +147,10 @@ class TiTok(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, each whole or not at all."""
         write_pretrained(Path(folder), asdict(self.config), self.state_dict())
+
+    def save_tokenizer(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write the tokenizer alone in the layout of the published ones, without the adapters."""
+        write_published(Path(folder), asdict(self.config.tokenizer.vq_model), self.state_dict(), dtype)
 
     @property
     def dtype(self) -> torch.dtype:

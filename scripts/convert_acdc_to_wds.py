@@ -27,16 +27,17 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tqdm import tqdm  # noqa: E402
+from tqdm import tqdm
 
-from data.manifest import SCHEMA_VERSION, SPLITS, read_manifest  # noqa: E402
-from data.shards import ShardWriter, serialize  # noqa: E402
-from data.sources.acdc import MODALITIES, AcdcSource, Options, build  # noqa: E402
-from data.splits import split_patients  # noqa: E402
-from utils.files import atomic_dir, write_json  # noqa: E402
-from utils.log import user_errors  # noqa: E402
+from data.manifest import SCHEMA_VERSION, SPLITS, read_manifest
+from data.shards import ShardWriter, serialize
+from data.sources.acdc import MODALITIES, AcdcSource, Options, build
+from data.splits import split_patients
+from utils.files import atomic_dir, write_json
+from utils.log import user_errors
 
 DEFAULT_TEST_FRACTION = 0.2
+SETTINGS = ("modality", "seed", "val_fraction", "test_fraction", "shard_mib")  # what the bytes depend on
 
 
 class Outcome(NamedTuple):
@@ -103,7 +104,8 @@ def convert_patient(source: AcdcSource, patient: str) -> Outcome:
 
 def outcomes(source: AcdcSource, workers: int) -> Iterator[Outcome]:
     """Convert the patients in order; never more in memory than two a worker."""
-    if workers <= 1:
+    workers = min(workers, len(source.patients()))
+    if workers == 1:
         yield from (convert_patient(source, patient) for patient in source.patients())
         return
     pending: deque[Future[Outcome]] = deque()
@@ -121,7 +123,9 @@ def outcomes(source: AcdcSource, workers: int) -> Iterator[Outcome]:
             pool.shutdown(cancel_futures=True)
 
 
-def write_shards(folder: Path, source: AcdcSource, settings: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+def write_shards(
+    folder: Path, source: AcdcSource, settings: dict[str, Any], args: argparse.Namespace
+) -> dict[str, Any]:
     """Convert all patients into `folder`; returns the manifest."""
     patients = source.patients()
     held_out = frozenset(p for p in patients if source.held_out(p))
@@ -180,7 +184,7 @@ def main() -> None:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
     source = build(Options(args.input_dir, args.modality, args.exclude))
-    settings = {name: getattr(args, name) for name in ("modality", "seed", "val_fraction", "test_fraction", "shard_mib")}
+    settings = {name: getattr(args, name) for name in SETTINGS}
     settings["exclude"] = sorted(args.exclude)
     if already_converted(args.output_dir, source, settings):
         print(f"{args.output_dir} holds these very patients under these settings already: nothing to do")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,14 +26,15 @@ import torch
 from tqdm import tqdm
 
 from data import bitstream, preprocess
+from data.manifest import SPLITS
 from data.scoring import Reference, ceiling, cost, open_reference, score, to_native
-from data.shards import SPLITS, ShardReader
+from data.shards import ShardReader
 from modeling.titok import TiTok
 from utils import figures, report
 from utils.baselines import borrowed, shuffled_within, zeroed
+from utils.device import pick_device
 from utils.files import write_json, write_text
 from utils.log import user_errors
-from utils.metrics import cohort
 
 MEAN_FRAME_PATIENTS = 100  # more train patients hardly move their mean; they are then taken evenly
 
@@ -99,23 +99,22 @@ def mean_frame(reader: ShardReader, size: int, mode: str) -> tuple[np.ndarray, i
 def make_baselines(model: TiTok, folder: Path, patients: int) -> tuple[dict[str, Contender], dict[str, str]]:
     """What the model has to beat: name -> reconstruction, name -> note."""
     config, train = model.config, ShardReader(folder, "train")
-    contenders: dict[str, Contender] = {
-        "tokens_zeroed": lambda _, data, __: decode(model, zeroed(bitstream.unpack(data)[0])),
-        "tokens_shuffled": lambda _, data, next_data: decode(model, shuffled(data, next_data)),
-    }
-    notes = {
-        "tokens_zeroed": "each patient decoded with every token id set to 0",
-        "tokens_shuffled": "each patient decoded from the next patient's tokens, matched by relative slice and phase"
+    contenders: dict[str, Contender] = {}
+    notes: dict[str, str] = {}
+    if train.samples:
+        image, used = mean_frame(train, config.image_size, config.geometry)
+        contenders["mean_frame"] = lambda reference, _, __: np.broadcast_to(
+            image[..., None, None], reference.prepared.image.shape[1:]
+        )
+        notes["mean_frame"] = f"the mean frame on the model grid of {used} of {len(train.patients())} train patients"
+    contenders["tokens_zeroed"] = lambda _, data, __: decode(model, zeroed(bitstream.unpack(data)[0]))
+    notes["tokens_zeroed"] = "each patient decoded with every token id set to 0"
+    contenders["tokens_shuffled"] = lambda _, data, next_data: decode(model, shuffled(data, next_data))
+    notes["tokens_shuffled"] = (
+        "each patient decoded from the next patient's tokens, matched by relative slice and phase"
         if patients > 1
-        else "one patient only: decoded from its own tokens half a stack (of one slice: half a cycle) away",
-    }
-    if not train.samples:
-        return contenders, notes
-    image, used = mean_frame(train, config.image_size, config.geometry)
-    contenders["mean_frame"] = lambda reference, _, __: np.broadcast_to(
-        image[..., None, None], reference.prepared.image.shape[1:]
+        else "one patient only: decoded from its own tokens half a stack (of one slice: half a cycle) away"
     )
-    notes["mean_frame"] = f"mean over the frames of {used} of {len(train.patients())} train patients, on the model grid"
     return contenders, notes
 
 
@@ -161,55 +160,16 @@ def evaluate(model: TiTok, reader: ShardReader, patients: Sequence[str], baselin
             against = {name: score(reference, make(reference, data, next_data)) for name, make in baselines.items()}
         except ValueError as error:
             raise ValueError(f"{reference.case.patient}: {error}") from error
+        found = {**quality, **cost(reference, data), "psnr_ceiling": ceiling(reference), "baselines": against}
         slices, phases = reference.case.cine.shape[2:]
-        about = {"patient": reference.case.patient, "slices": slices, "phases": phases}
-        figures_ = {**quality, **cost(reference, data), "psnr_ceiling": ceiling(reference)}
-        rows.append({**about, **figures_, "baselines": against})
+        rows.append({"patient": reference.case.patient, "slices": slices, "phases": phases, **found})
     return rows
-
-
-def summarize(rows: dict[str, list[Row]], notes: dict[str, str]) -> Row:
-    """Means and spreads of every model and baseline; the last model's also at the top.
-
-    Args:
-        rows: model -> one row a patient, as `evaluate` gives them.
-        notes: baseline -> what it is.
-
-    Returns:
-        {"model", "mean", "std", "n", "n_of", "models", "baselines", "cohort", "note"}.
-    """
-    model, last = list(rows.items())[-1]
-    models = {name: cohort(patients, report.FIGURES) for name, patients in rows.items()}
-    baselines = {
-        name: {**cohort([row["baselines"][name] for row in last], report.QUALITY), "note": note}
-        for name, note in notes.items()
-    }
-    counted = {
-        "patients": len(last),
-        "slices": sum(row["slices"] for row in last),
-        "frames": sum(row["slices"] * row["phases"] for row in last),
-    }
-    return {
-        "model": model, **models[model], "models": models, "baselines": baselines, "cohort": counted,
-        "note": report.NOTE,
-    }  # fmt: skip
-
-
-def choose(rows: Sequence[Row]) -> dict[str, Row]:
-    """The patients of best, median and worst PSNR, each once: name -> row."""
-    ranked = sorted(rows, key=lambda row: -row["psnr"])
-    places = {"best": 0, "worst": len(ranked) - 1, "median": len(ranked) // 2}
-    chosen: dict[str, Row] = {}
-    for name, place in places.items():
-        if not any(row is ranked[place] for row in chosen.values()):
-            chosen[name] = ranked[place]
-    return {name: chosen[name] for name in ("best", "median", "worst") if name in chosen}
 
 
 def draw(model: TiTok, reader: ShardReader, rows: Sequence[Row], summary: Row, folder: Path) -> list[report.Figure]:
     """Save the pictures of the best, the median and the worst patient, decoded once more."""
     drawn = []
-    for name, row in tqdm(choose(rows).items(), desc="pictures", unit="patient"):
+    for name, row in tqdm(report.choose(rows).items(), desc="pictures", unit="patient"):
         reference = open_reference(reader.read_case(row["patient"]), model.config.image_size, model.config.geometry)
         case, (top, _) = reference.case, reference.box
         decoded = to_native(reference, decompress(model, compress(model, reference)))
@@ -225,8 +185,116 @@ def draw(model: TiTok, reader: ShardReader, rows: Sequence[Row], summary: Row, f
             caption=text,
         )
         figures.draw_frames(folder / f"{name}_frames.png", picture)
-        drawn.append(report.Figure(f"{name.capitalize()} patient", text, folder / f"{name}_frames.png"))
+        shown = f"{text}. Three slices at two phases; the error has one fixed scale."
+        drawn.append(report.Figure(f"{name.capitalize()} patient", shown, folder / f"{name}_frames.png"))
         if row["phases"] > 1:
             figures.draw_profile(folder / f"{name}_profile.png", picture)
-            drawn.append(report.Figure(f"{name.capitalize()} patient: motion", text, folder / f"{name}_profile.png"))
+            shown = f"{text}. The pixels of one line through the heart, phase after phase."
+            drawn.append(report.Figure(f"{name.capitalize()} patient: motion", shown, folder / f"{name}_profile.png"))
     return drawn
+
+
+def draw_curve(rows: dict[str, list[Row]], summary: Row, folder: Path) -> report.Figure:
+    """Save PSNR over the cycle, of the reported model, its baselines and the other models."""
+    *others, model = rows
+    curves = {model: [row["curve"] for row in rows[model]]}
+    for name in summary["baselines"]:
+        curves[f"baseline: {name}"] = [row["baselines"][name]["curve"] for row in rows[model]]
+    curves |= {name: [row["curve"] for row in rows[name]] for name in others}
+    mean = summary["mean"]
+    rate = f"{model} at {mean['bits_per_frame']:.0f} bits a frame ({mean['ratio_int16']:.0f}x against int16)"
+    text = f"{rate}; {summary['data']}, {summary['split']}, mean over patients, n = {summary['n']}"
+    figures.draw_phase_curve(folder / "psnr_over_phases.png", curves, text)
+    return report.Figure(
+        "PSNR over the cycle", f"{text}; band: one standard deviation", folder / "psnr_over_phases.png"
+    )
+
+
+def model_names(folders: Sequence[Path]) -> list[str]:
+    """One name a model: its folder's, with a number where that repeats."""
+    names = [folder.resolve().name for folder in folders]
+    return [name if names.count(name) == 1 else f"{name} #{names[: i + 1].count(name)}" for i, name in enumerate(names)]
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", type=Path, nargs="+", required=True, metavar="FOLDER", help="trained models; the last is reported")
+    add("--data", type=Path, required=True, help="folder of shards, from scripts/convert_acdc_to_wds.py")
+    add("--split", choices=SPLITS, default="test")
+    add("--output_dir", type=Path, required=True, help="folder for the report")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU where there is one)")
+    add("--batch_frames", type=int, default=64, help="frames the model takes at a time (default 64)")
+    add("--limit", type=int, help="only the first patients of the split")
+    args = parser.parse_args(argv)
+    for name in ("batch_frames", "limit"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
+    for folder in args.model:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"--model {folder}: no such folder; give the output folder of a training run")
+    return args
+
+
+def field_of(model: TiTok) -> str:
+    """The model's field in words."""
+    size = model.config.image_size
+    words = {"crop": f"{size} x {size} native pixels around the heart", "fit": f"the whole image, {size} pixels a side"}
+    return words[model.config.geometry]
+
+
+def context(args: argparse.Namespace, reader: ShardReader, fields: dict[str, str], limited: bool) -> Row:
+    """What the report says of its data and command, and what a reader of its figures has to know."""
+    name, field = list(fields.items())[-1]
+    notes = [
+        f"The field of {name} is {field}: it alone is coded and scored, and ratios count its voxels.",
+        "Native voxels are compared after the volume's window; padding is never scored.",
+        "Figures are decoded from the bytes of the compressed file; nothing else reaches the decoder.",
+    ]
+    for other, its in fields.items():
+        if its != field:
+            notes.append(f"The field of {other} is another, {its}: its figures are not of the same voxels.")
+    if limited:
+        notes.append(f"Only the first {args.limit} of {len(reader.patients())} patients of the split were evaluated.")
+    command = report.public_arguments(vars(args))
+    return {
+        "data": args.data.resolve().name, "modality": reader.samples[0].info["modality"], "split": args.split,
+        "notes": notes, "command": command, "command_line": report.command_line("scripts/evaluate.py", command),
+    }  # fmt: skip
+
+
+@user_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    device, reader = pick_device(args.device), ShardReader(args.data, args.split)
+    patients = list(reader.patients())[: args.limit]
+    if not patients:
+        raise ValueError(f"--data {args.data}: the split {args.split} holds no patients; choose another --split")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+
+    rows: dict[str, list[Row]] = {}
+    fields: dict[str, str] = {}
+    names = model_names(args.model)
+    for name, folder in zip(names, args.model, strict=True):
+        model = load_model(folder, device, args.batch_frames)
+        baselines, notes = make_baselines(model, args.data, len(patients)) if name == names[-1] else ({}, {})
+        rows[name], fields[name] = evaluate(model, reader, patients, baselines), field_of(model)
+
+    limited = len(patients) < len(reader.patients())
+    summary = {**report.summarize(rows, notes), **context(args, reader, fields, limited)}
+    if "mean_frame" not in notes:
+        summary["notes"].append("There is no mean_frame baseline, since the train split is empty.")
+    pictures = [
+        draw_curve(rows, summary, args.output_dir),
+        *draw(model, reader, rows[names[-1]], summary, args.output_dir),
+    ]
+    write_json(args.output_dir / "summary.json", summary)
+    write_text(args.output_dir / "per_patient.csv", report.csv_text(rows))
+    write_text(args.output_dir / "index.html", report.html_page(summary, rows[names[-1]], pictures))
+    print(report.text_table(*report.comparison(summary)))
+    print(report.NOTE)
+    print(f"The report is {args.output_dir / 'index.html'}; figures in summary.json and per_patient.csv beside it")
+
+
+if __name__ == "__main__":
+    main()

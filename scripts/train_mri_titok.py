@@ -8,6 +8,7 @@ again. Research use only, not a medical device.
 """
 
 import math
+import os
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class DatasetConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW; weight decay spares biases, norms and embeddings."""
+    """AdamW; weight decay spares biases and norms. `scale` multiplies the rate of parameters by glob, first match."""
 
     learning_rate: float = 1e-4
     beta1: float = 0.9
@@ -68,6 +69,7 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     warmup_steps: int = 500
     end_fraction: float = 0.05
+    scale: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -136,6 +138,24 @@ def select_trainable(model: nn.Module, globs: list[str]) -> dict[str, nn.Paramet
     return chosen
 
 
+def parameter_groups(trainable: dict[str, nn.Parameter], optimizer: OptimizerConfig) -> list[dict[str, Any]]:
+    """Parameters by weight decay and by scale of the learning rate.
+
+    Raises:
+        ValueError: for a scale that no trained parameter takes.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    unused = set(optimizer.scale)
+    for name, parameter in trainable.items():
+        glob = next((glob for glob in optimizer.scale if fnmatchcase(name, glob)), None)
+        unused.discard(glob)
+        decay = optimizer.weight_decay if parameter.ndim >= 2 else 0.0
+        groups.setdefault((decay, float(optimizer.scale[glob]) if glob else 1.0), []).append(parameter)
+    if unused:
+        raise ValueError(f"optimizer.scale: {', '.join(sorted(unused))} names no parameter that trains")
+    return [{"params": p, "weight_decay": decay, "scale": scale} for (decay, scale), p in groups.items()]
+
+
 def first_parts(names: list[str]) -> str:
     """The components of parameter names, as globs."""
     return ", ".join(sorted({f"{name.split('.')[0]}.*" for name in names}))
@@ -188,6 +208,9 @@ def train(config: RunConfig) -> None:
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     device, ranks, main = accelerator.device, accelerator.num_processes, accelerator.is_main_process
+    if device.type == "cpu":  # its fused attention is several times slower in training at a few hundred tokens
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))  # `accelerate launch` leaves one thread
     options, folder = config.training, Path(config.experiment.output_dir)
     torch.manual_seed(config.experiment.seed)
 
@@ -204,12 +227,8 @@ def train(config: RunConfig) -> None:
     objective = build_objective(config.losses)
 
     # Optimizer; where the run was cut off, it goes on.
-    decayed = [p for p in trainable.values() if p.ndim >= 2]
-    others = [p for p in trainable.values() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.optimizer.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=config.optimizer.learning_rate,
-        betas=(config.optimizer.beta1, config.optimizer.beta2),
+    optimizer: Any = torch.optim.AdamW(
+        parameter_groups(trainable, config.optimizer), betas=(config.optimizer.beta1, config.optimizer.beta2)
     )
     start, last = 0, latest_training(folder)
     if last is not None:
@@ -241,7 +260,7 @@ def train(config: RunConfig) -> None:
         model.tokenizer.quantize.bypass = step < options.continuous_steps
         rate = learning_rate(step, config.optimizer, options.max_steps)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         terms = torch.zeros(2, len(objective.terms), device=device)
         for part in range(micro):
             batch = next(batches).to(device)

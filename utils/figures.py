@@ -98,16 +98,17 @@ def draw_frames(path: Path, picture: Picture) -> None:
     height, width = _size_mm(picture)
     rows, columns = len(picture.slices), 3 * len(picture.phases)
     cell = 2.1
-    figure = Figure(figsize=(cell * columns + 1.1, cell * height / width * rows + 1.1), layout="constrained")
+    figure = Figure(figsize=(cell * columns + 1.1, cell * height / width * rows + 0.9), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    for row, (z, slice_name) in zip(axes, picture.slices, strict=True):
+    for place, (z, slice_name) in enumerate(picture.slices):
+        row = axes[place]
         for first, (t, phase_name) in zip(range(0, columns, 3), picture.phases, strict=True):
             x, y = picture.original[z, t], picture.reconstruction[z, t]
             for ax, image, style in zip(row[first : first + 3], (x, y, abs(x - y)), (GREY, GREY, ERROR), strict=True):
                 shown = ax.imshow(image, aspect=picture.spacing_mm[0] / picture.spacing_mm[1], **style)
                 ax.set_xticks([])
                 ax.set_yticks([])
-            if row is axes[0]:
+            if place == 0:
                 for ax, kind in zip(row[first : first + 3], ("original", "reconstruction", "error"), strict=True):
                     ax.set_title(f"{phase_name}\n{kind}", fontsize=8, color=INK)
         row[0].set_ylabel(slice_name, fontsize=8, color=INK)

@@ -7,9 +7,12 @@ import csv
 import html
 import io
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from utils.metrics import cohort
 
 NOTE = "Research use only, not a medical device. A generative decoder may invent anatomy."
 
@@ -31,7 +34,9 @@ class Column(NamedTuple):
 
 
 COLUMNS = {
-    "psnr": Column("PSNR (dB)", 2, "on the native voxels inside the model's field, data range 1 after the window"),
+    "psnr": Column(
+        "PSNR (dB)", 2, "native voxels inside the field, data range 1 after the window; exact frames left out"
+    ),
     "ssim": Column("SSIM", 4, "on the same voxels; Gaussian window, sigma 1.5, by scikit-image"),
     "psnr_heart": Column(
         "heart PSNR (dB)", 2, "where ED or ES shows the heart, and 10 mm around it, in labelled slices"
@@ -54,6 +59,67 @@ COLUMNS = {
     ),
 }
 FIGURES = tuple(COLUMNS)
+PATIENT = ("patient", "slices", "phases")
+QUALITY = ("psnr", "ssim", "psnr_heart", "psnr_model_grid")  # what a baseline is scored by: it has no rate
+
+
+def summarize(rows: Mapping[str, Sequence[Mapping[str, Any]]], notes: Mapping[str, str]) -> dict[str, Any]:
+    """Means and spreads of every model and baseline; the last model's also at the top.
+
+    Args:
+        rows: model -> one row a patient, with the figures and `baselines`: name -> its figures.
+        notes: baseline -> what it is.
+
+    Returns:
+        {"model", "mean", "std", "n", "n_of", "models", "baselines", "cohort", "note"}.
+    """
+    model, last = list(rows.items())[-1]
+    models = {name: cohort(patients, FIGURES) for name, patients in rows.items()}
+    baselines = {
+        name: {**cohort([row["baselines"][name] for row in last], QUALITY), "note": note}
+        for name, note in notes.items()
+    }
+    counted = {
+        "patients": len(last),
+        "slices": sum(row["slices"] for row in last),
+        "frames": sum(row["slices"] * row["phases"] for row in last),
+    }
+    return {
+        "model": model,
+        **models[model],
+        "models": models,
+        "baselines": baselines,
+        "cohort": counted,
+        "note": NOTE,
+    }
+
+
+def public_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A command's arguments as a report may show them: of absolute paths the last part alone, and nothing unset."""
+
+    def public(value: Any) -> Any:
+        if isinstance(value, list):
+            return [public(entry) for entry in value]
+        if isinstance(value, Path):
+            return value.name if value.is_absolute() else value.as_posix()
+        return value
+
+    return {name: public(value) for name, value in arguments.items() if value is not None}
+
+
+def command_line(script: str, arguments: Mapping[str, Any]) -> str:
+    """The command that `public_arguments` describes, quoted for a shell."""
+    words = [
+        [f"--{name}", *map(str, value if isinstance(value, list) else [value])] for name, value in arguments.items()
+    ]
+    return shlex.join(["python", script, *(word for group in words for word in group)])
+
+
+def choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The patients of best, median and worst PSNR, each once: name -> row."""
+    ranked = sorted(rows, key=lambda row: -row["psnr"])
+    places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}  # of equal places the later name wins
+    return {name: ranked[place] for place, name in sorted(places.items())}
 
 
 def number(value: float | None, decimals: int) -> str:
@@ -88,19 +154,30 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table for the terminal: first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
     return "\n".join(
-        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in [headings, *rows]
     )
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of equal keys as CSV; a figure that does not apply is an empty cell."""
+def csv_text(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """One line a model and patient; a figure that does not apply is an empty cell.
+
+    Args:
+        rows: model -> one row a patient.
+
+    Returns:
+        CSV text with a heading line.
+    """
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        empty = {k: "" for k, v in row.items() if v is None or (isinstance(v, float) and not math.isfinite(v))}
-        writer.writerow({**row, **empty})
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["model", *PATIENT, *FIGURES])
+    for model, patients in rows.items():
+        for row in patients:
+            found = [row[key] if row[key] is not None and math.isfinite(row[key]) else "" for key in FIGURES]
+            writer.writerow([model, *(row[key] for key in PATIENT), *found])
     return stream.getvalue()
 
 
@@ -117,14 +194,14 @@ def html_page(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]],
     """
     cohort = summary["cohort"]
     notes = [*summary["notes"], *(f"{name}: {entry['note']}" for name, entry in summary["baselines"].items())]
-    columns = ["patient", "slices", "phases", *FIGURES]
-    headings = ["patient", "slices", "phases", *(COLUMNS[key].heading for key in FIGURES)]
+    columns = [*PATIENT, *FIGURES]
+    headings = [*PATIENT, *(COLUMNS[key].heading for key in FIGURES)]
     cells = [[_cell(row[key], key) for key in columns] for row in sorted(patients, key=lambda row: row["patient"])]
     body = [
         "<header><h1>TiTok-MRI evaluation</h1>",
         f"<p class=lead>{_text(summary['model'])} on {_text(summary['data'])}, split {_text(summary['split'])}: "
         f"{cohort['patients']} patients, {cohort['slices']} slices, {cohort['frames']} frames "
-        f"({_text(cohort['modality'])})</p>",
+        f"({_text(summary['modality'])})</p>",
         f"<p class=warning>{_text(summary['note'])}</p></header>",
         _tiles(summary["mean"]),
         "<section><h2>Comparison</h2><p>Means over patients (each patient counts once); ± is the standard deviation "
@@ -209,5 +286,5 @@ th { color: var(--muted); font-weight: 600; white-space: normal; vertical-align:
 th:first-child, td:first-child { text-align: left; } .mark td { background: #e8f3fa; font-weight: 600; }
 figure { margin: 24px 0 0; } img { max-width: 100%; height: auto; display: block; }
 figcaption, dd, li { color: var(--muted); } dt { margin-top: 8px; font-weight: 600; } dd { margin-left: 0; }
-pre { padding: 12px; background: #f5f7fa; overflow-x: auto; }
+pre { padding: 12px; background: #f5f7fa; white-space: pre-wrap; }
 """

@@ -14,20 +14,17 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 
 from data.case import LABELS, CineCase
+from data.nifti import Volume, read_nifti, without_fraction
 
 MODALITIES = ("4d_mri", "ed_es")
 FOLDERS = ("", "training", "testing", "database", "database/training", "database/testing")
 PATIENT_FOLDER = re.compile(r"patient[0-9]+")
-UNREADABLE = (OSError, EOFError, ValueError, zlib.error, MemoryError, OverflowError, nib.filebasedimages.ImageFileError)
 
 
 @dataclass
@@ -61,7 +58,7 @@ class AcdcSource:
         self.modality = modality
         found = _find_patients(input_dir)
         if unknown := sorted(set(exclude) - set(found)):
-            raise ValueError(f"excluded patients not found below {input_dir}: {', '.join(unknown)}; correct their names")
+            raise ValueError(f"excluded patients not found below {input_dir}: {', '.join(unknown)}; check them")
         self.folders = {name: found[name] for name in sorted(found) if name not in exclude}
         if not self.folders:
             raise ValueError(
@@ -102,10 +99,11 @@ class AcdcSource:
             ValueError: naming the patient and what is wrong, with the file at fault.
         """
         info = _read_info(patient, self.folders[patient] / "Info.cfg")
-        volumes = [_read_volume(patient, path) for path in self._images(patient, info)]
-        cine, first = (_cine_4d if self.modality == "4d_mri" else _cine_of_two)(patient, volumes, info)
-        ed, es = (info.ed, info.es) if self.modality == "4d_mri" else (0, 1)
-        paths = zip((ed, es), self._masks(patient, info))
+        whole = self.modality == "4d_mri"
+        volumes = [_read_volume(patient, path, axes=4 if whole else 3) for path in self._images(patient, info)]
+        cine, first = _cine_4d(patient, volumes[0], info) if whole else _cine_of_two(patient, volumes)
+        ed, es = (info.ed, info.es) if whole else (0, 1)
+        paths = zip((ed, es), self._masks(patient, info), strict=True)
         masks = {phase: _read_mask(patient, path, cine.shape[:3]) for phase, path in paths if path is not None}
         case = CineCase(
             patient, cine, masks, first.spacing_mm, first.affine, ed, es, info.group, info.height_cm, info.weight_kg,
@@ -123,7 +121,7 @@ class AcdcSource:
                 hint = "; its ED and ES frames are there: convert them with --modality ed_es" if all(frames) else ""
                 raise FileNotFoundError(f"{patient}: {patient}_4d.nii.gz is missing{hint or '; re-download the case'}")
             return [whole]
-        for phase, path in zip((info.ed, info.es), frames):
+        for phase, path in zip((info.ed, info.es), frames, strict=True):
             if path is None:
                 hint = "; its whole cine is there: convert it with --modality 4d_mri" if whole else ""
                 name = f"{patient}_frame{phase + 1:02d}.nii.gz"
@@ -177,7 +175,7 @@ def _read_info(patient: str, path: Path) -> Info:
 
     def whole(key: str) -> int:
         if key not in keys:
-            raise ValueError(f"{patient}: Info.cfg has no {key}; add the line `{key}: <frame, from 1>` or re-download it")
+            raise ValueError(f"{patient}: Info.cfg has no {key}; add a line `{key}: <frame, from 1>` or re-download")
         if not re.fullmatch(r"[1-9][0-9]*", keys[key]):
             raise ValueError(f"{patient}: Info.cfg says {key}={keys[key]}, expected a whole number from 1; correct it")
         return int(keys[key])
@@ -196,56 +194,14 @@ def _read_info(patient: str, path: Path) -> Info:
     return Info(ed, es, phases, keys.get("Group"), measure("Height"), measure("Weight"))
 
 
-class _Volume(NamedTuple):
-    name: str
-    stored: np.ndarray
-    slope: float
-    intercept: float
-    spacing_mm: tuple[float, float, float]
-    affine: np.ndarray
-
-
-def _read_volume(patient: str, path: Path) -> _Volume:
-    """Read the stored values of a NIfTI file, in native byte order, integers wherever no value is fractional."""
+def _read_volume(patient: str, path: Path, axes: int) -> Volume:
     try:
-        image = nib.nifti1.load(path)
-        stored = np.asarray(image.dataobj.get_unscaled())
-        stored = stored[..., 0] if stored.ndim == 4 and suffix_is_frame else stored
-        slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-    except UNREADABLE as error:
-        raise ValueError(f"{patient}: {path.name} is truncated or damaged ({error}); re-download it") from error
-    if stored.dtype.kind not in "iuf" or stored.ndim < 3:
-        raise ValueError(f"{patient}: {path.name} holds {stored.dtype} of shape {stored.shape}, expected a grey volume")
-    if stored.dtype.kind == "f":
-        if not np.isfinite(stored).all():
-            count = stored.size - int(np.isfinite(stored).sum())
-            raise ValueError(f"{patient}: {path.name} holds {count} NaN or infinite voxels; re-download or exclude it")
-        stored = _without_fraction(stored)
-    zooms = [float(z) for z in image.header.get_zooms()[:3]]  # never the sform: ACDC's has unit spacing
-    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    return _Volume(path.name, stored, slope, intercept, (zooms[0], zooms[1], zooms[2]), _affine(image, zooms))
+        return read_nifti(path, axes)
+    except ValueError as error:
+        raise ValueError(f"{patient}: {error}") from error
 
 
-def _without_fraction(stored: np.ndarray) -> np.ndarray:
-    low, high = float(stored.min(initial=0)), float(stored.max(initial=0))
-    for dtype in (np.int16, np.int32):
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max and (stored == np.rint(stored)).all():
-            return stored.astype(dtype)
-    return stored.astype(np.float32)
-
-
-def _affine(image: nib.Nifti1Image, zooms: list[float]) -> np.ndarray:
-    """Voxel -> world with columns of the zooms' length: the sform where it agrees with them, else the qform."""
-    affine = np.asarray(image.affine, np.float64)
-    if not np.allclose(np.linalg.norm(affine[:3, :3], axis=0), zooms, rtol=1e-2):
-        affine = np.asarray(image.header.get_qform(), np.float64)
-    return affine
-
-
-def _cine_4d(patient: str, volumes: list[_Volume], info: Info) -> tuple[np.ndarray, _Volume]:
-    (volume,) = volumes
-    if volume.stored.ndim != 4:
-        raise ValueError(f"{patient}: {volume.name} has shape {volume.stored.shape}, expected (H, W, D, T)")
+def _cine_4d(patient: str, volume: Volume, info: Info) -> tuple[np.ndarray, Volume]:
     phases = volume.stored.shape[3]
     if info.phases is not None and info.phases != phases:
         raise ValueError(
@@ -258,26 +214,26 @@ def _cine_4d(patient: str, volumes: list[_Volume], info: Info) -> tuple[np.ndarr
     return volume.stored, volume
 
 
-def _cine_of_two(patient: str, volumes: list[_Volume], info: Info) -> tuple[np.ndarray, _Volume]:
+def _cine_of_two(patient: str, volumes: list[Volume]) -> tuple[np.ndarray, Volume]:
     """ED and ES as a cine of two phases; files of different scaling are brought to real values first."""
     ed, es = volumes
-    if ed.stored.ndim != 3 or ed.stored.shape != es.stored.shape:
+    if ed.stored.shape != es.stored.shape:
         raise ValueError(
-            f"{patient}: {ed.name} has shape {ed.stored.shape} and {es.name} {es.stored.shape}, expected one and the "
-            "same (H, W, D); re-download the case or exclude it"
+            f"{patient}: {ed.name} has shape {ed.stored.shape} but {es.name} {es.stored.shape}; "
+            "re-download or exclude the case"
         )
     if (ed.slope, ed.intercept) == (es.slope, es.intercept):
         return np.stack([ed.stored, es.stored], axis=-1), ed
     real = np.stack([v.stored * v.slope + v.intercept for v in volumes], axis=-1)
-    return _without_fraction(real), ed._replace(slope=1.0, intercept=0.0)
+    return without_fraction(real), ed._replace(slope=1.0, intercept=0.0)
 
 
 def _read_mask(patient: str, path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    volume = _read_volume(patient, path)
+    volume = _read_volume(patient, path, axes=3)
     labels = volume.stored * volume.slope + volume.intercept
     if labels.shape != shape:
         raise ValueError(
-            f"{patient}: {path.name} has shape {labels.shape}, but its image has {shape}; re-download or exclude the case"
+            f"{patient}: {path.name} has shape {labels.shape}, but its image has {shape}; re-download or exclude it"
         )
     if wrong := sorted(set(np.unique(labels).tolist()) - set(LABELS)):
         raise ValueError(f"{patient}: {path.name} holds labels {wrong[:5]}, expected 0, 1 (RV), 2 (MYO), 3 (LV)")

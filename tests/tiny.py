@@ -1,0 +1,52 @@
+"""Tiny models, and how tests run the project's scripts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from modeling.titok import ModelConfig, TiTok
+from modeling.tokenizer import VQModelConfig
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TINY = {"width": 32, "num_layers": 2, "num_heads": 2}
+
+
+def run_script(name: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's scripts as a user would, from a folder that is not the repository."""
+    command = [sys.executable, str(REPOSITORY / "scripts" / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+
+
+def tiny_config(decoder: str = "dit", channels: int = 1) -> ModelConfig:
+    """A model of 32 px frames, 8 tokens of 64 codes."""
+    config = ModelConfig(channels=channels, decoder=decoder, geometry="crop")
+    config.tokenizer.init = "random"
+    config.tokenizer.vq_model = VQModelConfig(
+        image_size=32,
+        codebook_size=64,
+        token_size=6,
+        vit_enc_model_size=TINY,
+        vit_dec_model_size=TINY,
+        vit_enc_patch_size=8,
+        vit_dec_patch_size=8,
+        num_latent_tokens=8,
+        finetune_decoder=False,
+        is_legacy=False,
+    )
+    config.adapters.phase_heads = 2
+    config.dit.size, config.dit.patch_size, config.dit.head_channels = dict(TINY), 8, 4
+    return config
+
+
+def tiny_model(decoder: str = "dit", channels: int = 1, seed: int = 0) -> TiTok:
+    """A tiny model whose zero-initialised layers are filled too, so that everything has an effect."""
+    torch.manual_seed(seed)
+    model = TiTok(tiny_config(decoder, channels)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.2)
+    torch.nn.init.normal_(model.tokenizer.quantize.embedding.weight)
+    return model

@@ -1,0 +1,226 @@
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from data.sources.acdc import AcdcSource, Options, build
+
+
+@pytest.fixture
+def patient(tmp_path: Path, acdc_patient) -> Path:
+    return acdc_patient(tmp_path / "patient001")
+
+
+def load(patient: Path, modality: str = "4d_mri"):
+    return AcdcSource(patient.parent, modality).load(patient.name)
+
+
+def voxels(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def edit_info(patient: Path, old: str, new: str) -> None:
+    path = patient / "Info.cfg"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_cine_is_read_as_stored_with_zero_based_key_frames(patient):
+    case = load(patient)
+    assert case.cine.shape == (20, 24, 2, 5) and case.cine.dtype == np.int16
+    assert (case.cine == voxels(patient / "patient001_4d.nii.gz")).all()
+    assert (case.ed, case.es, sorted(case.masks)) == (1, 3, [1, 3])
+    assert (case.masks[3] == voxels(patient / "patient001_frame04_gt.nii.gz")).all()
+    assert (case.group, case.height_cm, case.weight_kg) == ("NOR", 170.0, 70.5)
+
+
+def test_spacing_comes_from_the_zooms_and_the_affine_agrees_with_it(patient):
+    case = load(patient)
+    assert case.spacing_mm == (1.5, 1.25, 8.0)
+    assert np.allclose(np.linalg.norm(case.affine[:3, :3], axis=0), case.spacing_mm)
+
+
+def test_the_two_frames_become_a_cine_of_ed_and_es(patient):
+    case = load(patient, "ed_es")
+    assert (case.cine.shape[3], case.ed, case.es, sorted(case.masks)) == (2, 0, 1, [0, 1])
+    assert (case.cine[..., 1] == voxels(patient / "patient001_frame04.nii.gz")).all()
+
+
+def test_uncompressed_files_are_read_too(patient):
+    for path in list(patient.glob("*.nii.gz")):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    assert load(patient).cine.shape == (20, 24, 2, 5)
+
+
+def test_a_scaled_file_gives_its_raw_integers_and_the_scale(patient):
+    values = np.arange(20 * 24 * 2 * 5, dtype=np.int16).reshape(20, 24, 2, 5)
+    image = nib.Nifti1Image(values, np.diag([1.5, 1.5, 8, 1]))
+    image.header.set_slope_inter(0.5, 3)
+    nib.save(image, patient / "patient001_4d.nii.gz")
+    case = load(patient)
+    assert (case.slope, case.intercept) == (0.5, 3.0)
+    assert case.cine.dtype == np.int16
+    assert np.allclose(case.cine * case.slope + case.intercept, nib.load(patient / "patient001_4d.nii.gz").get_fdata())
+
+
+def test_frames_of_different_scale_meet_in_real_values(patient):
+    path = patient / "patient001_frame02.nii.gz"
+    image = nib.Nifti1Image(voxels(path), np.diag([1.5, 1.5, 8, 1]))
+    image.header.set_slope_inter(0.5, 0)
+    nib.save(image, path)
+    expected = np.stack([nib.load(path).get_fdata(), nib.load(patient / "patient001_frame04.nii.gz").get_fdata()], -1)
+    case = load(patient, "ed_es")
+    assert (case.slope, case.intercept) == (1.0, 0.0)
+    assert np.allclose(case.cine, expected)
+
+
+@pytest.mark.parametrize(("fraction", "dtype"), [(0.0, np.int16), (0.5, np.float32)])
+def test_floats_stay_floats_only_where_a_value_is_fractional(patient, nifti, fraction, dtype):
+    nifti(patient / "patient001_4d.nii.gz", voxels(patient / "patient001_4d.nii.gz").astype(np.float64) + fraction)
+    assert load(patient).cine.dtype == dtype
+
+
+@pytest.mark.parametrize("folders", ["", "training", "testing", "database/training", "database/testing", "database"])
+def test_patients_are_found_wherever_acdc_keeps_them(tmp_path, acdc_patient, folders):
+    acdc_patient(tmp_path / folders / "patient007")
+    source = build(Options(str(tmp_path)))
+    assert source.patients() == ["patient007"]
+    assert source.held_out("patient007") == folders.endswith("testing")
+
+
+def test_a_patient_that_is_there_twice_is_an_error(tmp_path, acdc_patient):
+    acdc_patient(tmp_path / "training" / "patient001")
+    acdc_patient(tmp_path / "testing" / "patient001")
+    with pytest.raises(ValueError, match="patient001 is there twice"):
+        AcdcSource(tmp_path)
+
+
+def test_an_excluded_patient_is_left_out_and_a_misspelt_one_is_named(tmp_path, acdc_patient):
+    acdc_patient(tmp_path / "patient001")
+    acdc_patient(tmp_path / "patient002")
+    assert AcdcSource(tmp_path, exclude=("patient001",)).patients() == ["patient002"]
+    with pytest.raises(ValueError, match="patient009"):
+        AcdcSource(tmp_path, exclude=("patient009",))
+
+
+def test_a_missing_or_empty_input_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        AcdcSource(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no patients found"):
+        AcdcSource(tmp_path)
+
+
+def test_an_unknown_modality_lists_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match="4d_mri, ed_es"):
+        AcdcSource(tmp_path, "t1_map")
+
+
+def test_a_test_case_without_group_is_accepted(tmp_path, acdc_patient):
+    patient = acdc_patient(tmp_path / "patient101", group=None)
+    assert load(patient).group is None
+    assert AcdcSource(tmp_path).group("patient101") is None
+
+
+def test_a_case_without_masks_is_accepted(patient):
+    for path in patient.glob("*_gt.nii.gz"):
+        path.unlink()
+    assert load(patient).masks == {}
+
+
+@pytest.mark.parametrize(("modality", "other"), [("4d_mri", "ed_es"), ("ed_es", "4d_mri")])
+def test_a_missing_image_is_named_with_the_modality_that_would_work(patient, modality, other):
+    for path in patient.glob("*_4d.nii.gz" if modality == "4d_mri" else "*_frame0?.nii.gz"):
+        path.unlink()
+    name = "patient001_4d.nii.gz" if modality == "4d_mri" else "patient001_frame02.nii.gz"
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing.*--modality {other}"):
+        load(patient, modality)
+
+
+def test_a_truncated_file_is_named_in_the_error(patient):
+    path = patient / "patient001_4d.nii.gz"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"patient001: patient001_4d.nii.gz is truncated.*re-download"):
+        load(patient)
+
+
+def test_a_file_that_is_no_nifti_is_named_in_the_error(patient):
+    (patient / "patient001_4d.nii.gz").write_bytes(gzip.compress(b"<html>404</html>" * 99))
+    with pytest.raises(ValueError, match=r"patient001_4d.nii.gz is truncated or damaged"):
+        load(patient)
+
+
+def test_voxels_that_are_nan_are_refused(patient, nifti):
+    values = voxels(patient / "patient001_4d.nii.gz").astype(np.float32)
+    values[3, 3, 0, 0] = np.nan
+    nifti(patient / "patient001_4d.nii.gz", values)
+    with pytest.raises(ValueError, match=r"patient001: patient001_4d.nii.gz holds 1 NaN"):
+        load(patient)
+
+
+def test_other_labels_are_refused(patient, nifti):
+    path = patient / "patient001_frame02_gt.nii.gz"
+    nifti(path, voxels(path) * 2)
+    with pytest.raises(ValueError, match=r"patient001_frame02_gt.nii.gz holds labels \[6"):
+        load(patient)
+
+
+def test_a_mask_of_another_shape_is_refused(patient, nifti):
+    path = patient / "patient001_frame02_gt.nii.gz"
+    nifti(path, np.ascontiguousarray(voxels(path)[:-1]))
+    with pytest.raises(ValueError, match=r"patient001_frame02_gt.nii.gz has shape \(19, 24, 2\).*\(20, 24, 2\)"):
+        load(patient)
+
+
+def test_frames_of_different_shape_are_refused(patient, nifti):
+    path = patient / "patient001_frame02.nii.gz"
+    nifti(path, np.ascontiguousarray(voxels(path)[:-1]))
+    with pytest.raises(ValueError, match=r"patient001_frame02.nii.gz has shape"):
+        load(patient, "ed_es")
+
+
+def test_a_volume_in_place_of_a_cine_is_refused(patient, nifti):
+    nifti(patient / "patient001_4d.nii.gz", voxels(patient / "patient001_frame02.nii.gz"))
+    with pytest.raises(ValueError, match=r"expected grey values \(H, W, D, T\)"):
+        load(patient)
+
+
+def test_an_empty_phase_is_refused(patient, nifti):
+    values = voxels(patient / "patient001_4d.nii.gz").copy()
+    values[..., 4] = 0
+    nifti(patient / "patient001_4d.nii.gz", values)
+    with pytest.raises(ValueError, match="2 frames are empty, the first at slice 0, phase 4"):
+        load(patient)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ES: 4\n", "", "Info.cfg has no ES"),
+        ("ES: 4", "ES: four", "ES=four"),
+        ("ES: 4", "ES: 0", "ES=0"),
+        ("ES: 4", "ES: 2", "both frame 2"),
+        ("ES: 4", "ES: 9", "ES=9, but patient001_4d.nii.gz has 5 phases"),
+        ("NbFrame: 5", "NbFrame: 7", "image has 5 phases but Info.cfg says NbFrame=7"),
+    ],
+)
+def test_what_is_wrong_with_info_cfg_is_named(patient, old, new, message):
+    edit_info(patient, old, new)
+    with pytest.raises(ValueError, match=f"patient001: .*{message}"):
+        load(patient)
+
+
+def test_a_patient_without_info_cfg_is_named(patient):
+    (patient / "Info.cfg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"patient001: Info\.cfg is missing"):
+        load(patient)
+
+
+def test_the_source_hash_follows_the_bytes_of_the_files(patient):
+    source = AcdcSource(patient.parent)
+    before = source.source_hash("patient001")
+    assert before == source.source_hash("patient001") == source.load("patient001").source_hash
+    edit_info(patient, "Weight: 70.5", "Weight: 70.6")
+    assert source.source_hash("patient001") != before

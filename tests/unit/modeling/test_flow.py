@@ -1,0 +1,64 @@
+"""Laws of the flow: path, training distribution, samplers."""
+
+import torch
+
+from modeling import flow
+from modeling.flow import FlowConfig
+
+SHAPE = (1, 4, 4, 1, 2)
+
+
+def test_time_and_noise_of_a_sample_follow_from_its_seed_alone() -> None:
+    seeds = torch.tensor([11, 22, 33])
+    t, noise = flow.draw(seeds, torch.Size((3, *SHAPE)), FlowConfig())
+    t_alone, noise_alone = flow.draw(seeds[1:2], torch.Size((1, *SHAPE)), FlowConfig())
+    assert torch.equal(t[1:2], t_alone) and torch.equal(noise[1:2], noise_alone)
+
+
+def test_the_stated_share_of_samples_is_one_step_with_zero_noise() -> None:
+    t, noise = flow.draw(torch.arange(2000), torch.Size((2000, 1)), FlowConfig(one_step_share=0.3))
+    one_step = t == 0
+    assert 0.26 < one_step.float().mean() < 0.34
+    assert not noise[one_step].any() and (noise[~one_step] != 0).all()
+    assert (t >= 0).all() and (t < 1).all()
+
+
+def test_the_path_runs_from_noise_to_image() -> None:
+    x, noise = torch.randn(2, *SHAPE), torch.randn(2, *SHAPE)
+    assert torch.equal(flow.interpolate(x, noise, torch.zeros(2)), noise)
+    assert torch.equal(flow.interpolate(x, noise, torch.ones(2)), x)
+
+
+def test_the_weight_turns_an_image_error_into_a_velocity_error() -> None:
+    x, guess, noise = torch.randn(3, 1, *SHAPE)
+    t = torch.tensor([0.3])
+    x_t = flow.interpolate(x, noise, t)
+    velocity, guessed = (x - x_t) / (1 - t), (guess - x_t) / (1 - t)
+    weighted = (guess - x).square() * flow.velocity_weight(t)
+    assert torch.allclose(weighted, (guessed - velocity).square(), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(flow.velocity_weight(torch.ones(1)), flow.velocity_weight(torch.tensor([0.95])))
+
+
+def test_euler_with_a_network_that_knows_the_image_ends_at_the_image() -> None:
+    x, noise = torch.randn(2, *SHAPE), torch.randn(2, *SHAPE)
+    for steps in (1, 2, 7):
+        assert torch.allclose(flow.euler(lambda _, __: x, noise, steps), x, atol=1e-5)
+
+
+def test_the_posterior_mean_is_one_call_without_noise_at_time_zero() -> None:
+    calls = []
+
+    def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        calls.append((x.any().item(), t.any().item()))
+        return x + 0.25
+
+    assert torch.equal(flow.posterior_mean(predict, torch.randn(2, 3)), torch.full((2, 3), 0.25))
+    assert calls == [(False, False)]
+
+
+def test_seeded_noise_does_not_depend_on_how_slices_are_grouped() -> None:
+    like = torch.empty(4, 2, 3)
+    whole = flow.seeded_noise(like, seed=5, first=0)
+    parts = torch.cat([flow.seeded_noise(like[:1], 5, 0), flow.seeded_noise(like[1:], 5, 1)])
+    assert torch.equal(whole, parts)
+    assert not torch.equal(whole, flow.seeded_noise(like, seed=6, first=0))

@@ -1,0 +1,49 @@
+"""Laws of the vector quantizer."""
+
+import pytest
+import torch
+
+from modeling.quantizer.vq import VectorQuantizer, nearest
+
+
+@pytest.mark.parametrize("use_l2_norm", [False, True])
+def test_every_latent_becomes_its_nearest_entry(use_l2_norm: bool) -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(32, 4, use_l2_norm)
+    torch.nn.init.normal_(quantizer.embedding.weight)
+    z = torch.randn(3, 4, 1, 5)
+    result = quantizer(z)
+    flat = result.z.reshape(-1, 4)
+    expected = torch.cdist(flat, quantizer.codebook()).argmin(1)
+    assert torch.equal(result.indices.flatten(), expected)
+    assert torch.allclose(result.vectors, quantizer.lookup(result.indices), atol=1e-6)
+
+
+def test_the_gradient_of_the_decoder_passes_straight_to_the_latents() -> None:
+    quantizer = VectorQuantizer(16, 4, use_l2_norm=False)
+    z = torch.randn(2, 4, 1, 3, requires_grad=True)
+    upstream = torch.randn(2, 4, 1, 3)
+    (quantizer(z).vectors * upstream).sum().backward()
+    assert z.grad is not None and torch.allclose(z.grad, upstream)
+
+
+def test_a_bypassed_quantizer_hands_the_latents_on_unchanged() -> None:
+    quantizer = VectorQuantizer(16, 4, use_l2_norm=False)
+    quantizer.bypass = True
+    z = torch.randn(2, 4, 1, 3)
+    assert torch.equal(quantizer(z).vectors, z)
+
+
+def test_k_means_puts_an_entry_near_every_cluster_and_needs_enough_latents() -> None:
+    torch.manual_seed(0)
+    centers = torch.randn(4, 6) * 10
+    points = centers.repeat(50, 1) + 0.01 * torch.randn(200, 6)
+    quantizer = VectorQuantizer(4, 6, use_l2_norm=False)
+    quantizer.fit_codebook(centers + 0.1, seed=0)
+    quantizer.fit_codebook(points, seed=1)
+    assert len(nearest(points, quantizer.codebook()).unique()) > 1
+    with pytest.raises(ValueError, match="at least 4 latents"):
+        quantizer.fit_codebook(points[:3], seed=0)
+    again = VectorQuantizer(4, 6, use_l2_norm=False)
+    again.fit_codebook(points, seed=1)
+    assert torch.equal(again.codebook(), quantizer.codebook())
