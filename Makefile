@@ -20,7 +20,7 @@ lint: setup ## ruff, its formatter and mypy
 test: lint ## every check and every test
 	$(BIN)/pytest
 
-demo: setup ## data, training, evaluation and compression in small, on a CPU; into DEMO_OUTPUT=demo_output
+demo: setup ## synthetic patients, three stages and a report on two CPU cores; into DEMO_OUTPUT=demo_output
 	PATH="$(CURDIR)/$(BIN):$$PATH" DEMO_OUTPUT="$(DEMO_OUTPUT)" bash scripts/demo.sh
 
 clean: ## remove caches and demo_output, but not .venv

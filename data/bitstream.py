@@ -24,7 +24,7 @@ from data.preprocess import MODES, Geometry, Prepared
 MAGIC = b"TTMRI-RUO"
 VERSION = 1
 LAYOUTS = ("frame",)
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
 MAX_TOKENS = 1 << 24  # a forged header must not make the reader allocate gigabytes
 
 _PREFIX = struct.Struct(f"<{len(MAGIC)}sBI")  # magic, version, length of the whole file
@@ -138,7 +138,7 @@ def header_for(
         affine=np.asarray(case.affine, np.float64),
         slope=case.slope,
         intercept=case.intercept,
-        dtype=str(case.cine.dtype),
+        dtype=case.cine.dtype.name,
     )
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from modeling.transformer import Mlp, PhaseAttention, coarse_points, grid_points, patchify, rotate, sincos_2d
+from modeling.transformer import Mlp, PhaseAttention, coarse_points, grid_points, patchify, rotate, sincos_2d, zero_
 
 SIZES: dict[str, dict[str, int]] = {
     "S": {"width": 384, "num_layers": 12, "num_heads": 6},
@@ -102,9 +102,9 @@ class DiTBlock(nn.Module):
         phase: Tensor,  # (G, T)
         anatomy: Tensor | None,  # (G, M, E)
     ) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = (
-            (modulation + self.scale_shift_table)[:, :, None, None].unbind(1)  # each (G, 1, 1, E)
-        )
+        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.scale_shift_table)[:, :, None, None].unbind(
+            1
+        )  # each (G, 1, 1, E)
         h = self.norm1(x) * (1 + scale1) + shift1
         x = x + gate1 * self.attn(h.flatten(0, 1), angles).unflatten(0, x.shape[:2])
         x = x + self.phase_attn(x, phase)
@@ -144,6 +144,8 @@ class DiT(nn.Module):
 
     frequency_width = 256
     phase_harmonics = 8
+    pos_embed: Tensor
+    angles: Tensor
 
     def __init__(
         self, image_size: int, num_tokens: int, token_size: int, anatomy_width: int, config: DiTConfig
@@ -190,12 +192,9 @@ class DiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for block in self.blocks:
-            nn.init.zeros_(block.phase_attn.proj.weight)
-        nn.init.zeros_(self.adaLN_modulation[-1].weight)
-        nn.init.zeros_(self.final_layer.adaLN_modulation[-1].weight)
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
+            if isinstance(module, PhaseAttention):
+                zero_(module.proj)
+        zero_(self.adaLN_modulation[-1], self.final_layer.adaLN_modulation[-1], self.head[-1])
         nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
         self.token_embed.copy_(token_table)
 

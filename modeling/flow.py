@@ -5,7 +5,8 @@ where v = (x - x_t) / (1 - t), so that |v̂ - v| = |x̂ - x| / (1 - t).
 A share of the samples is trained at t = 0 with the noise set to zero: there the network returns the posterior mean,
 which makes one deterministic step the decode of highest PSNR.
 
-Source: Liu et al., Flow Straight and Fast, 2022, eq. 1; Esser et al., Scaling Rectified Flow Transformers, 2024, sec. 3.1.
+Source: Liu et al., Flow Straight and Fast, 2022, eq. 1; Esser et al., Scaling Rectified Flow Transformers, 2024,
+section 3.1.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modeling.tokenizer import VQModelConfig
 from utils.checkpoint import load_weights
-from utils.config import from_plain
+from utils.config import REPOSITORY, from_plain
 from utils.files import atomic_path, read_json, write_json
 
 FORMAT = "titok-mri"
@@ -22,13 +22,13 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def find_pretrained(source: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a model: as given, or downloaded from the Hub.
+    """The local folder of a model: as given, in the repository (for the one it ships), or downloaded from the Hub.
 
     Raises:
         FileNotFoundError: when it is neither a folder with both files nor a Hub id that can be had.
     """
-    folder = Path(source)
-    if folder.is_dir():
+    folder = next((place for place in (Path(source), REPOSITORY / source) if place.is_dir()), None)
+    if folder is not None:
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
             raise FileNotFoundError(f"{folder}: no {' and no '.join(missing)} in it; give a folder that holds both")
@@ -36,7 +36,9 @@ def find_pretrained(source: str | Path, revision: str | None = None) -> Path:
     try:
         paths = [hf_hub_download(str(source), name, revision=revision) for name in FILES]
     except HFValidationError:
-        raise FileNotFoundError(f"{source}: no such folder, and not an id of the Hugging Face Hub (owner/name)") from None
+        raise FileNotFoundError(
+            f"{source}: no such folder, and not an id of the Hugging Face Hub (owner/name)"
+        ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"{source}: no such folder, and it could not be had from the Hugging Face Hub "

@@ -113,7 +113,9 @@ class TiTok(nn.Module):
         width = transformer_size(vq_model.vit_enc_model_size)[0]
         self.adapters = Adapters(width, config.adapters) if config.channels == 1 else None
         chosen = config.conditioning
-        self.conditioning = registry.build("modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning")
+        self.conditioning = registry.build(
+            "modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning"
+        )
         self.dit = None
         if config.decoder == "dit":
             anatomy_width = self.conditioning.width
@@ -192,9 +194,7 @@ class TiTok(nn.Module):
         return self.layout.pack(TokenParts(ed, es, ids, anatomy))
 
     @torch.inference_mode()
-    def decode_tokens(
-        self, tokens: Tensor, steps: int = 1, realism: float = 0.0, seed: int | None = None
-    ) -> Tensor:
+    def decode_tokens(self, tokens: Tensor, steps: int = 1, realism: float = 0.0, seed: int | None = None) -> Tensor:
         """Tokens alone to images.
 
         Args:

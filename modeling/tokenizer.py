@@ -73,13 +73,15 @@ class TiTokEncoder(nn.Module):
     def __init__(self, config: VQModelConfig) -> None:
         super().__init__()
         width, num_layers, num_heads = transformer_size(config.vit_enc_model_size)
-        self.grid = config.image_size // config.vit_enc_patch_size
+        self.grid, self.num_heads = config.image_size // config.vit_enc_patch_size, num_heads
         self.is_legacy, self.width, self.token_size = config.is_legacy, width, config.token_size
         patch = config.vit_enc_patch_size
         self.patch_embed = nn.Conv2d(3, width, patch, stride=patch)
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(1, width))
         self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(self.grid**2 + 1, width))
-        self.latent_token_positional_embedding = nn.Parameter(width**-0.5 * torch.randn(config.num_latent_tokens, width))
+        self.latent_token_positional_embedding = nn.Parameter(
+            width**-0.5 * torch.randn(config.num_latent_tokens, width)
+        )
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
         self.ln_post = nn.LayerNorm(width)
@@ -113,11 +115,14 @@ class TiTokDecoder(nn.Module):
         super().__init__()
         width, num_layers, num_heads = transformer_size(config.vit_dec_model_size)
         self.grid, self.patch = config.image_size // config.vit_dec_patch_size, config.vit_dec_patch_size
+        self.num_heads = num_heads
         self.decoder_embed = nn.Linear(config.token_size, width)
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(1, width))
         self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(self.grid**2 + 1, width))
         self.mask_token = nn.Parameter(width**-0.5 * torch.randn(1, 1, width))
-        self.latent_token_positional_embedding = nn.Parameter(width**-0.5 * torch.randn(config.num_latent_tokens, width))
+        self.latent_token_positional_embedding = nn.Parameter(
+            width**-0.5 * torch.randn(config.num_latent_tokens, width)
+        )
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
         self.ln_post = nn.LayerNorm(width)
@@ -180,8 +185,7 @@ class Tokenizer(nn.Module):
         if with_decoder:
             self.decoder = TiTokDecoder(config)
         if with_decoder and config.finetune_decoder:
-            self.pixel_quantize = nn.Module()
-            self.pixel_quantize.embedding = nn.Embedding(PROXY_CODEBOOK_SIZE, LATENT_CHANNELS)
+            self.pixel_quantize = nn.ModuleDict({"embedding": nn.Embedding(PROXY_CODEBOOK_SIZE, LATENT_CHANNELS)})
             self.pixel_decoder = PixelDecoder()
 
     def latents(self, pixels: Tensor) -> Tensor:  # (N, 3, H, W)
@@ -197,7 +201,7 @@ class Tokenizer(nn.Module):
         decoded = self.decoder(z_quantized)
         if not self.config.finetune_decoder:
             return decoded
-        states = torch.einsum("nvhw,vc->nchw", decoded.softmax(1), self.pixel_quantize.embedding.weight)
+        states = torch.einsum("nvhw,vc->nchw", decoded.softmax(1), self.pixel_quantize["embedding"].weight)
         return self.pixel_decoder(states)
 
     @torch.no_grad()
@@ -208,17 +212,17 @@ class Tokenizer(nn.Module):
         grid over the image), and query and key weights lie near the identity. A usual small-random start leaves a 1-D
         tokenizer on the mean image for hundreds of steps.
         """
-        for half in (self.encoder, self.decoder):
-            num_heads = half.transformer[0].attn.num_heads
+        for half in [child for child in self.children() if isinstance(child, TiTokEncoder | TiTokDecoder)]:
             width = half.positional_embedding.shape[1]
-            patches = sincos_2d(grid_points(half.grid, half.grid), width, num_heads)
+            patches = sincos_2d(grid_points(half.grid, half.grid), width, half.num_heads)
             half.positional_embedding.copy_(torch.cat([torch.zeros(1, width), patches]))
             points = coarse_points(len(self.latent_tokens), half.grid)
-            half.latent_token_positional_embedding.copy_(sincos_2d(points, width, num_heads))
+            half.latent_token_positional_embedding.copy_(sincos_2d(points, width, half.num_heads))
             for module in half.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):
                     nn.init.trunc_normal_(module.weight, std=(module.weight[0].numel()) ** -0.5)
-                    nn.init.zeros_(module.bias)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
                 if isinstance(module, Attention):
                     noise = 0.2 * width**-0.5 * torch.randn(2, width, width)
                     module.in_proj_weight[: 2 * width] = (torch.eye(width) + noise).flatten(0, 1)

@@ -73,7 +73,9 @@ def check_range(ids: Tensor, size: int, what: str) -> None:
     """Raise ValueError unless all ids lie in [-1, size)."""
     if ids.numel() and (int(ids.min()) < NOT_SENT or int(ids.max()) >= size):
         bad = int(ids.max()) if int(ids.max()) >= size else int(ids.min())
-        raise ValueError(f"{what} {bad} is out of range: expected -1 (not sent) or 0 to {size - 1}; wrong model or file?")
+        raise ValueError(
+            f"{what} {bad} is out of range: expected -1 (not sent) or 0 to {size - 1}; wrong model or file?"
+        )
 
 
 def check_images(x: Tensor, channels: int, image_size: int) -> None:

@@ -54,8 +54,15 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+def zero_(*modules: nn.Module) -> None:
+    """Set all parameters of modules to zero."""
+    for module in modules:
+        for parameter in module.parameters():
+            nn.init.zeros_(parameter)
+
+
 def patchify(images: Tensor, conv: nn.Conv2d) -> Tensor:  # (N, C, H, W)
-    """Apply a convolution whose stride is its kernel size as one matrix product, (N, P, E); faster than the convolution."""
+    """A convolution whose stride is its kernel size, as one matrix product, which is faster; (N, P, E)."""
     p = conv.kernel_size[0]
     n, channels, height, width = images.shape
     patches = images.reshape(n, channels, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
@@ -119,6 +126,7 @@ class PhaseAttention(nn.Module):
     """
 
     harmonics = 8
+    orders: Tensor
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -130,8 +138,7 @@ class PhaseAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
-        nn.init.zeros_(self.proj.weight)
-        nn.init.zeros_(self.proj.bias)
+        zero_(self.proj)
         pairs = width // num_heads // 2
         orders = torch.arange(pairs) * (self.harmonics + 1) // pairs  # whole numbers 0..harmonics
         self.register_buffer("orders", orders.float(), persistent=False)

@@ -206,7 +206,7 @@ def draw_curve(rows: dict[str, list[Row]], summary: Row, folder: Path) -> report
     text = f"{rate}; {summary['data']}, {summary['split']}, mean over patients, n = {summary['n']}"
     figures.draw_phase_curve(folder / "psnr_over_phases.png", curves, text)
     return report.Figure(
-        "PSNR over the cycle", f"{text}; band: one standard deviation", folder / "psnr_over_phases.png"
+        "PSNR over the cycle", f"{text}; a band is one standard deviation", folder / "psnr_over_phases.png"
     )
 
 

@@ -102,9 +102,11 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
-MAY_CHANGE_ON_RESUME = ("training.max_steps", "training.log_every", "training.preview_every",
-                        "training.checkpoint_every", "dataset.workers", "dataset.shards", "experiment.wandb",
-                        "experiment.output_dir", "experiment.init_weight", "training.gradient_accumulation_steps")  # fmt: skip
+MAY_CHANGE_ON_RESUME = (
+    *("training.max_steps", "training.log_every", "training.preview_every", "training.checkpoint_every"),
+    *("training.gradient_accumulation_steps", "dataset.workers", "dataset.shards"),
+    *("experiment.wandb", "experiment.output_dir", "experiment.init_weight"),
+)
 
 
 def learning_rate(step: int, optimizer: OptimizerConfig, max_steps: int) -> float:

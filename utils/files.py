@@ -29,6 +29,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         if not temporary.is_file():
             raise FileNotFoundError(f"{path}: nothing was written")
+        temporary.chmod(0o666 & ~_umask())  # some writers keep their files to the owner
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
@@ -68,6 +69,12 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: str | Path, text: str) -> None:

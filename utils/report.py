@@ -200,7 +200,7 @@ def html_page(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]],
     body = [
         "<header><h1>TiTok-MRI evaluation</h1>",
         f"<p class=lead>{_text(summary['model'])} on {_text(summary['data'])}, split {_text(summary['split'])}: "
-        f"{cohort['patients']} patients, {cohort['slices']} slices, {cohort['frames']} frames "
+        f"patients {cohort['patients']}, slices {cohort['slices']}, frames {cohort['frames']} "
         f"({_text(summary['modality'])})</p>",
         f"<p class=warning>{_text(summary['note'])}</p></header>",
         _tiles(summary["mean"]),

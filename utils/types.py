@@ -36,5 +36,5 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str) -> "Batch":
         """Move every tensor to a device."""
-        moved = (value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self)
-        return Batch(*moved)
+        moved = {k: v.to(device, non_blocking=True) for k, v in self._asdict().items() if isinstance(v, Tensor)}
+        return self._replace(**moved)  # type: ignore[arg-type]  # key, the one list, is never among them

@@ -238,7 +238,7 @@ def test_a_header_says_which_of_its_values_is_wrong() -> None:
 
 
 def test_the_header_of_a_case_holds_what_leads_back_to_its_nifti() -> None:
-    cine = np.random.default_rng(0).integers(0, 200, (20, 24, 2, 3)).astype(np.int16)
+    cine = np.random.default_rng(0).integers(0, 200, (20, 24, 2, 3)).astype(">i2")  # whatever the byte order
     case = CineCase(
         patient="patient001",
         cine=cine,

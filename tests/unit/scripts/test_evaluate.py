@@ -17,6 +17,8 @@ from data.case import CineCase
 from data.manifest import SCHEMA_VERSION, SPLITS
 from data.scoring import open_reference
 from data.shards import ShardReader, ShardWriter, serialize
+from modeling.titok import ModelConfig, TiTok
+from modeling.tokenizer import VQModelConfig
 from scripts import evaluate
 from utils import figures
 
@@ -269,6 +271,27 @@ def test_a_wrong_argument_gives_one_clear_line(
     error = capsys.readouterr().err
     assert exit_.value.code == 1
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+
+
+def test_the_folder_of_a_training_run_is_evaluated(shards: Path, tmp_path: Path) -> None:
+    tiny = {"width": 16, "num_layers": 1, "num_heads": 2}
+    config = ModelConfig(geometry="crop", decoder="titok")
+    config.tokenizer.init = "random"
+    config.tokenizer.vq_model = VQModelConfig(
+        image_size=SIZE,
+        codebook_size=20,
+        vit_enc_model_size=tiny,
+        vit_dec_model_size=tiny,
+        num_latent_tokens=4,
+        finetune_decoder=False,
+        is_legacy=False,
+    )
+    TiTok(config).save_pretrained(tmp_path / "run")
+    model = evaluate.load_model(tmp_path / "run", torch.device("cpu"), batch_frames=5)
+    assert model.frames_per_chunk == 5 and not model.training
+    (row,) = evaluate.evaluate(model, ShardReader(shards, "test"), ["patient002"], {})
+    assert row["patient"] == "patient002" and row["psnr"] > 0
+    assert row["bits"] % 8 == 0 and row["bits"] > 3 * PHASES * 4 * 5
 
 
 def test_a_folder_without_a_model_gives_one_clear_line(

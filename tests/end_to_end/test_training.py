@@ -1,0 +1,217 @@
+"""Training as users run it, on ten tiny phantoms: stages, frozen parts, resume, ranks, wrong input."""
+
+import importlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+from modeling import flow
+from modeling.objective import build_objective
+from modeling.titok import TiTok
+from tests.tiny import REPOSITORY, TINY, tiny_config
+from utils.types import Batch
+
+script = importlib.import_module("scripts.train_mri_titok")
+SIZE = json.dumps(TINY)
+COMMON = f"""
+model:
+  geometry: crop
+  adapters: {{phase_layers: 1, phase_heads: 2}}
+  dit: {{size: {SIZE}, patch_size: 8, head_channels: 4}}
+dataset: {{unit: slice, phases: 4, workers: 0}}
+optimizer: {{learning_rate: 1.0e-3, warmup_steps: 2}}
+"""
+STAGE1 = (
+    COMMON.replace("  geometry: crop\n", f"""  geometry: crop
+  decoder: titok
+  tokenizer:
+    init: random
+    vq_model: {{image_size: 32, codebook_size: 64, token_size: 6, num_latent_tokens: 8, finetune_decoder: false,
+      is_legacy: false, vit_enc_model_size: {SIZE}, vit_dec_model_size: {SIZE}, vit_enc_patch_size: 8,
+      vit_dec_patch_size: 8}}
+""")
+    + """
+losses: {reconstruction: {}, commitment: {}, codebook_usage: {}}
+training: {trainable: ["tokenizer.*", "adapters.*"], max_steps: 4, global_batch_size: 4, continuous_steps: 2,
+  log_every: 1, preview_every: 4, checkpoint_every: 2}
+"""
+)  # fmt: skip
+STAGE2 = (
+    COMMON
+    + """
+losses: {flow: {}, pixel: {}}
+training: {trainable: ["dit.*"], max_steps: 4, global_batch_size: 4, log_every: 1, preview_every: 4,
+  checkpoint_every: 2}
+"""
+)
+STAGE3 = STAGE2.replace('["dit.*"]', '["dit.blocks.1.*", "dit.head.*"]')
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the three recipes, which is not the repository."""
+    folder = tmp_path_factory.mktemp("workplace")
+    for name, text in (("stage1", STAGE1), ("stage2", STAGE2), ("stage3", STAGE3)):
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+class Done(NamedTuple):
+    """How a run ended and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def train(folder: Path, recipe: str, shards: Path, output: str, *more: str) -> Done:
+    """Run the training script in this process, from `folder`: a new process would spend seconds on imports alone."""
+    options = (f"config={recipe}.yaml", f"dataset.shards={shards}", f"experiment.output_dir={output}", *more)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setattr(sys, "argv", ["train_mri_titok.py", *options])
+        try:
+            script.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def stages(workplace: Path, phantom_shards: Path) -> Path:
+    """The three stages, one after the other."""
+    for number, before in ((1, None), (2, "one"), (3, "two")):
+        more = [f"experiment.init_weight={before}/checkpoint_last.pth"] if before else []
+        done = train(workplace, f"stage{number}", phantom_shards, ("one", "two", "three")[number - 1], *more)
+        assert done.returncode == 0, done.stderr
+    return workplace
+
+
+def curve(folder: Path, name: str = "loss") -> list[float]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
+
+
+def test_each_stage_leaves_a_model_that_loads_and_its_curves(stages: Path) -> None:
+    for name in ("one", "two", "three"):
+        model = TiTok.from_pretrained(stages / name)
+        assert model.decode_tokens(model.encode(torch.rand(1, 1, 32, 32, 2, 3))).shape == (1, 1, 32, 32, 2, 3)
+        assert len(curve(stages / name)) == 4 and len(curve(stages / name, "val_psnr")) == 1
+        assert list((stages / name / "samples").glob("*.png"))
+
+
+def test_no_later_stage_moves_encoder_adapters_or_codebook_by_a_bit(stages: Path) -> None:
+    one, two, three = (load_file(stages / name / "model.safetensors") for name in ("one", "two", "three"))
+    frozen = [key for key in three if key.startswith(("tokenizer.", "adapters."))]
+    assert frozen and not any(key.startswith("tokenizer.decoder.") for key in three)
+    for key in frozen:
+        assert torch.equal(one[key], two[key]) and torch.equal(one[key], three[key])
+    moved = {key for key in three if not torch.equal(two[key], three[key])}
+    assert moved and all(key.startswith(("dit.blocks.1.", "dit.head.")) for key in moved)
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(stages: Path, phantom_shards: Path) -> None:
+    more = ("experiment.init_weight=one/checkpoint_last.pth",)
+    shutil.copytree(stages / "two", stages / "half")
+    shutil.rmtree(stages / "half" / "checkpoints" / "step_4")  # as if killed after step 2
+    again = train(stages, "stage2", phantom_shards, "half", *more)
+    assert again.returncode == 0 and "step 2 of 4" in again.stdout
+    whole, resumed = (load_file(stages / name / "model.safetensors") for name in ("two", "half"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_the_launcher_starts_the_script_from_any_folder(stages: Path, phantom_shards: Path) -> None:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    options = ["config=stage2.yaml", f"dataset.shards={phantom_shards}", "experiment.output_dir=launched",
+               "experiment.init_weight=one/checkpoint_last.pth", "training.mixed_precision=no"]  # fmt: skip
+    command = [*launcher, str(REPOSITORY / "scripts" / "train_mri_titok.py"), *options]
+    done = subprocess.run(command, cwd=stages, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert curve(stages / "launched") == pytest.approx(curve(stages / "two"), rel=1e-4)
+
+
+def test_two_ranks_see_the_loss_of_one_at_the_same_global_batch(stages: Path, phantom_shards: Path) -> None:
+    path = str(REPOSITORY / "scripts" / "train_mri_titok.py")
+    options = ["config=stage1.yaml", f"dataset.shards={phantom_shards}", "experiment.output_dir=ranks"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, path, *options], cwd=stages, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 rank(s)" in done.stdout
+    for name in ("loss", "reconstruction", "codebook_usage"):
+        assert curve(stages / "ranks", name) == pytest.approx(curve(stages / "one", name), rel=2e-3)
+
+
+def test_gradient_accumulation_sees_the_loss_of_one_batch(stages: Path, phantom_shards: Path) -> None:
+    more = ("experiment.init_weight=one/checkpoint_last.pth", "training.gradient_accumulation_steps=2")
+    assert train(stages, "stage2", phantom_shards, "parts", *more, "losses={flow: {}}").returncode == 0
+    whole = train(stages, "stage2", phantom_shards, "whole", more[0], "losses={flow: {}}")
+    assert whole.returncode == 0
+    assert curve(stages / "parts") == pytest.approx(curve(stages / "whole"), rel=1e-3)
+
+
+def test_the_decoder_overfits_one_batch_to_more_than_30_db() -> None:
+    torch.manual_seed(0)
+    model = TiTok(tiny_config())
+    model.tokenizer.init_local()
+    torch.nn.init.normal_(model.tokenizer.quantize.embedding.weight)
+    model.requires_grad_(False)
+    assert model.dit is not None
+    model.dit.requires_grad_(True)
+    image = torch.nn.functional.interpolate(torch.rand(4, 1, 4, 4), size=32, mode="bicubic").clamp(0, 1)
+    image = image.view(2, 2, 1, 32, 32).permute(0, 2, 3, 4, 1).unsqueeze(4)  # (B, 1, H, W, 1, T)
+    phase = torch.tensor([[0.0, 0.5]] * 2)
+    seeds, batch = torch.tensor([1, 2]), Batch(
+        image, torch.zeros(2, 32, 32, 1, 2, dtype=torch.uint8), torch.zeros(2, 1, 2, dtype=torch.bool),
+        torch.ones(2, 32, 32, dtype=torch.bool), torch.full((2, 1), 0.5), phase, torch.ones(2, 3),
+        torch.tensor([1, 2]), ["a", "b"],
+    )  # fmt: skip
+    objective = build_objective({"pixel": {}, "flow": {"weight": 0.01}})
+    optimizer = torch.optim.AdamW(model.dit.parameters(), lr=3e-3)
+    for step in range(250):
+        t, noise = flow.draw(seeds + 100 * step, image.shape, flow.FlowConfig(one_step_share=0.7))
+        loss = objective.total(*objective(model(image, batch.slice_position, phase, t, noise), batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    decoded = model.decode_tokens(model.encode(image))
+    assert -10 * torch.log10((decoded - image).square().mean()) > 30
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("training.max_stpes=3",), "training.max_steps"),
+        (("model.decoder=vae",), "expected dit or titok"),
+        (("experiment.init_weight=nowhere/checkpoint_last.pth",), "no such file"),
+        (("experiment.init_weight=one/checkpoint_last.pth", "model.adapters.phase_layers=3"), "adapters"),
+        (("training.global_batch_size=0",), "batch size"),
+        (("dataset.shards=nowhere",), "nowhere"),
+        (("losses.flwo={}",), "losses.flow"),
+        (("training.mixed_precision=half",), "half"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line_and_leaves_nothing(
+    stages: Path, phantom_shards: Path, more: tuple[str, ...], words: str
+) -> None:
+    done = train(stages, "stage2", phantom_shards, "never", *more)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and words in errors[0] and "Traceback" not in done.stderr
+    assert not (stages / "never").exists()
