@@ -56,7 +56,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:  # (N, L, E), (L, E / heads / 2)
         n, length, width = x.shape
         q, k, v = self.qkv(x).view(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = rotate(self.q_norm(q), angles).to(v.dtype), rotate(self.k_norm(k), angles).to(v.dtype)
+        q, k = rotate(self.q_norm(q.float()), angles).to(v.dtype), rotate(self.k_norm(k.float()), angles).to(v.dtype)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(n, length, width))
 
@@ -135,6 +135,7 @@ class DiT(nn.Module):
         image_size: side of a frame in pixels.
         num_tokens: K, tokens a frame.
         token_size: channels of a codebook entry.
+        token_rms: root mean square of those channels; the context starts at unit scale, else the mean image is a trap.
         anatomy_width: channels of the anatomy context; 0 builds no cross-attention.
         config: options.
 
@@ -148,7 +149,13 @@ class DiT(nn.Module):
     angles: Tensor
 
     def __init__(
-        self, image_size: int, num_tokens: int, token_size: int, anatomy_width: int, config: DiTConfig
+        self,
+        image_size: int,
+        num_tokens: int,
+        token_size: int,
+        token_rms: float,
+        anatomy_width: int,
+        config: DiTConfig,
     ) -> None:
         super().__init__()
         size = SIZES.get(config.size) if isinstance(config.size, str) else dict(config.size)
@@ -183,10 +190,10 @@ class DiT(nn.Module):
         patches, tokens = grid_points(self.grid, self.grid), coarse_points(num_tokens, self.grid)
         self.register_buffer("pos_embed", sincos_2d(patches, width, num_heads), persistent=False)
         self.register_buffer("angles", rope_angles(torch.cat([tokens, patches]), width // num_heads), persistent=False)
-        self.init_weights(sincos_2d(tokens, width, num_heads))
+        self.init_weights(sincos_2d(tokens, width, num_heads), token_rms)
 
     @torch.no_grad()
-    def init_weights(self, token_table: Tensor) -> None:  # (K, E)
+    def init_weights(self, token_table: Tensor, token_rms: float) -> None:  # (K, E)
         """Xavier weights, zero biases; modulation, gates and output start at zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -196,6 +203,9 @@ class DiT(nn.Module):
                 zero_(module.proj)
         zero_(self.adaLN_modulation[-1], self.final_layer.adaLN_modulation[-1], self.head[-1])
         nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
+        nn.init.normal_(self.context_embedder.weight, std=1 / (token_rms * self.context_embedder.in_features**0.5))
+        for embedder in (self.slice_embedder, self.phase_embedder):
+            nn.init.normal_(embedder.weight, std=0.02)
         self.token_embed.copy_(token_table)
 
     def forward(

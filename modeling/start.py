@@ -1,7 +1,8 @@
 """How a run's model comes into being: fresh, from a published tokenizer, or from an earlier stage."""
 
+from modeling.config import ModelConfig
 from modeling.pretrained import read_tokenizer, used_by
-from modeling.titok import ModelConfig, TiTok
+from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 from utils.checkpoint import load_weights, start_from
 from utils.config import from_plain

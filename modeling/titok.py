@@ -5,65 +5,24 @@
 A generative decoder may invent anatomy: research use only, not a medical device.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from modeling import flow
-from modeling.adapters import AdapterConfig, Adapters, to_gray
-from modeling.dit import DiT, DiTConfig
+from modeling.adapters import Adapters, to_gray
+from modeling.config import ModelConfig
+from modeling.dit import DiT
+from modeling.phases import cycle, key_phases
 from modeling.pretrained import read_pretrained, write_pretrained, write_published
 from modeling.quantizer.vq import Quantized
-from modeling.tokenizer import Tokenizer, VQModelConfig, transformer_size
-from modeling.tokens import NOT_SENT, FrameLayout, TokenParts, check_dtype, check_images, check_range
+from modeling.tokenizer import Tokenizer, transformer_size
+from modeling.tokens import NOT_SENT, FrameLayout, TokenParts, check_dtype, check_images, check_knobs, check_range
 from utils import registry
-
-
-@dataclass
-class TokenizerOptions:
-    """Where the tokenizer comes from.
-
-    Args:
-        init: a Hub id, a folder in the published layout, or `random`.
-        revision: commit or tag of the Hub id.
-        vq_model: the architecture; read from the weights' own config unless init is `random`.
-    """
-
-    init: str = "yucornetto/tokenizer_titok_l32_imagenet"
-    revision: str | None = None
-    vq_model: VQModelConfig = field(default_factory=VQModelConfig)
-
-
-@dataclass
-class ModelConfig:
-    """A whole model as plain data.
-
-    Args:
-        channels: 1 for MRI; 3 for a published tokenizer, which then has no adapters.
-        geometry: how files are brought to the grid, `crop` or `fit` (data/preprocess.py).
-        decoder: `dit`, or `titok` for the tokenizer's own.
-        tokenizer: where the tokenizer comes from.
-        adapters: channel and phase adapter.
-        dit: the DiT decoder.
-        conditioning: {"name": a file of modeling/conditioning, ...its options}.
-    """
-
-    channels: int = 1
-    geometry: str = "fit"
-    decoder: str = "dit"
-    tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
-    adapters: AdapterConfig = field(default_factory=AdapterConfig)
-    dit: DiTConfig = field(default_factory=DiTConfig)
-    conditioning: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
-
-    @property
-    def image_size(self) -> int:
-        """Side of the model's grid in pixels."""
-        return self.tokenizer.vq_model.image_size
 
 
 class Prediction(NamedTuple):
@@ -119,8 +78,9 @@ class TiTok(nn.Module):
         self.dit = None
         if config.decoder == "dit":
             anatomy_width = self.conditioning.width
+            token_rms = vq_model.token_size**-0.5 if vq_model.use_l2_norm else 1.0
             self.dit = DiT(
-                config.image_size, vq_model.num_latent_tokens, vq_model.token_size, anatomy_width, config.dit
+                config.image_size, vq_model.num_latent_tokens, vq_model.token_size, token_rms, anatomy_width, config.dit
             )
         self.layout = FrameLayout(
             vq_model.num_latent_tokens,
@@ -311,44 +271,3 @@ class TiTok(nn.Module):
             x_hat = (x_hat + 1) / 2
         x_hat = rearrange(x_hat.float(), "(b d) t c h w -> b c h w d t", d=slices)
         return Prediction(image, x_hat, t, t == 0, latents, quantized, codebook)
-
-
-def cycle(phases: int, device: torch.device) -> Tensor:
-    """Phases of a cycle evenly spaced from 0, (1, T)."""
-    return (torch.arange(phases, device=device) / phases)[None]
-
-
-def key_phases(x: Tensor, ed: Tensor | int | None, es: Tensor | int | None) -> tuple[Tensor, Tensor]:
-    """ED and ES of each volume, (B,) each: as given, else phase 0 and the phase most unlike it.
-
-    Raises:
-        ValueError: for a phase that the cine does not have.
-    """
-    batch, phases = x.shape[0], x.shape[5]
-    first = torch.zeros(batch, dtype=torch.long, device=x.device) if ed is None else as_phases(ed, batch, x)
-    if es is None:
-        reference = x[torch.arange(batch, device=x.device), ..., first][..., None]  # (B, C, H, W, D, 1)
-        es = (x - reference).abs().float().mean(dim=(1, 2, 3, 4)).argmax(dim=1)
-    last = as_phases(es, batch, x)
-    for name, value in (("ed", first), ("es", last)):
-        if int(value.min()) < 0 or int(value.max()) >= phases:
-            raise ValueError(f"{name} = {value.tolist()}: expected phases 0 to {phases - 1} of this cine")
-    return first, last
-
-
-def as_phases(value: Tensor | int, batch: int, x: Tensor) -> Tensor:
-    """An int or (B,) as a LongTensor (B,)."""
-    return torch.as_tensor(value, dtype=torch.long, device=x.device).expand(batch)
-
-
-def check_knobs(decoder: str, steps: int, realism: float) -> None:
-    """Refuse decode knobs that contradict each other, with a ValueError."""
-    if not 0 <= realism <= 1:
-        raise ValueError(f"realism = {realism}: expected 0 (highest PSNR) to 1 (a full sample)")
-    if (steps > 1) != (realism > 0):
-        raise ValueError(
-            f"steps = {steps} with realism = {realism}: a sample needs both steps > 1 and realism > 0; "
-            "the one-step decode is steps = 1 with realism = 0"
-        )
-    if realism > 0 and decoder != "dit":
-        raise ValueError("realism needs model.decoder dit; this model decodes with the tokenizer's own decoder")

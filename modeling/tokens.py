@@ -105,3 +105,16 @@ def check_images(x: Tensor, channels: int, image_size: int) -> None:
         raise ValueError(
             f"images range from {low:.4g} to {high:.4g}: expected [0, 1]; window the volume with data/preprocess.py"
         )
+
+
+def check_knobs(decoder: str, steps: int, realism: float) -> None:
+    """Refuse decode knobs that contradict each other, with a ValueError."""
+    if not 0 <= realism <= 1:
+        raise ValueError(f"realism = {realism}: expected 0 (highest PSNR) to 1 (a full sample)")
+    if (steps > 1) != (realism > 0):
+        raise ValueError(
+            f"steps = {steps} with realism = {realism}: a sample needs both steps > 1 and realism > 0; "
+            "the one-step decode is steps = 1 with realism = 0"
+        )
+    if realism > 0 and decoder != "dit":
+        raise ValueError("realism needs model.decoder dit; this model decodes with the tokenizer's own decoder")

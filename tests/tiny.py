@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from modeling.titok import ModelConfig, TiTok
+from modeling.config import ModelConfig
+from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -17,7 +17,8 @@ from data.case import CineCase
 from data.manifest import SCHEMA_VERSION, SPLITS
 from data.scoring import open_reference
 from data.shards import ShardReader, ShardWriter, serialize
-from modeling.titok import ModelConfig, TiTok
+from modeling.config import ModelConfig
+from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 from scripts import evaluate
 from utils import figures

@@ -1,0 +1,51 @@
+"""A whole model as plain data: what a recipe's `model` section and an export's config.json hold."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from modeling.adapters import AdapterConfig
+from modeling.dit import DiTConfig
+from modeling.tokenizer import VQModelConfig
+
+
+@dataclass
+class TokenizerOptions:
+    """Where the tokenizer comes from.
+
+    Args:
+        init: a Hub id, a folder in the published layout, or `random`.
+        revision: commit or tag of the Hub id.
+        vq_model: the architecture; read from the weights' own config unless init is `random`.
+    """
+
+    init: str = "yucornetto/tokenizer_titok_l32_imagenet"
+    revision: str | None = None
+    vq_model: VQModelConfig = field(default_factory=VQModelConfig)
+
+
+@dataclass
+class ModelConfig:
+    """A whole model as plain data.
+
+    Args:
+        channels: 1 for MRI; 3 for a published tokenizer, which then has no adapters.
+        geometry: how files are brought to the grid, `crop` or `fit` (data/preprocess.py).
+        decoder: `dit`, or `titok` for the tokenizer's own.
+        tokenizer: where the tokenizer comes from.
+        adapters: channel and phase adapter.
+        dit: the DiT decoder.
+        conditioning: {"name": a file of modeling/conditioning, ...its options}.
+    """
+
+    channels: int = 1
+    geometry: str = "fit"
+    decoder: str = "dit"
+    tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    dit: DiTConfig = field(default_factory=DiTConfig)
+    conditioning: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model's grid in pixels."""
+        return self.tokenizer.vq_model.image_size
