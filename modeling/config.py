@@ -45,6 +45,11 @@ class ModelConfig:
     dit: DiTConfig = field(default_factory=DiTConfig)
     conditioning: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
 
+    def __post_init__(self) -> None:
+        for name, known in (("decoder", ("dit", "titok")), ("geometry", ("crop", "fit"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
+
     @property
     def image_size(self) -> int:
         """Side of the model's grid in pixels."""

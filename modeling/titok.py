@@ -61,11 +61,6 @@ class TiTok(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if config.decoder not in ("dit", "titok") or config.geometry not in ("crop", "fit"):
-            raise ValueError(
-                f"model.decoder is {config.decoder!r} (expected dit or titok) and model.geometry is "
-                f"{config.geometry!r} (expected crop or fit)"
-            )
         self.config = config
         vq_model = config.tokenizer.vq_model
         self.tokenizer = Tokenizer(vq_model, with_decoder=config.decoder == "titok")

@@ -150,17 +150,17 @@ def train(config: RunConfig) -> None:
     options, folder = config.training, Path(config.experiment.output_dir)
     torch.manual_seed(config.experiment.seed)
 
-    # Model: first weights, what trains, its average.
+    # Losses; then the model: first weights, what trains, its average.
+    objective = build_objective(config.losses)
     model, fresh = start_model(config.model, config.experiment.init_weight)
     trainable = select_trainable(model, options.trainable)
     model.to(device)
     ema = EMA(trainable, options.ema_decay)
     plain = to_plain(config)
 
-    # Data and losses.
+    # Data.
     dataset = CineDataset(config.dataset.shards, "train", config.dataset.unit, config.model.image_size,
                           config.model.geometry, config.dataset.phases, config.experiment.seed)  # fmt: skip
-    objective = build_objective(config.losses)
 
     # Optimizer; where the run was cut off, it goes on.
     optimizer: Any = torch.optim.AdamW(
@@ -176,7 +176,6 @@ def train(config: RunConfig) -> None:
         start = saved["step"]
     learner, optimizer = accelerator.prepare(model, optimizer)
 
-    log = RunLog(folder, enabled=main, wandb=config.experiment.wandb, run_config=plain)
     if main:
         count = sum(p.numel() for p in trainable.values())
         print(f"{len(dataset)} {config.dataset.unit}s to train on; {count / 1e6:.2f} M parameters train; "
@@ -185,6 +184,7 @@ def train(config: RunConfig) -> None:
     micro = options.gradient_accumulation_steps
     batches = iter(train_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
                                 config.dataset.workers, start * micro))  # fmt: skip
+    log = RunLog(folder, enabled=main, wandb=config.experiment.wandb, run_config=plain)
     held_out = fixed_batch(config) if main else None
     history: list[Tensor] = []
     usage = torch.zeros(model.layout.codebook_size, device=device)

@@ -37,7 +37,9 @@ def test_real_pairs_come_back_from_shards_voxel_for_voxel_with_the_heart_inside_
 
 
 def test_the_4d_file_that_a_folder_lacks_is_named_with_what_to_do(tmp_path: Path) -> None:
-    done = run_script("convert_acdc_to_wds.py", "--input_dir", Path(DATA or ".") / "acdc", "--output_dir", tmp_path / "o")
+    done = run_script(
+        "convert_acdc_to_wds.py", "--input_dir", Path(DATA or ".") / "acdc", "--output_dir", tmp_path / "o"
+    )
     assert done.returncode == 1 and "--modality ed_es" in done.stderr and not (tmp_path / "o").exists()
 
 
