@@ -56,9 +56,14 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:  # (N, L, E), (L, E / heads / 2)
         n, length, width = x.shape
         q, k, v = self.qkv(x).view(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = rotate(self.q_norm(q.float()), angles).to(v.dtype), rotate(self.k_norm(k.float()), angles).to(v.dtype)
+        q, k = (rotate(normalize(x, norm), angles).to(v.dtype) for x, norm in ((q, self.q_norm), (k, self.k_norm)))
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(n, length, width))
+
+
+def normalize(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """Root-mean-square norm in float32, whatever the precision of input and weight."""
+    return F.rms_norm(x.float(), tuple(norm.normalized_shape), norm.weight.float(), norm.eps)
 
 
 class CrossAttention(nn.Module):

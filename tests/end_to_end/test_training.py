@@ -174,7 +174,7 @@ def test_the_decoder_overfits_one_batch_to_more_than_30_db() -> None:
     frames = image.view(2, 2, 1, 32, 32)  # (G, T, C, H, W)
     phase, position = torch.tensor([[0.0, 0.5]] * 2), torch.full((2,), 0.5)
     optimizer = torch.optim.AdamW(model.dit.parameters(), lr=3e-3)
-    for _ in range(250):
+    for _ in range(400):
         parts = model.layout.unpack(tokens)
         decoded = model.decode_groups(parts.ids[:, 0], parts.anatomy[:, 0], position, phase, 1, 0.0, seed=0, first=0)
         optimizer.zero_grad()
