@@ -270,8 +270,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     patients = list(reader.patients())[: args.limit]
     if not patients:
         raise ValueError(f"--data {args.data}: the split {args.split} holds no patients; choose another --split")
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-
     rows: dict[str, list[Row]] = {}
     fields: dict[str, str] = {}
     names = model_names(args.model)
@@ -284,12 +282,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     summary = {**report.summarize(rows, notes), **context(args, reader, fields, limited)}
     if "mean_frame" not in notes:
         summary["notes"].append("There is no mean_frame baseline, since the train split is empty.")
+    write_json(args.output_dir / "summary.json", summary)
+    write_text(args.output_dir / "per_patient.csv", report.csv_text(rows))
     pictures = [
         draw_curve(rows, summary, args.output_dir),
         *draw(model, reader, rows[names[-1]], summary, args.output_dir),
     ]
-    write_json(args.output_dir / "summary.json", summary)
-    write_text(args.output_dir / "per_patient.csv", report.csv_text(rows))
     write_text(args.output_dir / "index.html", report.html_page(summary, rows[names[-1]], pictures))
     print(report.text_table(*report.comparison(summary)))
     print(report.NOTE)

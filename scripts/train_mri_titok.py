@@ -179,13 +179,15 @@ def train(config: RunConfig) -> None:
     if main:
         count = sum(p.numel() for p in trainable.values())
         print(f"{len(dataset)} {config.dataset.unit}s to train on; {count / 1e6:.2f} M parameters train; "
-              f"{'fresh: ' + ', '.join(fresh) if fresh else 'nothing starts fresh'}; {ranks} rank(s) on {device}; "
+              f"{'resumed' if start else 'fresh: ' + (', '.join(fresh) or 'nothing')}; {ranks} rank(s) on {device}; "
               f"step {start} of {options.max_steps}; output in {folder}")  # fmt: skip
     micro = options.gradient_accumulation_steps
     batches = iter(train_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
                                 config.dataset.workers, start * micro))  # fmt: skip
     log = RunLog(folder, enabled=main, wandb=config.experiment.wandb, run_config=plain)
     held_out = fixed_batch(config) if main else None
+    if main and held_out is None:
+        print("note: the val split is empty, so there is no val_psnr and no preview")
     history: list[Tensor] = []
     usage = torch.zeros(model.layout.codebook_size, device=device)
     bar = tqdm(range(start, options.max_steps), initial=start, total=options.max_steps, disable=not main, unit="step")
@@ -226,7 +228,7 @@ def train(config: RunConfig) -> None:
         if held_out is not None and (done % options.preview_every == 0 or done == options.max_steps):
             with ema.swapped():
                 preview(model, held_out.to(device), done, log)
-        if main and done % options.checkpoint_every == 0:
+        if main and (done % options.checkpoint_every == 0 or done == options.max_steps):
             save_training(folder, done, {"step": done, "config": plain, "model": model.state_dict(),
                                          "ema": ema.state_dict(), "optimizer": optimizer.state_dict()})  # fmt: skip
 

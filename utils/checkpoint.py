@@ -125,7 +125,12 @@ def load_training(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: if there is none.
         ValueError: naming the file, if it cannot be read.
     """
-    return _load_torch(Path(path) / "state.pth")
+    try:
+        return _load_torch(Path(path) / "state.pth")
+    except ValueError:
+        raise ValueError(
+            f"{path}: not a whole training checkpoint; remove that folder to go on from the one before it"
+        ) from None
 
 
 def _load_safetensors(path: Path) -> State:

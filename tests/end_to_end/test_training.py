@@ -131,6 +131,23 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(stages: Path, phanto
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+def test_a_finished_run_is_never_overwritten_by_another(stages: Path, phantom_shards: Path) -> None:
+    more = ("experiment.init_weight=one/checkpoint_last.pth", "training.checkpoint_every=100")
+    assert train(stages, "stage2", phantom_shards, "kept", *more).returncode == 0
+    before = (stages / "kept" / "model.safetensors").read_bytes()
+    done = train(stages, "stage2", phantom_shards, "kept", *more, "optimizer.learning_rate=0.1")
+    assert done.returncode == 1 and "optimizer.learning_rate=0.001, this command says 0.1" in done.stderr
+    assert (stages / "kept" / "model.safetensors").read_bytes() == before
+
+
+def test_a_training_checkpoint_cut_short_is_named_with_the_way_on(stages: Path, phantom_shards: Path) -> None:
+    shutil.copytree(stages / "two", stages / "short")
+    state = stages / "short" / "checkpoints" / "step_4" / "state.pth"
+    state.write_bytes(state.read_bytes()[:1000])
+    done = train(stages, "stage2", phantom_shards, "short", "experiment.init_weight=one/checkpoint_last.pth")
+    assert done.returncode == 1 and "step_4: not a whole training checkpoint; remove that folder" in done.stderr
+
+
 def test_the_launcher_starts_the_script_from_any_folder(stages: Path, phantom_shards: Path) -> None:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
     options = ["config=stage2.yaml", f"dataset.shards={phantom_shards}", "experiment.output_dir=launched",
