@@ -34,7 +34,7 @@ def test_a_bypassed_quantizer_hands_the_latents_on_unchanged() -> None:
     assert torch.equal(quantizer(z).vectors, z)
 
 
-def test_k_means_puts_an_entry_near_every_cluster_and_needs_enough_latents() -> None:
+def test_k_means_spreads_the_entries_alike_for_one_seed_and_needs_enough_latents() -> None:
     torch.manual_seed(0)
     centers = torch.randn(4, 6) * 10
     points = centers.repeat(50, 1) + 0.01 * torch.randn(200, 6)
