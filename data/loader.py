@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data.augment import AugmentConfig
+from data.augment import augment as augmented
 from data.preprocess import MODES, apply_mask, model_field, model_spacing, plan, to_grid
-from data.shards import SampleEntry, ShardReader
+from data.shards import SampleEntry, ShardReader, SliceSample
 from utils.seeding import stable_seed
 from utils.types import Batch
 
@@ -45,6 +47,10 @@ class CineDataset(Dataset[Sample]):
         phases: for slices, how many evenly spaced phases, starting at a phase drawn from (seed, epoch, key); a
             shorter cine repeats some; None takes all.
         seed: of the run.
+        key_frames: for slices, take ED, ES and `phases - 2` evenly spaced others, in the order of the cycle.
+        augment: changes to each sample, seeded by (seed, epoch, key); for the training split alone.
+    Raises:
+        ValueError: naming the option that cannot be used.
     """
 
     def __init__(
@@ -56,6 +62,8 @@ class CineDataset(Dataset[Sample]):
         geometry: str,
         phases: int | None = None,
         seed: int = 0,
+        key_frames: bool = False,
+        augment: AugmentConfig | None = None,
     ) -> None:
         if unit not in UNITS:
             raise ValueError(f"dataset unit is {unit!r}, expected one of {', '.join(UNITS)}")
@@ -63,8 +71,13 @@ class CineDataset(Dataset[Sample]):
             raise ValueError(f"dataset geometry is {geometry!r}, expected one of {', '.join(MODES)}")
         if image_size < 1 or (phases is not None and phases < 1):
             raise ValueError(f"image_size is {image_size} and phases {phases}, expected positive numbers")
+        if key_frames and unit != "slice":
+            raise ValueError(f"dataset.key_frames is true, but dataset.unit is {unit!r}; set it to 'slice'")
+        if key_frames and phases is not None and phases < 2:
+            raise ValueError(f"dataset.key_frames is true, but dataset.phases is {phases}; ED and ES need 2 or more")
         self.reader = ShardReader(folder, split)
         self.unit, self.image_size, self.geometry, self.phases, self.seed = unit, image_size, geometry, phases, seed
+        self.key_frames, self.augment = key_frames, augment
         units = [entry.phases if unit == "frame" else 1 for entry in self.reader.samples]
         self._ends = np.cumsum(units, dtype=np.int64)
 
@@ -84,19 +97,34 @@ class CineDataset(Dataset[Sample]):
             frame, mask = self.reader.read_frame(at, phase)
             masks = {} if mask is None else {phase: mask}
             arrays = self._on_grid(entry, frame[None], masks, np.array([phase]))
+            arrays["key_frames"] = np.full(2, -1, np.int64)
         else:
             key = entry.key
-            times = self._times(entry, epoch)
             whole = self.reader.read(at)
+            times, places = self._choose(whole, epoch)
             arrays = self._on_grid(entry, whole.cine[times], whole.masks, times)
-        return Sample(arrays, stable_seed(self.seed, epoch, key), key)
+            arrays["key_frames"] = places
+        sample_seed = stable_seed(self.seed, epoch, key)
+        if self.augment is not None and self.augment.enabled:
+            arrays = augmented(arrays, self.augment, sample_seed)
+        return Sample(arrays, sample_seed, key)
 
-    def _times(self, entry: SampleEntry, epoch: int) -> np.ndarray:
-        """(T,) phase indices to take from a slice."""
+    def _choose(self, whole: SliceSample, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """(T,) phase indices to take from a slice, and the places (2,) of ED and ES among them, -1 if not asked for."""
+        if not self.key_frames:
+            return self._times(whole.entry, epoch, self.phases), np.full(2, -1, np.int64)
+        keys = key_phases(whole)
         if self.phases is None:
+            return np.arange(whole.entry.phases), keys
+        times = np.sort(np.concatenate([keys, self._times(whole.entry, epoch, self.phases - 2)]))
+        return times, np.searchsorted(times, keys).astype(np.int64)  # the first place of a time that stands twice
+
+    def _times(self, entry: SampleEntry, epoch: int, count: int | None) -> np.ndarray:
+        """(count,) evenly spaced phase indices from a drawn start; all of them for None."""
+        if count is None:
             return np.arange(entry.phases)
         start = stable_seed(self.seed, epoch, entry.key, "phase offset") / 2**63 * entry.phases
-        steps = start + np.arange(self.phases) * (entry.phases / self.phases)
+        steps = start + np.arange(count) * (entry.phases / max(count, 1))
         return np.floor(steps).astype(np.int64) % entry.phases
 
     def _on_grid(
@@ -118,6 +146,16 @@ class CineDataset(Dataset[Sample]):
             "phase": (times / entry.phases).astype(np.float32),  # (T,)
             "spacing_mm": np.array(model_spacing(info["spacing_mm"], geometry), np.float32),  # (3,)
         }
+
+
+def key_phases(whole: SliceSample) -> np.ndarray:
+    """(2,) int64 phases of ED and ES; where the case does not say, phase 0 and this slice's phase most unlike ED."""
+    ed, es = whole.entry.info["ed"], whole.entry.info["es"]
+    ed = 0 if ed is None else ed
+    if es is None:
+        cine = whole.cine.astype(np.float32)  # unsigned integers would wrap around
+        es = int(np.abs(cine - cine[ed]).mean(axis=(1, 2)).argmax())
+    return np.array([ed, es], np.int64)
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -30,7 +30,7 @@ class ModelConfig:
     Args:
         channels: 1 for MRI; 3 for a published tokenizer, which then has no adapters.
         geometry: how files are brought to the grid, `crop` or `fit` (data/preprocess.py).
-        decoder: `dit`, or `titok` for the tokenizer's own.
+        decoder: `dit`, `titok` for the tokenizer's own, or `none` for a segmenter alone, without tokenizer.
         tokenizer: where the tokenizer comes from.
         adapters: channel and phase adapter.
         dit: the DiT decoder.
@@ -46,9 +46,11 @@ class ModelConfig:
     conditioning: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
 
     def __post_init__(self) -> None:
-        for name, known in (("decoder", ("dit", "titok")), ("geometry", ("crop", "fit"))):
+        for name, known in (("decoder", ("dit", "titok", "none")), ("geometry", ("crop", "fit"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
+        if self.decoder == "none" and self.conditioning.get("name", "none") == "none":
+            raise ValueError("decoder none leaves nothing: a segmenter alone needs a conditioning that has one")
 
     @property
     def image_size(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modeling.titok import Prediction
+from modeling.prediction import Prediction
 from utils import registry
 from utils.types import Batch
 

@@ -1,7 +1,7 @@
 """How a run's model comes into being: fresh, from a published tokenizer, or from an earlier stage."""
 
 from modeling.config import ModelConfig
-from modeling.pretrained import read_tokenizer, used_by
+from modeling.pretrained import check_keys, read_tokenizer, used_by
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 from utils.checkpoint import load_weights, start_from
@@ -26,21 +26,40 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
         ValueError: when they are another architecture's.
     """
     tokenizer = config.tokenizer
+    own = config.decoder == "none" or tokenizer.init == "random"  # no tokenizer, or one of the recipe's own making
     if init_weight is not None:
         state, saved = load_weights(init_weight)
-        if saved is not None and tokenizer.init != "random":
+        if saved is not None and not own:
             tokenizer.vq_model = saved_vq_model(saved, init_weight)
         source = str(init_weight)
-    elif tokenizer.init != "random":
+    elif not own:
         tokenizer.vq_model, state = read_tokenizer(tokenizer.init, tokenizer.revision)
         source = tokenizer.init
     else:
         state, source = {}, ""
     model = TiTok(config)
-    if not state:
+    if not state and model.tokenizer is not None:
         model.tokenizer.init_local()
-        return model, [name for name, _ in model.named_children()]
-    return model, start_from(model, used_by(config.decoder, state), source)
+    fresh = [name for name, _ in model.named_children()]
+    if state:
+        fresh = start_from(model, used_by(config.decoder, state), source)
+    weights = config.conditioning.get("weights")
+    if weights is not None:
+        bring_segmenter(model, weights)
+    return model, fresh
+
+
+def bring_segmenter(model: TiTok, source: str) -> None:
+    """Give the conditioning the segmenter of a trained model, key for key."""
+    prefix = "conditioning.segmenter."
+    state = {key: value for key, value in load_weights(source)[0].items() if key.startswith(prefix)}
+    if not state:
+        raise ValueError(
+            f"model.conditioning.weights {source}: holds no segmenter; give a model that was trained with one"
+        )
+    names = {key: tuple(v.shape) for key, v in model.state_dict().items() if key.startswith(prefix)}
+    check_keys(names, state, source)
+    model.load_state_dict(state, strict=False)
 
 
 def saved_vq_model(saved: dict, source: str) -> VQModelConfig:

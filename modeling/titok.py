@@ -7,7 +7,6 @@ A generative decoder may invent anatomy: research use only, not a medical device
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -17,34 +16,14 @@ from modeling import flow
 from modeling.adapters import Adapters, to_gray
 from modeling.config import ModelConfig
 from modeling.dit import DiT
-from modeling.phases import cycle, key_phases
+from modeling.phases import at_phases, cycle, key_phases
+from modeling.prediction import Prediction
 from modeling.pretrained import read_pretrained, write_pretrained, write_published
 from modeling.quantizer.vq import Quantized
+from modeling.segmenter import LV, Judge, Segmenter
 from modeling.tokenizer import Tokenizer, transformer_size
 from modeling.tokens import NOT_SENT, FrameLayout, TokenParts, check_dtype, check_images, check_knobs, check_range
 from utils import registry
-
-
-class Prediction(NamedTuple):
-    """What the losses see.
-
-    Args:
-        image: (B, C, H, W, D, T) the original.
-        reconstruction: (B, C, H, W, D, T) x̂, not clamped.
-        t: (B,) flow time at which x̂ was predicted; 0 for the tokenizer's own decoder.
-        one_step: (B,) bool, True where x̂ saw tokens alone, no noisy image.
-        latents: (B * D, T, K, E) encoder latents before projection.
-        quantized: of all B * D * T frames.
-        codebook: (codebook_size, token_size).
-    """
-
-    image: Tensor
-    reconstruction: Tensor
-    t: Tensor
-    one_step: Tensor
-    latents: Tensor
-    quantized: Quantized
-    codebook: Tensor
 
 
 class TiTok(nn.Module):
@@ -58,19 +37,24 @@ class TiTok(nn.Module):
     """
 
     frames_per_chunk = 128
+    tokenizer: Tokenizer  # None where the model only segments
+    layout: FrameLayout
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         vq_model = config.tokenizer.vq_model
-        self.tokenizer = Tokenizer(vq_model, with_decoder=config.decoder == "titok")
-        width = transformer_size(vq_model.vit_enc_model_size)[0]
-        self.adapters = Adapters(width, config.adapters) if config.channels == 1 else None
         chosen = config.conditioning
         self.conditioning = registry.build(
             "modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning"
         )
-        self.dit = None
+        self.adapters = self.dit = None
+        if config.decoder == "none":
+            self.tokenizer = None  # type: ignore[assignment]
+            return
+        self.tokenizer = Tokenizer(vq_model, with_decoder=config.decoder == "titok")
+        width = transformer_size(vq_model.vit_enc_model_size)[0]
+        self.adapters = Adapters(width, config.adapters) if config.channels == 1 else None
         if config.decoder == "dit":
             anatomy_width = self.conditioning.width
             token_rms = vq_model.token_size**-0.5 if vq_model.use_l2_norm else 1.0
@@ -112,7 +96,27 @@ class TiTok(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Floating point type of the weights."""
-        return self.tokenizer.latent_tokens.dtype
+        return next(self.parameters()).dtype
+
+    @property
+    def segmenter(self) -> Segmenter | None:
+        """The conditioning's segmenter, where it has one."""
+        return self.conditioning.segmenter
+
+    @property
+    def num_codes(self) -> int:
+        """Entries of the codebook; 0 in a model that only segments."""
+        return 0 if self.tokenizer is None else self.layout.codebook_size
+
+    def bypass_quantizer(self, bypass: bool) -> None:
+        """Let latents pass unchanged, or quantize them."""
+        if self.tokenizer is not None:
+            self.tokenizer.quantize.bypass = bypass
+
+    def check_tokens(self) -> None:
+        """Raise ValueError in a model that only segments."""
+        if self.tokenizer is None:
+            raise ValueError("this model only segments (model.decoder none): it has no tokens; load a trained stage")
 
     @torch.inference_mode()
     def encode(self, x: Tensor, ed: Tensor | int | None = None, es: Tensor | int | None = None) -> Tensor:
@@ -129,6 +133,7 @@ class TiTok(nn.Module):
         Raises:
             ValueError: for a wrong size, type or range, NaN, or a phase that is not there.
         """
+        self.check_tokens()
         check_images(x, self.config.channels, self.config.image_size)
         single = x.ndim == 4
         if single:
@@ -141,12 +146,20 @@ class TiTok(nn.Module):
         ids = torch.cat(ids).view(batch, slices, phases, -1)
         if single:
             return ids[:, 0, 0]
-        ed, es = key_phases(x, ed, es)
-        keys = torch.stack([ed, es], 1)  # (B, 2)
-        rows = rearrange(x, "b c h w d t -> b t d c h w")[torch.arange(batch, device=x.device)[:, None], keys]
-        anatomy = self.conditioning.encode(rows.flatten(0, 2).to(self.dtype))  # (B * 2 * D, A)
-        anatomy = rearrange(anatomy, "(b k d) a -> b d (k a)", b=batch, k=2)
+        lv = self.lv_curve(x) if ed is None or es is None else None
+        ed, es = key_phases(x, ed, es, lv)
+        keys = at_phases(x, torch.stack([ed, es], 1)).flatten(0, 2).to(self.dtype)  # (B * D * 2, C, H, W)
+        anatomy = torch.cat([self.conditioning.encode(part) for part in keys.split(self.frames_per_chunk)])
+        anatomy = anatomy.view(batch, slices, -1)
         return self.layout.pack(TokenParts(ed, es, ids, anatomy))
+
+    def lv_curve(self, x: Tensor) -> Tensor | None:  # (B, C, H, W, D, T)
+        """Segmented pixels of the LV at each phase, (B, T); None without a segmenter."""
+        if self.segmenter is None:
+            return None
+        frames = rearrange(x, "b c h w d t -> (b t d) c h w").to(self.dtype)
+        areas = [(self.segmenter.labels(part) == LV).sum((1, 2)) for part in frames.split(self.frames_per_chunk)]
+        return torch.cat(areas).view(len(x), x.shape[5], -1).sum(2)
 
     @torch.inference_mode()
     def decode_tokens(self, tokens: Tensor, steps: int = 1, realism: float = 0.0, seed: int | None = None) -> Tensor:
@@ -164,6 +177,7 @@ class TiTok(nn.Module):
         Raises:
             ValueError: for tokens that this model cannot have written, or knobs that contradict each other.
         """
+        self.check_tokens()
         check_knobs(self.config.decoder, steps, realism)
         single = tokens.ndim == 2
         if single:
@@ -171,7 +185,8 @@ class TiTok(nn.Module):
             if tokens.shape[1] != self.layout.num_tokens:
                 raise ValueError(f"tokens of shape {tuple(tokens.shape)}: expected (B, {self.layout.num_tokens})")
             check_range(tokens, self.layout.codebook_size, "latent token")
-            ids, anatomy = tokens[:, None, None], tokens.new_empty((len(tokens), 1, 0))
+            ids = tokens[:, None, None]
+            anatomy = tokens.new_full((len(tokens), 1, 2 * self.layout.num_anatomy), NOT_SENT)
         else:
             _, _, ids, anatomy = self.layout.unpack(tokens)
         batch, slices, phases = ids.shape[:3]
@@ -197,7 +212,7 @@ class TiTok(nn.Module):
 
     def tokenizer_is_frozen(self) -> bool:
         """True when no parameter of the path from image to tokens trains."""
-        parts = (self.tokenizer, self.adapters or nn.Module())
+        parts = (self.tokenizer or nn.Module(), self.adapters or nn.Module())
         return not any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
     def decode_groups(
@@ -241,8 +256,13 @@ class TiTok(nn.Module):
         phase: Tensor,  # (B, T)
         t: Tensor,  # (B,)
         noise: Tensor,  # like image
+        key_frames: Tensor | None = None,  # (B, 2) places of ED and ES along T
+        sent: Tensor | None = None,  # (B,) bool, whose anatomy reaches the decoder; all when not given
     ) -> Prediction:
         """One training pass; gradients flow wherever parameters are trainable."""
+        context, logits = self.observe(image, key_frames, sent)
+        if self.tokenizer is None:
+            return Prediction(image, None, t, t == 0, logits=logits)
         slices, phases = image.shape[4:]
         groups = phase.repeat_interleave(slices, dim=0)  # (G, T)
         frames = rearrange(image, "b c h w d t -> (b d) t c h w")
@@ -254,15 +274,37 @@ class TiTok(nn.Module):
             x_hat = self.own_decode(quantized.vectors).unflatten(0, (len(frames), phases))
             t = torch.zeros_like(t)
         else:
-            context = quantized.vectors.squeeze(2).transpose(1, 2).unflatten(0, (len(frames), phases))
+            vectors = quantized.vectors.squeeze(2).transpose(1, 2).unflatten(0, (len(frames), phases))
             noisy = flow.interpolate(2 * image - 1, noise, t)
             x_hat = self.dit(
                 rearrange(noisy, "b c h w d t -> (b d) t c h w"),
                 t.repeat_interleave(slices),
-                context,
+                vectors,
                 slice_position.flatten(),
                 groups,
+                context,
             )
             x_hat = (x_hat + 1) / 2
         x_hat = rearrange(x_hat.float(), "(b d) t c h w -> b c h w d t", d=slices)
-        return Prediction(image, x_hat, t, t == 0, latents, quantized, codebook)
+        judge = None
+        if self.segmenter is not None and key_frames is not None:
+            judge = Judge(self.segmenter, at_phases(x_hat, key_frames))
+        return Prediction(image, x_hat, t, t == 0, latents, quantized, codebook, logits, judge)
+
+    def observe(
+        self, image: Tensor, key_frames: Tensor | None, sent: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Context of a training batch (B * D, 2 * A, width), and logits (B, D, 2, 4, H, W); None where there is none."""
+        batch, slices = image.shape[0], image.shape[4]
+        if key_frames is None:
+            return self.conditioning.context(self.nothing_sent(batch * slices, image.device)), None
+        if sent is None:
+            sent = torch.ones(batch, dtype=torch.bool, device=image.device)
+        seen = self.conditioning(at_phases(image, key_frames).flatten(0, 1), sent.repeat_interleave(slices))
+        if seen is None:
+            return None, None
+        return seen.context, seen.logits.unflatten(0, (batch, slices))
+
+    def nothing_sent(self, count: int, device: torch.device) -> Tensor:
+        """Anatomy ids of slices without anatomy, (count, 2 * A)."""
+        return torch.full((count, 2 * self.conditioning.num_tokens), NOT_SENT, device=device)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from utils.seeding import stable_seed
+
 NOT_SENT = -1
 
 
@@ -61,6 +63,12 @@ class FrameLayout:
         check_range(anatomy, self.anatomy_codebook_size, "anatomy token")
         check_range(keys, ids.shape[2], "ED/ES index")
         return TokenParts(keys[:, 0, 0], keys[:, 0, 1], ids, anatomy)
+
+
+def anatomy_is_sent(sample_seed: Tensor, dropout: float) -> Tensor:  # (B,)
+    """Which training samples' anatomy is sent, (B,) bool: a function of each sample's seed alone."""
+    drawn = [stable_seed(seed, "anatomy") / 2**63 for seed in sample_seed.tolist()]
+    return torch.tensor(drawn, device=sample_seed.device) >= dropout
 
 
 def check_dtype(tokens: Tensor) -> None:

@@ -18,10 +18,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor
 from tqdm import tqdm
 
+from data.augment import AugmentConfig
 from data.loader import CineDataset, collate, train_loader
 from modeling import flow
 from modeling.config import ModelConfig
@@ -30,8 +31,10 @@ from modeling.objective import Objective, build_objective
 from modeling.pretrained import export_config
 from modeling.start import start_model
 from modeling.titok import TiTok
+from modeling.tokens import anatomy_is_sent
 from utils.checkpoint import latest_training, load_training, save_model, save_training
 from utils.config import parse, to_plain
+from utils.device import native_precision
 from utils.ema import EMA
 from utils.log import RunLog, user_errors
 from utils.optim import OptimizerConfig, learning_rate, parameter_groups, select_trainable
@@ -52,23 +55,31 @@ class ExperimentConfig:
 
 @dataclass
 class DatasetConfig:
-    """What a run reads; see data/loader.py."""
+    """What a run reads; see data/loader.py. With `key_frames`, ED and ES are among the phases of every sample."""
 
     shards: str = "acdc_wds"
     unit: str = "frame"
     phases: int | None = None
+    key_frames: bool = False
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     workers: int = 2
 
 
 @dataclass
 class TrainingConfig:
-    """The loop. `trainable` are globs of parameter names; `continuous_steps` run without quantizer before k-means."""
+    """The loop.
+
+    Args:
+        trainable: globs of parameter names.
+        mixed_precision: no, fp16, bf16; auto is bf16 where the device computes in it, else no.
+        continuous_steps: run without quantizer before k-means.
+    """
 
     trainable: list[str] = field(default_factory=list)
     max_steps: int = 1000
     global_batch_size: int = 32
     gradient_accumulation_steps: int = 1
-    mixed_precision: str = "no"
+    mixed_precision: str = "auto"
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
     continuous_steps: int = 0
@@ -120,7 +131,7 @@ def fit_codebook(model: TiTok, dataset: CineDataset, seed: int, device: torch.de
     for batch in train_loader(dataset, global_batch_size=32):
         batch = batch.to(device)
         zero = torch.zeros_like(batch.image)
-        z = model(batch.image, batch.slice_position, batch.phase, zero[:, 0, 0, 0, 0, 0], zero).quantized.z
+        z = model(batch.image, batch.slice_position, batch.phase, zero[:, 0, 0, 0, 0, 0], zero).tokens()[0].z
         parts.append(z.flatten(0, 1))
         found += len(parts[-1])
         if found >= needed:
@@ -131,16 +142,18 @@ def fit_codebook(model: TiTok, dataset: CineDataset, seed: int, device: torch.de
 def fixed_batch(config: RunConfig, count: int = 6) -> Batch | None:
     """The same few held-out slices of a run for every preview; None where the split has none."""
     model, data = config.model, config.dataset
-    phases = data.phases or 1
-    dataset = CineDataset(data.shards, "val", "slice", model.image_size, model.geometry, phases, config.experiment.seed)
+    phases = data.phases or (2 if data.key_frames else 1)
+    dataset = CineDataset(data.shards, "val", "slice", model.image_size, model.geometry, phases,
+                          config.experiment.seed, data.key_frames)  # fmt: skip
     chosen = [len(dataset) * i // count for i in range(count)] if len(dataset) else []
     return collate([dataset[0, index] for index in chosen]) if chosen else None
 
 
 def train(config: RunConfig) -> None:
     """The whole story of a run, from first weights to export."""
+    precision = config.training.mixed_precision
     accelerator = Accelerator(
-        mixed_precision=config.training.mixed_precision,
+        mixed_precision=native_precision(PartialState().device) if precision == "auto" else precision,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     device, ranks, main = accelerator.device, accelerator.num_processes, accelerator.is_main_process
@@ -160,7 +173,10 @@ def train(config: RunConfig) -> None:
 
     # Data.
     dataset = CineDataset(config.dataset.shards, "train", config.dataset.unit, config.model.image_size,
-                          config.model.geometry, config.dataset.phases, config.experiment.seed)  # fmt: skip
+                          config.model.geometry, config.dataset.phases, config.experiment.seed,
+                          config.dataset.key_frames, config.dataset.augment)  # fmt: skip
+    if model.segmenter is not None and not config.dataset.key_frames:
+        raise ValueError("model.conditioning looks at ED and ES: set dataset.unit=slice and dataset.key_frames=true")
 
     # Optimizer; where the run was cut off, it goes on.
     optimizer: Any = torch.optim.AdamW(
@@ -189,13 +205,13 @@ def train(config: RunConfig) -> None:
     if main and held_out is None:
         print("note: the val split is empty, so there is no val_psnr and no preview")
     history: list[Tensor] = []
-    usage = torch.zeros(model.layout.codebook_size, device=device)
+    usage = torch.zeros(model.num_codes, device=device)
     bar = tqdm(range(start, options.max_steps), initial=start, total=options.max_steps, disable=not main, unit="step")
     for step in bar:
         if step == options.continuous_steps > 0:
             fit_codebook(model, dataset, config.experiment.seed, device)
             ema.restart("tokenizer.quantize.embedding.weight")
-        model.tokenizer.quantize.bypass = step < options.continuous_steps
+        model.bypass_quantizer(step < options.continuous_steps)
         rate = learning_rate(step, config.optimizer, options.max_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
@@ -203,15 +219,18 @@ def train(config: RunConfig) -> None:
         for part in range(micro):
             batch = next(batches).to(device)
             t, noise = flow.draw(batch.sample_seed, batch.image.shape, config.flow)
+            keys = batch.key_frames if config.dataset.key_frames else None
+            sent = anatomy_is_sent(batch.sample_seed, model.conditioning.dropout)
             with accelerator.no_sync(learner) if part < micro - 1 else nullcontext():
                 with accelerator.autocast():
-                    prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise)
-                sums, counts = objective(prediction, batch)
+                    prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise, keys, sent)
+                sums, counts = objective(prediction._replace(step=step), batch)
                 counts = sum_over_ranks(counts)
                 # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean
                 accelerator.backward(objective.total(sums, counts) * ranks / micro)
             terms += torch.stack([sums.detach(), counts / ranks])
-            usage += prediction.quantized.indices.flatten().bincount(minlength=len(usage))
+            if prediction.quantized is not None:
+                usage += prediction.quantized.indices.flatten().bincount(minlength=len(usage))
         accelerator.clip_grad_norm_(trainable.values(), options.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -222,7 +241,7 @@ def train(config: RunConfig) -> None:
         if done % options.log_every == 0 or done == options.max_steps:
             values = {**means(objective, history, done), **codebook_use(usage), "learning_rate": rate}
             log.write(done, values)
-            bar.set_postfix({name: f"{values[name]:.4g}" for name in ("loss", "perplexity")})
+            bar.set_postfix({name: f"{values[name]:.4g}" for name in ("loss", "perplexity") if name in values})
             history.clear()
             usage.zero_()
         if held_out is not None and (done % options.preview_every == 0 or done == options.max_steps):
@@ -260,7 +279,9 @@ def means(objective: Objective, history: list[Tensor], done: int) -> dict[str, f
 
 
 def codebook_use(usage: Tensor) -> dict[str, float]:
-    """Perplexity of the ids (1 to codebook size) and the share of entries in use, from counts (V,)."""
+    """Perplexity of the ids (1 to codebook size) and the share of entries in use, from counts (V,); V = 0: nothing."""
+    if not len(usage):
+        return {}
     share = sum_over_ranks(usage) / sum_over_ranks(usage).sum()
     perplexity = torch.exp(-(share * share.clamp(min=1e-12).log()).sum())
     return {"perplexity": float(perplexity), "codes_used": float((share > 0).float().mean())}

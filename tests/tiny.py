@@ -20,9 +20,9 @@ def run_script(name: str, *arguments: object, cwd: Path | None = None) -> subpro
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
 
-def tiny_config(decoder: str = "dit", channels: int = 1) -> ModelConfig:
+def tiny_config(decoder: str = "dit", channels: int = 1, conditioning: str = "none") -> ModelConfig:
     """A model of 32 px frames, 8 tokens of 64 codes."""
-    config = ModelConfig(channels=channels, decoder=decoder, geometry="crop")
+    config = ModelConfig(channels=channels, decoder=decoder, geometry="crop", conditioning={"name": conditioning})
     config.tokenizer.init = "random"
     config.tokenizer.vq_model = VQModelConfig(
         image_size=32,
@@ -41,13 +41,14 @@ def tiny_config(decoder: str = "dit", channels: int = 1) -> ModelConfig:
     return config
 
 
-def tiny_model(decoder: str = "dit", channels: int = 1, seed: int = 0) -> TiTok:
+def tiny_model(decoder: str = "dit", channels: int = 1, seed: int = 0, conditioning: str = "none") -> TiTok:
     """A tiny model whose zero-initialised layers are filled too, so that everything has an effect."""
     torch.manual_seed(seed)
-    model = TiTok(tiny_config(decoder, channels)).eval()
+    model = TiTok(tiny_config(decoder, channels, conditioning)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.2)
-    torch.nn.init.normal_(model.tokenizer.quantize.embedding.weight)
+    if model.tokenizer is not None:
+        torch.nn.init.normal_(model.tokenizer.quantize.embedding.weight)
     return model

@@ -1,35 +1,54 @@
-"""A look at a run while it trains: held-out slices, original above reconstruction above error."""
+"""A look at a run while it trains: held-out slices, what was made of them, and how good it is."""
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from utils.clinical import dice
 from utils.log import RunLog
-from utils.metrics import psnr
+from utils.metrics import finite_mean, psnr
 from utils.types import Batch
 
 ERROR_SCALE = 4.0
+STRUCTURES = {"RV": 1, "MYO": 2, "LV": 3}
 
 
 @torch.no_grad()
 def preview(model: nn.Module, batch: Batch, step: int, log: RunLog) -> None:
-    """Write the PSNR of held-out slices (decoded from tokens alone, on the model's grid) and a picture of them.
+    """Write the quality of held-out slices, decoded from tokens alone on the model's grid, and a picture of them.
 
     Args:
         model: called as in training, with flow time and noise zero.
         batch: held-out slices on the model's device.
         step: optimizer steps done.
-        log: the run's log; receives `val_psnr` in dB and the picture `samples/val_...`.
+        log: the run's log; receives `val_psnr` in dB of the reconstruction, `val_dice_RV`, `_MYO`, `_LV` of the
+            segmenter on the originals at ED and ES (all slices as one stack), and the picture `samples/val_...`:
+            originals above reconstructions above errors, or labels.
     """
     zero = torch.zeros_like(batch.image)
-    result = model(batch.image, batch.slice_position, batch.phase, zero[:, 0, 0, 0, 0, 0], zero).reconstruction
-    original, decoded = (x[:, 0, :, :, 0].float().clamp(0, 1).cpu().numpy() for x in (batch.image, result))
-    field = batch.field.cpu().numpy()
-    phases = original.shape[-1]
-    values = [
-        psnr(original[b, ..., t], decoded[b, ..., t], field[b]) for b in range(len(original)) for t in range(phases)
-    ]
-    log.write(step, {"val_psnr": float(np.mean(values))})
-    error = np.clip(ERROR_SCALE * np.abs(decoded - original), 0, 1)
-    rows = [np.concatenate(list(x[..., 0]), axis=1) for x in (original, decoded, error)]
-    log.image("val", step, np.concatenate(rows, axis=0))
+    keys = batch.key_frames if bool((batch.key_frames >= 0).all()) else None
+    result = model(batch.image, batch.slice_position, batch.phase, zero[:, 0, 0, 0, 0, 0], zero, keys)
+    original = planes(batch.image)
+    pictures = [original]
+    values = {}
+    if result.reconstruction is not None:
+        decoded = planes(result.reconstruction)
+        field = batch.field.cpu().numpy()
+        scores = [psnr(x, y, field[b]) for b in range(len(field)) for x, y in zip(original[b], decoded[b], strict=True)]
+        values["val_psnr"] = finite_mean(scores)
+        pictures += [decoded, np.clip(ERROR_SCALE * np.abs(decoded - original), 0, 1)]
+    if result.logits is not None:
+        found = result.logits.argmax(3).cpu().numpy()  # (B, D, 2, H, W)
+        truth, labelled = (x.cpu().numpy() for x in batch.key_labels())
+        for name, label in STRUCTURES.items():
+            values[f"val_dice_{name}"] = dice(found[labelled] == label, truth[labelled] == label)
+    if result.reconstruction is None:
+        first = int(batch.key_frames[0, 0])
+        pictures = [original[:, first : first + 1], truth[:, 0, :1] / 3, found[:, 0, :1] / 3]
+    log.write(step, values)
+    log.image("val", step, np.concatenate([np.concatenate(list(x[:, 0]), axis=1) for x in pictures], axis=0))
+
+
+def planes(image: Tensor) -> np.ndarray:  # (B, 1, H, W, D, T)
+    """The first slice's frames in [0, 1], (B, T, H, W)."""
+    return image[:, 0, :, :, 0].float().clamp(0, 1).permute(0, 3, 1, 2).cpu().numpy()

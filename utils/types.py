@@ -19,6 +19,8 @@ class Batch(NamedTuple):
         field: (B, H, W) bool; True where a native pixel lies under the grid, False in padding.
         slice_position: (B, D) float32 in (0, 1); (slice index + 0.5) / slices of the stack.
         phase: (B, T) float32 in [0, 1); phase index / phases of the cycle.
+        key_frames: (B, 2) int64; places along T of ED and ES in this batch, -1 where they are not among its phases
+            (unit `frame`, or key frames not asked for).
         spacing_mm: (B, 3) float32; along H, W and D, on this grid.
         sample_seed: (B,) int64; a function of (seed, epoch, key), from which all randomness of the sample follows.
         key: B sample ids, such as `patient001_z03`.
@@ -30,6 +32,7 @@ class Batch(NamedTuple):
     field: Tensor
     slice_position: Tensor
     phase: Tensor
+    key_frames: Tensor
     spacing_mm: Tensor
     sample_seed: Tensor
     key: list[str]
@@ -38,3 +41,11 @@ class Batch(NamedTuple):
         """Move every tensor to a device."""
         moved = {k: v.to(device, non_blocking=True) for k, v in self._asdict().items() if isinstance(v, Tensor)}
         return self._replace(**moved)  # type: ignore[arg-type]  # key, the one list, is never among them
+
+    def key_labels(self) -> tuple[Tensor, Tensor]:
+        """Ground truth at ED and ES: labels (B, D, 2, H, W) int64, and where there is one, (B, D, 2) bool."""
+        rows = torch.arange(len(self.mask), device=self.mask.device)[:, None]
+        keys = self.key_frames.clamp(min=0)
+        labels = self.mask.permute(0, 4, 3, 1, 2)[rows, keys].transpose(1, 2).long()
+        labelled = self.has_label.transpose(1, 2)[rows, keys].transpose(1, 2)
+        return labels, labelled & (self.key_frames >= 0)[:, None]

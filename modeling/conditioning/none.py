@@ -15,6 +15,8 @@ class NoConditioning(nn.Module):
     """The interface of every conditioning, with nothing behind it.
 
     Attributes:
+        segmenter: modeling/segmenter.py's, where the conditioning has one.
+        dropout: share of training slices whose anatomy is not sent.
         num_tokens: A, anatomy tokens a key frame.
         codebook_size: ids an anatomy token can take.
         width: channels of the context that the decoder attends to; 0 leaves cross-attention out of the decoder.
@@ -23,6 +25,12 @@ class NoConditioning(nn.Module):
     num_tokens = 0
     codebook_size = 0
     width = 0
+    dropout = 0.0
+    segmenter = None
+
+    def __call__(self, key_frames: Tensor, sent: Tensor) -> None:  # (G, 2, 1, H, W), (G,) bool
+        """What training sees: nothing."""
+        return None
 
     def encode(self, key_frames: Tensor) -> Tensor:  # (N, 1, H, W)
         """Anatomy token ids of ED or ES frames, (N, A)."""

@@ -10,7 +10,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from modeling.titok import Prediction
+from modeling.prediction import Prediction
 from utils.ranks import sum_over_ranks
 from utils.types import Batch
 
@@ -32,7 +32,8 @@ class CodebookUsage:
 
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """The value and a count of one: the assignment is averaged over all ranks first."""
-        z, codebook = prediction.quantized.z.flatten(0, 1), prediction.codebook
+        quantized, codebook = prediction.tokens()
+        z = quantized.z.flatten(0, 1)
         distance = codebook.square().sum(1) - 2 * z @ codebook.T  # |z|² is the same for every entry
         assigned = (-distance / self.temperature).softmax(1).sum(0)  # (V,)
         p = sum_over_ranks(assigned)

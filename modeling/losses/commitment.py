@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modeling.titok import Prediction
+from modeling.prediction import Prediction
 from utils.types import Batch
 
 
@@ -29,7 +29,8 @@ class Commitment:
 
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over latent elements, and their count."""
-        z, codes = prediction.quantized.z, prediction.quantized.codes
+        quantized, _ = prediction.tokens()
+        z, codes = quantized.z, quantized.codes
         error = self.cost * (z - codes.detach()).square() + (z.detach() - codes).square()
         return error.sum(), torch.tensor(error.numel(), device=error.device)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modeling.flow import along, velocity_weight
 from modeling.objective import in_field
-from modeling.titok import Prediction
+from modeling.prediction import Prediction
 from utils.types import Batch
 
 
@@ -28,7 +28,7 @@ class Flow:
 
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over pixels, and their count."""
-        error = 2 * (prediction.reconstruction - prediction.image)  # [0, 1] to [-1, 1] doubles a difference
+        error = 2 * prediction.error()  # [0, 1] to [-1, 1] doubles a difference
         weight = along(velocity_weight(prediction.t), error)
         return in_field(weight * error.square(), batch.field)
 

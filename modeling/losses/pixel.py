@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.objective import in_field
-from modeling.titok import Prediction
+from modeling.prediction import Prediction
 from utils.types import Batch
 
 
@@ -29,7 +29,7 @@ class Pixel:
 
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over pixels of one-step samples, and their count."""
-        error = prediction.reconstruction - prediction.image
+        error = prediction.error()
         error = error.square() if self.kind == "mse" else error.abs()
         return in_field(error, batch.field, prediction.one_step)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.objective import in_field
-from modeling.titok import Prediction
+from modeling.prediction import Prediction
 from utils.types import Batch
 
 
@@ -28,7 +28,7 @@ class Reconstruction:
 
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over pixels, and their count."""
-        error = prediction.reconstruction - prediction.image
+        error = prediction.error()
         return in_field(self.mse * error.square() + self.l1 * error.abs(), batch.field)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from modeling.objective import build_objective
+from modeling.prediction import Prediction
 from modeling.quantizer.vq import Quantized
-from modeling.titok import Prediction
 from utils import registry
 from utils.types import Batch
 
@@ -29,7 +29,8 @@ def pair(reconstruction_error: float = 0.0, t: float = 0.0) -> tuple[Prediction,
     field[1, 4:] = False
     batch = Batch(
         image, torch.zeros(2, 8, 8, 1, 1, dtype=torch.uint8), torch.zeros(2, 1, 1, dtype=torch.bool), field,
-        torch.full((2, 1), 0.5), torch.zeros(2, 1), torch.ones(2, 3), torch.tensor([1, 2]), ["a", "b"],
+        torch.full((2, 1), 0.5), torch.zeros(2, 1), torch.full((2, 2), -1), torch.ones(2, 3),
+        torch.tensor([1, 2]), ["a", "b"],
     )  # fmt: skip
     return prediction, batch
 

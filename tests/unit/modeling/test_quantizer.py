@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from modeling.quantizer.fsq import FSQ
 from modeling.quantizer.vq import VectorQuantizer, nearest
 
 
@@ -47,3 +48,19 @@ def test_k_means_spreads_the_entries_alike_for_one_seed_and_needs_enough_latents
     again = VectorQuantizer(4, 6, use_l2_norm=False)
     again.fit_codebook(points, seed=1)
     assert torch.equal(again.codebook(), quantizer.codebook())
+
+
+def test_fsq_ids_and_values_tell_the_same_and_every_id_can_be_written() -> None:
+    fsq = FSQ([4, 3, 2])
+    values, ids = fsq(3 * torch.randn(5000, 3))
+    assert torch.allclose(fsq.lookup(ids), values, atol=1e-6)
+    assert sorted(ids.unique().tolist()) == list(range(24))
+    assert values.abs().max() <= 1
+
+
+def test_fsq_passes_the_gradient_through_the_rounding_and_refuses_single_levels() -> None:
+    z = torch.zeros(2, 2, requires_grad=True)
+    FSQ([8, 8])(z)[0].sum().backward()
+    assert (z.grad > 0).all()
+    with pytest.raises(ValueError, match="at least 2"):
+        FSQ([8, 1])

@@ -1,0 +1,158 @@
+"""Augmentation of one training sample on the model grid: a pure function of the sample's seed.
+
+One draw serves all phases, so that a beating heart never jumps: flip, then rotation, zoom and shift in one
+resampling, then contrast and noise. Image, mask and field move together and the pixel spacing follows the zoom, so
+that volumes in mL stay true.
+
+Axes: S side of the model grid, T phases of the cardiac cycle.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from utils.seeding import stable_seed
+
+
+@dataclass
+class AugmentConfig:
+    """How far a training sample may be changed; 0 or false leaves that property alone.
+
+    Args:
+        enabled: whether the loader augments at all.
+        rotate_degrees: largest turn either way, 0 to 180, in the plane in mm.
+        scale: largest change of size as a fraction, 0 to below 1; 0.2 draws a zoom from 0.8 to 1.2.
+        shift: largest shift along either side as a fraction of S, 0 to below 1.
+        flip: mirror every second sample, on average, along W.
+        gamma: contrast, 0 or more; the exponent is drawn log-uniformly from 1 / (1 + gamma) to 1 + gamma.
+        noise: largest standard deviation of the Gaussian noise, 0 to 1 on images in [0, 1].
+    Raises:
+        ValueError: for a value out of range, naming its key.
+    """
+
+    enabled: bool = False
+    rotate_degrees: float = 0.0
+    scale: float = 0.0
+    shift: float = 0.0
+    flip: bool = False
+    gamma: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("rotate_degrees", 180.0), ("gamma", 10.0), ("noise", 1.0)):
+            if not 0 <= getattr(self, name) <= most:  # also false for NaN
+                raise ValueError(f"dataset.augment.{name} is {getattr(self, name)}, expected 0 to {most:g}")
+        for name in ("scale", "shift"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"dataset.augment.{name} is {getattr(self, name)}, expected a fraction from 0 to below 1"
+                )
+
+
+class Draw(NamedTuple):
+    """What was drawn for one sample.
+
+    Args:
+        angle: of the turn, in radians.
+        zoom: above 1 the heart grows.
+        shift: (rows, columns) that the image moves by, as fractions of S.
+        flip: whether it is mirrored.
+        exponent: of the image's values.
+        noise: standard deviation.
+    """
+
+    angle: float
+    zoom: float
+    shift: tuple[float, float]
+    flip: bool
+    exponent: float
+    noise: float
+
+
+def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
+    """Draw every property, also those that are off, so that switching one changes none of the others."""
+    angle, zoom, row, col, exponent = rng.uniform(-1, 1, 5).tolist()
+    flip, noise = rng.random(2).tolist()
+    return Draw(
+        angle=math.radians(angle * config.rotate_degrees),
+        zoom=1 + zoom * config.scale,
+        shift=(row * config.shift, col * config.shift),
+        flip=config.flip and flip < 0.5,
+        exponent=math.exp(exponent * math.log1p(config.gamma)),
+        noise=noise * config.noise,
+    )
+
+
+def augment(arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int) -> dict[str, np.ndarray]:
+    """Change one sample at random within the limits of the config, whatever `config.enabled` says.
+
+    Args:
+        arrays: of a `Sample`, of which these change: image (1, S, S, 1, T) float32 in [0, 1]; mask (S, S, 1, T) uint8;
+            field (S, S) bool; spacing_mm (3,) float32. They are left as they are.
+        config: the limits.
+        seed: of the sample; equal seeds give equal results.
+    Returns:
+        New arrays under the same names, of the same shapes, types and ranges; 0 and False where the moved image
+        does not reach. Where it shrinks, it is interpolated without a low-pass filter.
+    """
+    rng = np.random.Generator(np.random.PCG64(stable_seed(seed, "augment")))
+    drawn = draw(config, rng)
+    frames = np.moveaxis(arrays["image"][0, :, :, 0], -1, 0)  # (T, S, S)
+    mask, field, spacing = arrays["mask"], arrays["field"], arrays["spacing_mm"].copy()
+    if drawn.flip:
+        frames, mask, field = frames[:, :, ::-1], mask[:, ::-1], field[:, ::-1]
+    if drawn.angle or drawn.zoom != 1 or any(drawn.shift):  # else not even rounding touches a pixel
+        matrix, offset = affine(drawn, len(field), spacing)
+        frames, mask, field = _move(frames, mask, field, matrix, offset)
+        spacing[:2] /= drawn.zoom  # a magnified image has smaller pixels
+    frames = _intensity(frames, field, drawn, rng)
+    image = np.moveaxis(frames, 0, -1)[None, :, :, None]  # (1, S, S, 1, T)
+    return {**arrays, "image": image, "mask": mask.copy(), "field": field.copy(), "spacing_mm": spacing}
+
+
+def affine(drawn: Draw, size: int, spacing_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The map from a pixel of the result to the pixel it comes from: source = matrix @ pixel + offset.
+
+    Args:
+        drawn: angle, zoom and shift; turn and zoom are about the centre of the grid.
+        size: S.
+        spacing_mm: (3,) before the zoom. The turn is a turn in mm: on oblong pixels a turn in pixels would shear.
+    Returns:
+        (2, 2) and (2,) float64, along rows and columns.
+    """
+    spacing = spacing_mm[:2].astype(np.float64)
+    cos, sin = math.cos(drawn.angle), math.sin(drawn.angle)
+    turn = np.array([[cos, -sin], [sin, cos]])
+    matrix = turn * spacing[None, :] / spacing[:, None] / drawn.zoom
+    center = np.full(2, (size - 1) / 2)
+    return matrix, center - matrix @ (center + np.array(drawn.shift) * size)
+
+
+def _move(
+    frames: np.ndarray, mask: np.ndarray, field: np.ndarray, matrix: np.ndarray, offset: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Resample frames (T, S, S) linearly, mask (S, S, 1, T) and field (S, S) by nearest neighbour."""
+    linear = [ndimage.affine_transform(f, matrix, offset, output=np.float32, order=1) for f in frames]
+    pixels = np.arange(field.size, dtype=np.int32).reshape(field.shape)
+    # Where each pixel comes from, found once for the field and the masks of all phases.
+    source = ndimage.affine_transform(pixels, matrix, offset, order=0, cval=-1)
+    inside = source >= 0
+    field = field.reshape(-1)[source] & inside
+    mask = mask.reshape(field.size, -1)[source.reshape(-1)].reshape(mask.shape)
+    mask[~inside] = 0
+    return np.stack(linear) * field, mask, field
+
+
+def _intensity(frames: np.ndarray, field: np.ndarray, drawn: Draw, rng: np.random.Generator) -> np.ndarray:
+    """New frames (T, S, S) with contrast and noise; padding stays 0."""
+    if drawn.exponent != 1:
+        frames = frames ** np.float32(drawn.exponent)
+    if drawn.noise:
+        noise = rng.standard_normal(frames.shape, dtype=np.float32)
+        frames = frames + np.float32(drawn.noise) * noise * field
+    return np.clip(frames, 0.0, 1.0)

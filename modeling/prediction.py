@@ -1,0 +1,65 @@
+"""What a training pass of the model hands to the losses."""
+
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor
+
+from modeling.quantizer.vq import Quantized
+from modeling.segmenter import Judge
+
+NEEDS_SEGMENTER = "a segmenter (model.conditioning) and key frames (dataset.key_frames)"
+Part = TypeVar("Part")
+
+
+def have(part: Part | None, needed: str) -> Part:
+    """The part, or a ValueError that says what a loss needs."""
+    if part is None:
+        raise ValueError(f"one of the losses needs {needed}, which this recipe does not have")
+    return part
+
+
+class Prediction(NamedTuple):
+    """What the losses see.
+
+    Args:
+        image: (B, C, H, W, D, T) the original.
+        reconstruction: (B, C, H, W, D, T) x̂, not clamped.
+        t: (B,) flow time at which x̂ was predicted; 0 for the tokenizer's own decoder.
+        one_step: (B,) bool, True where x̂ saw tokens alone, no noisy image.
+        latents: (B * D, T, K, E) encoder latents before projection.
+        quantized: of all B * D * T frames.
+        codebook: (codebook_size, token_size).
+        logits: (B, D, 2, 4, H, W) of the segmented originals at ED and ES; None without segmenter or key frames.
+        judge: the segmenter's opinion of x̂ at ED and ES, likewise.
+        step: of the optimizer, for terms that wait.
+
+    Reconstruction, latents, quantized and codebook are None in a model that only segments.
+    """
+
+    image: Tensor
+    reconstruction: Tensor | None
+    t: Tensor
+    one_step: Tensor
+    latents: Tensor | None = None
+    quantized: Quantized | None = None
+    codebook: Tensor | None = None
+    logits: Tensor | None = None
+    judge: Judge | None = None
+    step: int = 0
+
+    def error(self) -> Tensor:
+        """x̂ - x, (B, C, H, W, D, T)."""
+        return have(self.reconstruction, "a decoder (model.decoder)") - self.image
+
+    def tokens(self) -> tuple[Quantized, Tensor]:
+        """The quantized latents, and the codebook."""
+        needed = "a tokenizer (model.decoder dit or titok)"
+        return have(self.quantized, needed), have(self.codebook, needed)
+
+    def key_logits(self) -> Tensor:
+        """Of the originals at ED and ES, (B, D, 2, 4, H, W)."""
+        return have(self.logits, NEEDS_SEGMENTER)
+
+    def key_logits_of_reconstruction(self) -> Tensor:
+        """Of x̂ at ED and ES, (B, D, 2, 4, H, W)."""
+        return have(self.judge, NEEDS_SEGMENTER).logits
