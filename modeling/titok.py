@@ -294,7 +294,7 @@ class TiTok(nn.Module):
     def observe(
         self, image: Tensor, key_frames: Tensor | None, sent: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Context of a training batch (B * D, 2 * A, width), and logits (B, D, 2, 4, H, W); None where there is none."""
+        """Context (B * D, 2 * A, width) and logits (B, D, 2, 4, H, W) of a batch; None where there is none."""
         batch, slices = image.shape[0], image.shape[4]
         if key_frames is None:
             return self.conditioning.context(self.nothing_sent(batch * slices, image.device)), None

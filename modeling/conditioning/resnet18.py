@@ -110,7 +110,7 @@ class ResNet18Conditioning(nn.Module):
         self.codebook_size = self.tokens.fsq.codebook_size
 
     def forward(self, key_frames: Tensor, sent: Tensor) -> Anatomy:  # (G, 2, 1, H, W), (G,) bool
-        """Context and logits of training slices; gradients flow to the tokens and to the segmenter, not between them."""
+        """Context and logits of training slices; gradients flow to tokens and segmenter, not between them."""
         segmented = self.segmenter(key_frames.flatten(0, 1))
         values = self.tokens.quantize(segmented)[0].unflatten(0, key_frames.shape[:2]).flatten(1, 2)
         context = self.tokens.embed(values, sent[:, None].expand(-1, values.shape[1]))
@@ -141,7 +141,7 @@ def summarize(segmented: Segmented, grid: int) -> Tensor:
 
 
 def morphology(p: Tensor) -> Tensor:  # (N, 3, H, W) soft masks of RV, MYO, LV
-    """Areas, centroids and mean wall thickness as shares of the frame's side, (N, 10): area (3), row (3), column (3), 1.
+    """Roots of areas (3), rows (3) and columns (3) of centroids, and the wall's thickness, in frame sides, (N, 10).
 
     The wall's thickness is that of the ring between two circles of the areas of LV and of LV + MYO.
     """

@@ -118,7 +118,7 @@ def test_volume_is_zero_for_right_logits_and_grows_with_what_is_missing() -> Non
 
 
 def test_volume_is_measured_in_millilitres_of_the_true_spacing() -> None:
-    prediction, batch = hearts()
+    prediction, _ = hearts()
     region = torch.ones(2, 1, 2, 32, 32, dtype=torch.bool)
     for spacing in (1.0, 2.0):
         spacings = torch.full((2, 3), spacing)
@@ -150,8 +150,8 @@ def test_a_loss_that_lacks_its_segmenter_or_decoder_says_what_the_recipe_needs()
 
 
 def test_options_out_of_range_are_refused() -> None:
-    bad = [("segmentation", {"overlap": "f1"}), ("segmentation", {"original": 0.0}), ("segmentation", {"original": -1.0}),
-           ("volume", {"delta": 0.0}), ("volume", {"margin": 0})]  # fmt: skip
+    bad = [("segmentation", {"overlap": "f1"}), ("segmentation", {"original": 0.0}),
+           ("segmentation", {"original": -1.0}), ("volume", {"delta": 0.0}), ("volume", {"margin": 0})]  # fmt: skip
     for name, options in bad:
         with pytest.raises(ValueError, match=f"losses.{name}"):
             registry.build("modeling.losses", name, options, f"losses.{name}")
