@@ -79,7 +79,7 @@ class TrainingConfig:
     max_steps: int = 1000
     global_batch_size: int = 32
     gradient_accumulation_steps: int = 1
-    mixed_precision: str = "auto"
+    mixed_precision: str = "no"
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
     continuous_steps: int = 0
