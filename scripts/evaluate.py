@@ -16,6 +16,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import bitstream, preprocess
+from data import bitstream, heart_scoring, preprocess
+from data.case import CineCase
+from data.heart_scoring import Judge, labelled_phases, overlap_only, score_heart, segment, truth_in_field
 from data.manifest import SPLITS
 from data.scoring import Reference, ceiling, cost, open_reference, score, to_native
 from data.shards import ShardReader
 from modeling.titok import TiTok
-from utils import figures, report
+from utils import figures, heart_report, overlays, report
 from utils.baselines import borrowed, shuffled_within, zeroed
 from utils.device import pick_device
 from utils.files import write_json, write_text
@@ -96,6 +99,31 @@ def mean_frame(reader: ShardReader, size: int, mode: str) -> tuple[np.ndarray, i
     return (total / np.maximum(weight, 1)).astype(np.float32), len(chosen)
 
 
+def make_judge(model: TiTok | None, batch_frames: int) -> Judge | None:
+    """What segments originals and reconstructions, (N, S, S) in [0, 1] to labels; None without a segmenter."""
+    segmenter = None if model is None else model.segmenter
+    if segmenter is None:
+        return None
+    device = next(segmenter.parameters()).device
+
+    def judge(frames: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(frames).float()[:, None].split(batch_frames)
+        return torch.cat([segmenter.labels(part.to(device)).cpu() for part in parts]).numpy()
+
+    return judge
+
+
+def check_judge(name: str, model: TiTok, judge: TiTok) -> None:
+    """Raise ValueError where the reported model cannot encode, or its judge sees another field."""
+    if model.config.decoder == "none":
+        raise ValueError(f"--model {name} only segments: give it as --segmenter, and a trained stage as --model")
+    ours, its = field_of(model), field_of(judge)
+    if ours != its:
+        raise ValueError(
+            f"the segmenter sees {its}, but {name} sees {ours}: give a --segmenter of the same model.geometry and size"
+        )
+
+
 def make_baselines(model: TiTok, folder: Path, patients: int) -> tuple[dict[str, Contender], dict[str, str]]:
     """What the model has to beat: name -> reconstruction, name -> note."""
     config, train = model.config, ShardReader(folder, "train")
@@ -132,7 +160,13 @@ def with_next(items: Iterable[tuple[Reference, bytes]]) -> Iterator[tuple[Refere
         yield (*held, first)
 
 
-def evaluate(model: TiTok, reader: ShardReader, patients: Sequence[str], baselines: dict[str, Contender]) -> list[Row]:
+def evaluate(
+    model: TiTok,
+    reader: ShardReader,
+    patients: Sequence[str],
+    baselines: dict[str, Contender],
+    judge: Judge | None = None,
+) -> list[Row]:
     """Score a model, and baselines on the same patients.
 
     Args:
@@ -140,6 +174,7 @@ def evaluate(model: TiTok, reader: ShardReader, patients: Sequence[str], baselin
         reader: of the split.
         patients: whom to score.
         baselines: name -> what is scored in place of the model's reconstruction.
+        judge: who segments originals and reconstructions; without one the heart is not scored.
 
     Returns:
         One row a patient: the figures of utils/report.py, `curve`, and `baselines`: name -> its figures.
@@ -156,23 +191,32 @@ def evaluate(model: TiTok, reader: ShardReader, patients: Sequence[str], baselin
     rows = []
     for reference, data, next_data in with_next(packed()):
         try:
-            quality = score(reference, decompress(model, data))
-            against = {name: score(reference, make(reference, data, next_data)) for name, make in baselines.items()}
+            decoded = decompress(model, data)
+            quality = {**score(reference, decoded), **(score_heart(judge, reference, decoded) if judge else {})}
+            against = {}
+            for name, make in baselines.items():
+                other = make(reference, data, next_data)
+                overlap = overlap_only(judge, reference, other) if judge else {}
+                against[name] = {**score(reference, other), **overlap}
         except ValueError as error:
             raise ValueError(f"{reference.case.patient}: {error}") from error
         found = {**quality, **cost(reference, data), "psnr_ceiling": ceiling(reference), "baselines": against}
         slices, phases = reference.case.cine.shape[2:]
-        rows.append({"patient": reference.case.patient, "slices": slices, "phases": phases, **found})
+        who = {"patient": reference.case.patient, "group": reference.case.group}
+        rows.append({**who, "slices": slices, "phases": phases, **found})
     return rows
 
 
-def draw(model: TiTok, reader: ShardReader, rows: Sequence[Row], summary: Row, folder: Path) -> list[report.Figure]:
+def draw(
+    model: TiTok, reader: ShardReader, rows: Sequence[Row], summary: Row, folder: Path, judge: Judge | None
+) -> list[report.Figure]:
     """Save the pictures of the best, the median and the worst patient, decoded once more."""
     drawn = []
     for name, row in tqdm(report.choose(rows).items(), desc="pictures", unit="patient"):
         reference = open_reference(reader.read_case(row["patient"]), model.config.image_size, model.config.geometry)
         case, (top, _) = reference.case, reference.box
-        decoded = to_native(reference, decompress(model, compress(model, reference)))
+        grid = decompress(model, compress(model, reference))
+        decoded = to_native(reference, grid)
         row_of_heart = int(np.clip(round(preprocess.heart_center(case.cine)[0]), top.start, top.stop - 1)) - top.start
         text = report.caption(row, summary)
         picture = figures.Picture(
@@ -187,11 +231,38 @@ def draw(model: TiTok, reader: ShardReader, rows: Sequence[Row], summary: Row, f
         figures.draw_frames(folder / f"{name}_frames.png", picture)
         shown = f"{text}. Three slices at two phases; the error has one fixed scale."
         drawn.append(report.Figure(f"{name.capitalize()} patient", shown, folder / f"{name}_frames.png"))
+        truth = truth_in_field(reference)
+        if judge and truth:
+            known = pick_known(picture, case, truth)
+            path = folder / f"{name}_overlays.png"
+            original = segment(judge, reference, reference.prepared.image[0])
+            overlays.draw_overlays(path, known, truth, original, segment(judge, reference, grid))
+            shown = f"{text}. Contours of truth and of the segmenter, which drew the same way on both."
+            drawn.append(report.Figure(f"{name.capitalize()} patient: structures", shown, path))
         if row["phases"] > 1:
             figures.draw_profile(folder / f"{name}_profile.png", picture)
             shown = f"{text}. The pixels of one line through the heart, phase after phase."
             drawn.append(report.Figure(f"{name.capitalize()} patient: motion", shown, folder / f"{name}_profile.png"))
     return drawn
+
+
+def pick_known(picture: figures.Picture, case: CineCase, truth: dict[str, np.ndarray]) -> figures.Picture:
+    """The picture at the labelled key frames, in the order of `truth`."""
+    places = labelled_phases(case)
+    phases = [(places[name], f"{name}, phase {places[name] + 1} of {case.cine.shape[3]}") for name in truth]
+    return replace(picture, phases=phases)
+
+
+def draw_agreement(rows: Sequence[Row], summary: Row, folder: Path) -> list[report.Figure]:
+    """Save the agreement of volumes with the ground truth, where two patients or more have labels at ED."""
+    hearts = [row for row in heart_report.judged(rows) if np.isfinite(row["lv_edv"] - row["lv_edv_truth"])]
+    if len(hearts) < 2:
+        return []
+    names = {key: heart_report.MEASURED[key] for key in ("lv_edv", "lv_ef", "rv_ef")}
+    text = f"{summary['model']} on {summary['data']}, {summary['split']}: reconstructions, as segmented, against truth"
+    path = folder / "agreement.png"
+    overlays.draw_agreement(path, {name: heart_report.pairs(hearts, key) for key, name in names.items()}, text)
+    return [report.Figure("Agreement of volumes", f"{text}; Bland-Altman, a point a patient", path)]
 
 
 def draw_curve(rows: dict[str, list[Row]], summary: Row, folder: Path) -> report.Figure:
@@ -220,6 +291,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", type=Path, nargs="+", required=True, metavar="FOLDER", help="trained models; the last is reported")
+    judge = "trained model whose segmenter judges originals and reconstructions (default: the last --model's own)"
+    add("--segmenter", type=Path, metavar="FOLDER", help=judge)
     add("--data", type=Path, required=True, help="folder of shards, from scripts/convert_acdc_to_wds.py")
     add("--split", choices=SPLITS, default="test")
     add("--output_dir", type=Path, required=True, help="folder for the report")
@@ -230,9 +303,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in ("batch_frames", "limit"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
-    for folder in args.model:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"--model {folder}: no such folder; give the output folder of a training run")
+    given = [("model", folder) for folder in args.model] + [("segmenter", args.segmenter)]
+    for name, folder in given:
+        if folder is not None and not folder.is_dir():
+            raise FileNotFoundError(f"--{name} {folder}: no such folder; give the output folder of a training run")
     return args
 
 
@@ -241,6 +315,18 @@ def field_of(model: TiTok) -> str:
     size = model.config.image_size
     words = {"crop": f"{size} x {size} native pixels around the heart", "fit": f"the whole image, {size} pixels a side"}
     return words[model.config.geometry]
+
+
+def judge_note(args: argparse.Namespace, last: str, judge: Judge | None) -> str:
+    """Who judged the hearts."""
+    if judge is None:
+        return "Hearts are not scored: the model has no segmenter, and no --segmenter was given."
+    name = args.segmenter.resolve().name if args.segmenter else last
+    return (
+        f"Hearts are scored by the segmenter of {name}, the same for originals, reconstructions and baselines, against "
+        "the ground truth inside the field; volumes and EF against the whole ground truth. A structure empty in both "
+        "does not apply; one that is empty in one has Dice 0 and the volume's diagonal as distance."
+    )
 
 
 def context(args: argparse.Namespace, reader: ShardReader, fields: dict[str, str], limited: bool) -> Row:
@@ -270,23 +356,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     patients = list(reader.patients())[: args.limit]
     if not patients:
         raise ValueError(f"--data {args.data}: the split {args.split} holds no patients; choose another --split")
+    judging = load_model(args.segmenter or args.model[-1], device, args.batch_frames)
+    judge = make_judge(judging, args.batch_frames)
+    if args.segmenter and judge is None:
+        raise ValueError(f"--segmenter {args.segmenter}: that model has no segmenter (model.conditioning)")
     rows: dict[str, list[Row]] = {}
     fields: dict[str, str] = {}
     names = model_names(args.model)
     for name, folder in zip(names, args.model, strict=True):
         model = load_model(folder, device, args.batch_frames)
+        if name == names[-1]:
+            check_judge(name, model, judging)
         baselines, notes = make_baselines(model, args.data, len(patients)) if name == names[-1] else ({}, {})
-        rows[name], fields[name] = evaluate(model, reader, patients, baselines), field_of(model)
+        fields[name] = field_of(model)
+        seen = judge if fields[name] == field_of(judging) else None  # a judge of another field would see another grid
+        rows[name] = evaluate(model, reader, patients, baselines, seen)
 
     limited = len(patients) < len(reader.patients())
     summary = {**report.summarize(rows, notes), **context(args, reader, fields, limited)}
     if "mean_frame" not in notes:
         summary["notes"].append("There is no mean_frame baseline, since the train split is empty.")
+    summary["notes"].append(judge_note(args, names[-1], judge))
     write_json(args.output_dir / "summary.json", summary)
-    write_text(args.output_dir / "per_patient.csv", report.csv_text(rows))
+    write_text(args.output_dir / "per_patient.csv", report.csv_text(rows, heart_scoring.columns()))
     pictures = [
         draw_curve(rows, summary, args.output_dir),
-        *draw(model, reader, rows[names[-1]], summary, args.output_dir),
+        *draw_agreement(rows[names[-1]], summary, args.output_dir),
+        *draw(model, reader, rows[names[-1]], summary, args.output_dir, judge),
     ]
     write_text(args.output_dir / "index.html", report.html_page(summary, rows[names[-1]], pictures))
     print(report.text_table(*report.comparison(summary)))

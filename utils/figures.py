@@ -114,7 +114,7 @@ def draw_frames(path: Path, picture: Picture) -> None:
         row[0].set_ylabel(slice_name, fontsize=8, color=INK)
     figure.colorbar(shown, ax=axes, label=ERROR_LABEL, extend="max", fraction=0.03, pad=0.01)
     figure.suptitle(picture.caption, fontsize=9, color=INK)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_profile(path: Path, picture: Picture) -> None:
@@ -143,7 +143,7 @@ def draw_profile(path: Path, picture: Picture) -> None:
     axes[0].set_ylabel("position along the line (mm)", fontsize=8)
     figure.colorbar(shown, ax=axes, label=ERROR_LABEL, extend="max", fraction=0.03, pad=0.01)
     figure.suptitle(picture.caption, fontsize=9, color=INK)
-    _save(figure, path)
+    save(figure, path)
 
 
 def over_the_cycle(curves: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -191,7 +191,7 @@ def draw_phase_curve(path: Path, curves: Mapping[str, Sequence[Sequence[float]]]
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     ax.set_title(caption, fontsize=9, color=INK)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _size_mm(picture: Picture) -> tuple[float, float]:
@@ -199,6 +199,7 @@ def _size_mm(picture: Picture) -> tuple[float, float]:
     return height * picture.spacing_mm[0], width * picture.spacing_mm[1]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture, whole or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130, facecolor="white", metadata={"Software": None})

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from utils import heart_report
 from utils.metrics import cohort
 
 NOTE = "Research use only, not a medical device. A generative decoder may invent anatomy."
@@ -59,6 +60,25 @@ COLUMNS = {
     ),
 }
 FIGURES = tuple(COLUMNS)
+HEART = {
+    "dice_mean": Column(
+        "Dice",
+        3,
+        "segmented reconstruction against ground truth, mean of RV, MYO, LV at ED and ES over the stack",
+    ),
+    "dice_mean_original": Column(
+        "Dice, original", 3, "the same segmenter on the original: what a perfect reconstruction would reach"
+    ),
+    "lv_ef_error": Column(
+        "LV EF error", 1, "absolute difference of ejection fraction, reconstruction to ground truth, in points of %"
+    ),
+    "lv_ef_error_original": Column("LV EF error, original", 1, "the same of the segmented original"),
+}
+COLUMNS |= HEART
+COMPARED = (
+    *("psnr", "ssim", "psnr_heart", *HEART, "psnr_model_grid", "psnr_ceiling", "heart_in_field"),
+    *("bits_per_frame", "ratio_int16", "ratio_true_depth", "ratio_nii_gz"),
+)
 PATIENT = ("patient", "slices", "phases")
 QUALITY = ("psnr", "ssim", "psnr_heart", "psnr_model_grid")  # what a baseline is scored by: it has no rate
 
@@ -74,9 +94,9 @@ def summarize(rows: Mapping[str, Sequence[Mapping[str, Any]]], notes: Mapping[st
         {"model", "mean", "std", "n", "n_of", "models", "baselines", "cohort", "note"}.
     """
     model, last = list(rows.items())[-1]
-    models = {name: cohort(patients, FIGURES) for name, patients in rows.items()}
+    models = {name: cohort(patients, shown(patients)) for name, patients in rows.items()}
     baselines = {
-        name: {**cohort([row["baselines"][name] for row in last], QUALITY), "note": note}
+        name: {**cohort([row["baselines"][name] for row in last], scored(last)), "note": note}
         for name, note in notes.items()
     }
     counted = {
@@ -84,14 +104,28 @@ def summarize(rows: Mapping[str, Sequence[Mapping[str, Any]]], notes: Mapping[st
         "slices": sum(row["slices"] for row in last),
         "frames": sum(row["slices"] * row["phases"] for row in last),
     }
+    hearts = heart_report.summarize(last)
+    mean = {**models[model]["mean"], **{name: hearts.pop(name) for name in ("dice", "dice_original") if name in hearts}}
     return {
         "model": model,
         **models[model],
+        "mean": mean,
+        **hearts,
         "models": models,
         "baselines": baselines,
         "cohort": counted,
         "note": NOTE,
     }
+
+
+def shown(patients: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The figures that a table shows of patients: those of the heart where any of them was judged."""
+    return (*FIGURES, *(HEART if heart_report.judged(patients) else ()))
+
+
+def scored(patients: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The figures of a baseline."""
+    return (*QUALITY, *(("dice_mean",) if heart_report.judged(patients) else ()))
 
 
 def public_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +172,8 @@ def comparison(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     Returns:
         (headings, one row a model or baseline); cells are `mean ± std` for PSNR and SSIM and the mean for the rest.
     """
-    keys = [key for key in FIGURES if key != "bits"]
+    known = [entry["mean"] for entry in summary["models"].values()]
+    keys = [key for key in COMPARED if any(key in mean for mean in known)]
     rows = []
     for name, entry in [*summary["models"].items(), *summary["baselines"].items()]:
         cells = [name if name in summary["models"] else f"baseline: {name}"]
@@ -162,21 +197,24 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def csv_text(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def csv_text(rows: Mapping[str, Sequence[Mapping[str, Any]]], heart_columns: Sequence[str] = ()) -> str:
     """One line a model and patient; a figure that does not apply is an empty cell.
 
     Args:
         rows: model -> one row a patient.
+        heart_columns: keys of the heart's figures, written where any patient has them.
 
     Returns:
         CSV text with a heading line.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["model", *PATIENT, *FIGURES])
+    heart = heart_columns if any(heart_report.judged(patients) for patients in rows.values()) else ()
+    writer.writerow(["model", *PATIENT, *FIGURES, *heart])
     for model, patients in rows.items():
         for row in patients:
-            found = [row[key] if row[key] is not None and math.isfinite(row[key]) else "" for key in FIGURES]
+            values = [row.get(key) for key in (*FIGURES, *heart)]
+            found = [v if v is not None and math.isfinite(v) else "" for v in values]
             writer.writerow([model, *(row[key] for key in PATIENT), *found])
     return stream.getvalue()
 
@@ -194,9 +232,10 @@ def html_page(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]],
     """
     cohort = summary["cohort"]
     notes = [*summary["notes"], *(f"{name}: {entry['note']}" for name, entry in summary["baselines"].items())]
-    columns = [*PATIENT, *FIGURES]
-    headings = [*PATIENT, *(COLUMNS[key].heading for key in FIGURES)]
-    cells = [[_cell(row[key], key) for key in columns] for row in sorted(patients, key=lambda row: row["patient"])]
+    figures_shown = shown(patients)
+    columns = [*PATIENT, *figures_shown]
+    headings = [*PATIENT, *(COLUMNS[key].heading for key in figures_shown)]
+    cells = [[_cell(row.get(key), key) for key in columns] for row in sorted(patients, key=lambda row: row["patient"])]
     body = [
         "<header><h1>TiTok-MRI evaluation</h1>",
         f"<p class=lead>{_text(summary['model'])} on {_text(summary['data'])}, split {_text(summary['split'])}: "
@@ -209,6 +248,7 @@ def html_page(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]],
         "patient.</p>",
         _table(*comparison(summary), mark=summary["model"]),
         "<ul>" + "".join(f"<li>{_text(note)}</li>" for note in notes) + "</ul></section>",
+        *_heart(summary, patients),
         "<section><h2>Pictures</h2>" + "".join(map(_figure, figures)) + "</section>",
         f"<section><h2>Patients</h2><p>Of {_text(summary['model'])}; all models are in per_patient.csv.</p>",
         _table(headings, cells) + "</section>",
@@ -244,12 +284,29 @@ def _cell(value: Any, key: str) -> str:
 
 
 def _tiles(mean: Mapping[str, Any]) -> str:
-    keys = ("psnr", "ssim", "psnr_heart", "bits_per_frame", "ratio_int16")
+    wanted = ("psnr", "ssim", "psnr_heart", "dice_mean", "lv_ef_error", "bits_per_frame", "ratio_int16")
+    keys = [key for key in wanted if key in mean]
     tiles = (
         f"<div><b>{number(mean.get(key), COLUMNS[key].decimals)}</b><span>{_text(COLUMNS[key].heading)}</span></div>"
         for key in keys
     )
     return f"<section class=tiles>{''.join(tiles)}</section>"
+
+
+def _heart(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The section on the heart; nothing where nobody judged it."""
+    hearts = heart_report.judged(patients)
+    if not hearts:
+        return []
+    found = {**summary, **{name: summary["mean"][name] for name in ("dice", "dice_original")}}
+    titles = ("Structures", "Volumes against the ground truth, bias and 95 % limits of agreement", "Diagnoses")
+    tables = zip(titles, heart_report.tables(found, hearts), strict=True)
+    text = "All figures by one segmenter, which is scored on the originals beside the reconstructions. It is no reader."
+    return [
+        f"<section><h2>Heart</h2><p>{_text(text)} Labelled patients: {len(hearts)}.</p>",
+        *(f"<h3>{_text(title)}</h3>{_table(*table)}" for title, table in tables),
+        "</section>",
+    ]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], mark: str | None = None) -> str:

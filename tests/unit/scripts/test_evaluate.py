@@ -30,11 +30,12 @@ class BlockModel(nn.Module):
     """A tokenizer without training: a token is the mean grey value of a block of the frame."""
 
     frames_per_chunk = 0
+    segmenter: Any = None
 
     def __init__(self, geometry: str = "crop", anatomy: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(channels=1, image_size=SIZE, geometry=geometry)
+        self.config = SimpleNamespace(channels=1, image_size=SIZE, geometry=geometry, decoder="dit")
         self.layout = SimpleNamespace(
             num_tokens=SIDE * SIDE, codebook_size=256, num_anatomy=anatomy, anatomy_codebook_size=16
         )

@@ -1,0 +1,91 @@
+"""What a cardiologist measures, against figures worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from utils import heart_report
+from utils.clinical import bland_altman, dice, ejection_fraction, function, hausdorff95, overlaps, volume_ml
+
+
+def square(side: int, low: int, high: int) -> np.ndarray:
+    mask = np.zeros((side, side, 2), np.uint8)
+    mask[low:high, low:high] = 1
+    return mask
+
+
+def test_dice_is_twice_the_overlap_over_both_sizes() -> None:
+    assert dice(square(10, 0, 4), square(10, 2, 6)) == pytest.approx(2 * 4 / (16 + 16))
+
+
+def test_two_empty_masks_do_not_apply_and_one_empty_mask_scores_nothing() -> None:
+    empty, full = np.zeros((4, 5, 2)), np.ones((4, 5, 2))
+    assert math.isnan(dice(empty, empty)) and math.isnan(hausdorff95(empty, empty, (1, 1, 8)))
+    assert dice(empty, full) == dice(full, empty) == 0
+    assert hausdorff95(empty, full, (1.5, 2.0, 8.0)) == pytest.approx(math.hypot(6, 10, 16))
+
+
+def test_distances_are_in_millimetres() -> None:
+    a, b = square(20, 5, 10), np.roll(square(20, 5, 10), 2, axis=0)
+    assert hausdorff95(a, b, (1.5, 1.5, 8.0)) == pytest.approx(3.0)
+
+
+def test_masks_of_other_shapes_are_refused() -> None:
+    for measure in (dice, lambda a, b: hausdorff95(a, b, (1, 1))):
+        with pytest.raises(ValueError, match="shapes"):
+            measure(np.ones((3, 4)), np.ones((4, 3)))
+
+
+def test_volumes_scale_with_the_spacing() -> None:
+    mask = 3 * square(10, 2, 7)
+    assert volume_ml(mask, 3, (1.5, 1.5, 10.0)) == pytest.approx(50 * 22.5 / 1000)
+    assert volume_ml(mask, 3, (3.0, 1.5, 10.0)) == pytest.approx(2 * 50 * 22.5 / 1000)
+    assert volume_ml(mask, 1, (1.5, 1.5, 10.0)) == 0
+
+
+def test_the_ejection_fraction_is_never_clipped_and_needs_a_diastolic_volume() -> None:
+    assert ejection_fraction(150, 60) == pytest.approx(60)
+    assert ejection_fraction(50, 75) == pytest.approx(-50)
+    assert math.isnan(ejection_fraction(0, 0))
+
+
+def test_function_reads_both_key_frames_and_leaves_unknown_ones_open() -> None:
+    ed, es = 3 * square(10, 0, 8), 3 * square(10, 0, 4)
+    ed[8:, :, 0] = 2
+    found = function({"ED": ed, "ES": es}, (10.0, 10.0, 10.0))
+    assert (found["lv_edv"], found["lv_esv"], found["lv_ef"]) == (128, 32, 75)
+    assert found["lv_mass"] == pytest.approx(1.05 * 20)
+    assert math.isnan(function({"ED": ed}, (1, 1, 1))["lv_ef"])
+
+
+def test_overlaps_average_what_applies() -> None:
+    truth, found = 3 * square(10, 0, 4), 3 * square(10, 2, 6)
+    values = overlaps({"ED": truth}, {"ED": found})
+    assert values["dice_LV_ED"] == values["dice_mean"] == 0.25
+    assert math.isnan(values["dice_RV_ED"]) and "dice_LV_ES" not in values
+
+
+def test_bland_altman_gives_bias_and_limits_over_known_pairs() -> None:
+    found = bland_altman([100, 100, 100, math.nan], [101, 102, 103, 5])
+    assert found == {"bias": 2, "low": pytest.approx(2 - 1.96), "high": pytest.approx(2 + 1.96), "n": 3}
+    assert math.isnan(bland_altman([1.0], [2.0])["low"])
+
+
+def test_means_by_structure_and_group_are_those_of_the_rows() -> None:
+    rows = []
+    for group, value in (("DCM", 0.8), ("DCM", 0.6), (None, 0.4)):
+        keys = [f"{kind}_{s}_{p}" for kind in ("dice", "hd95") for s in ("RV", "MYO", "LV") for p in ("ED", "ES")]
+        row = {f"{key}{suffix}": value for key in (*keys, "dice_mean") for suffix in ("", "_original")}
+        for key in heart_report.MEASURED:
+            row |= {f"{key}_truth": 100.0, key: 100 * value, f"{key}_original": 100.0}
+        rows.append({**row, "group": group, "psnr": 20.0, "psnr_heart": 18.0, "lv_ef_error": 5.0})
+    found = heart_report.summarize(rows)
+    assert found["dice"]["LV_ES"] == found["dice"]["MYO"] == found["dice"]["mean"] == pytest.approx(0.6)
+    assert found["groups"]["DCM"] == {
+        "n": 2, "psnr": 20.0, "psnr_heart": 18.0, "dice_mean": pytest.approx(0.7), "lv_ef_error": 5.0
+    }  # fmt: skip
+    assert found["groups"]["unknown"]["n"] == 1
+    assert found["bland_altman"]["lv_edv"]["bias"] == pytest.approx(-40)
+    assert [len(table[1]) for table in heart_report.tables(found, rows)] == [6, 7, 2]
+    assert heart_report.summarize([{"psnr": 20.0}]) == {}
