@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way on synthetic patients: cohort, shards, three stages, report, and one patient through the Python API.
+# The whole way on synthetic patients: cohort, shards, segmenter, three stages, report, one patient through the Python API.
 # Research use only, not a medical device. Run by `make demo`; started again, it goes on where it was cut off.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,17 +8,21 @@ mkdir -p "$out"
 export ACCELERATE_USE_CPU=true TOKENIZERS_PARALLELISM=false
 launch=(accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no)
 
-echo "== 1/6 synthetic cohort"
+echo "== 1/7 synthetic cohort"
 python scripts/make_phantom.py --output_dir "$out/phantom" --patients 40 --size 144 --slices 5 --phases 10 --seed 7
-echo "== 2/6 shards"
+echo "== 2/7 shards"
 python scripts/convert_acdc_to_wds.py --input_dir "$out/phantom" --output_dir "$out/phantom_wds" --modality "4d_mri"
+echo "== 3/7 segmenter"
+"${launch[@]}" scripts/train_mri_titok.py config=configs/demo/segmenter.yaml dataset.shards="$out/phantom_wds" \
+    experiment.output_dir="$out/segmenter"
 for stage in 1 2 3; do
-    echo "== $((stage + 2))/6 stage $stage"
+    echo "== $((stage + 3))/7 stage $stage"
     options=(config=configs/demo/stage$stage.yaml dataset.shards="$out/phantom_wds" experiment.output_dir="$out/stage$stage")
     [ "$stage" = 1 ] || options+=(experiment.init_weight="$out/stage$((stage - 1))/checkpoint_last.pth")
+    [ "$stage" != 2 ] || options+=(model.conditioning.weights="$out/segmenter/checkpoint_last.pth")
     "${launch[@]}" scripts/train_mri_titok.py "${options[@]}"
 done
-echo "== 6/6 report on held-out patients"
+echo "== 7/7 report on held-out patients"
 python scripts/evaluate.py --model "$out/stage1" "$out/stage2" "$out/stage3" --data "$out/phantom_wds" --split test \
     --output_dir "$out/report"
 python - "$out" <<'PYTHON'

@@ -16,7 +16,6 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import bitstream, heart_scoring, preprocess
+from data import bitstream, heart_scoring, pictures, preprocess
 from data.case import CineCase
-from data.heart_scoring import Judge, labelled_phases, overlap_only, score_heart, segment, truth_in_field
+from data.heart_scoring import Judge, overlap_only, score_heart
 from data.manifest import SPLITS
-from data.scoring import Reference, ceiling, cost, open_reference, score, to_native
+from data.scoring import Reference, ceiling, cost, open_reference, score
 from data.shards import ShardReader
 from modeling.titok import TiTok
-from utils import figures, heart_report, overlays, report
+from utils import report
 from utils.baselines import borrowed, shuffled_within, zeroed
 from utils.device import pick_device
 from utils.files import write_json, write_text
@@ -207,80 +206,6 @@ def evaluate(
     return rows
 
 
-def draw(
-    model: TiTok, reader: ShardReader, rows: Sequence[Row], summary: Row, folder: Path, judge: Judge | None
-) -> list[report.Figure]:
-    """Save the pictures of the best, the median and the worst patient, decoded once more."""
-    drawn = []
-    for name, row in tqdm(report.choose(rows).items(), desc="pictures", unit="patient"):
-        reference = open_reference(reader.read_case(row["patient"]), model.config.image_size, model.config.geometry)
-        case, (top, _) = reference.case, reference.box
-        grid = decompress(model, compress(model, reference))
-        decoded = to_native(reference, grid)
-        row_of_heart = int(np.clip(round(preprocess.heart_center(case.cine)[0]), top.start, top.stop - 1)) - top.start
-        text = report.caption(row, summary)
-        picture = figures.Picture(
-            original=reference.original,
-            reconstruction=decoded,
-            spacing_mm=case.spacing_mm[:2],
-            slices=figures.pick_slices(row["slices"], None if reference.heart is None else reference.heart.sum((1, 2))),
-            phases=figures.pick_phases(row["phases"], case.ed, case.es),
-            heart_row=row_of_heart,
-            caption=text,
-        )
-        figures.draw_frames(folder / f"{name}_frames.png", picture)
-        shown = f"{text}. Three slices at two phases; the error has one fixed scale."
-        drawn.append(report.Figure(f"{name.capitalize()} patient", shown, folder / f"{name}_frames.png"))
-        truth = truth_in_field(reference)
-        if judge and truth:
-            known = pick_known(picture, case, truth)
-            path = folder / f"{name}_overlays.png"
-            original = segment(judge, reference, reference.prepared.image[0])
-            overlays.draw_overlays(path, known, truth, original, segment(judge, reference, grid))
-            shown = f"{text}. Contours of truth and of the segmenter, which drew the same way on both."
-            drawn.append(report.Figure(f"{name.capitalize()} patient: structures", shown, path))
-        if row["phases"] > 1:
-            figures.draw_profile(folder / f"{name}_profile.png", picture)
-            shown = f"{text}. The pixels of one line through the heart, phase after phase."
-            drawn.append(report.Figure(f"{name.capitalize()} patient: motion", shown, folder / f"{name}_profile.png"))
-    return drawn
-
-
-def pick_known(picture: figures.Picture, case: CineCase, truth: dict[str, np.ndarray]) -> figures.Picture:
-    """The picture at the labelled key frames, in the order of `truth`."""
-    places = labelled_phases(case)
-    phases = [(places[name], f"{name}, phase {places[name] + 1} of {case.cine.shape[3]}") for name in truth]
-    return replace(picture, phases=phases)
-
-
-def draw_agreement(rows: Sequence[Row], summary: Row, folder: Path) -> list[report.Figure]:
-    """Save the agreement of volumes with the ground truth, where two patients or more have labels at ED."""
-    hearts = [row for row in heart_report.judged(rows) if np.isfinite(row["lv_edv"] - row["lv_edv_truth"])]
-    if len(hearts) < 2:
-        return []
-    names = {key: heart_report.MEASURED[key] for key in ("lv_edv", "lv_ef", "rv_ef")}
-    text = f"{summary['model']} on {summary['data']}, {summary['split']}: reconstructions, as segmented, against truth"
-    path = folder / "agreement.png"
-    overlays.draw_agreement(path, {name: heart_report.pairs(hearts, key) for key, name in names.items()}, text)
-    return [report.Figure("Agreement of volumes", f"{text}; Bland-Altman, a point a patient", path)]
-
-
-def draw_curve(rows: dict[str, list[Row]], summary: Row, folder: Path) -> report.Figure:
-    """Save PSNR over the cycle, of the reported model, its baselines and the other models."""
-    *others, model = rows
-    curves = {model: [row["curve"] for row in rows[model]]}
-    for name in summary["baselines"]:
-        curves[f"baseline: {name}"] = [row["baselines"][name]["curve"] for row in rows[model]]
-    curves |= {name: [row["curve"] for row in rows[name]] for name in others}
-    mean = summary["mean"]
-    rate = f"{model} at {mean['bits_per_frame']:.0f} bits a frame ({mean['ratio_int16']:.0f}x against int16)"
-    text = f"{rate}; {summary['data']}, {summary['split']}, mean over patients, n = {summary['n']}"
-    figures.draw_phase_curve(folder / "psnr_over_phases.png", curves, text)
-    return report.Figure(
-        "PSNR over the cycle", f"{text}; a band is one standard deviation", folder / "psnr_over_phases.png"
-    )
-
-
 def model_names(folders: Sequence[Path]) -> list[str]:
     """One name a model: its folder's, with a number where that repeats."""
     names = [folder.resolve().name for folder in folders]
@@ -379,12 +304,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     summary["notes"].append(judge_note(args, names[-1], judge))
     write_json(args.output_dir / "summary.json", summary)
     write_text(args.output_dir / "per_patient.csv", report.csv_text(rows, heart_scoring.columns()))
-    pictures = [
-        draw_curve(rows, summary, args.output_dir),
-        *draw_agreement(rows[names[-1]], summary, args.output_dir),
-        *draw(model, reader, rows[names[-1]], summary, args.output_dir, judge),
+
+    def reconstruct(case: CineCase) -> tuple[Reference, np.ndarray]:
+        reference = open_reference(case, model.config.image_size, model.config.geometry)
+        return reference, decompress(model, compress(model, reference))
+
+    drawn = [
+        pictures.draw_curve(rows, summary, args.output_dir),
+        *pictures.draw_agreement(rows[names[-1]], summary, args.output_dir),
+        *pictures.draw(reconstruct, reader, rows[names[-1]], summary, args.output_dir, judge),
     ]
-    write_text(args.output_dir / "index.html", report.html_page(summary, rows[names[-1]], pictures))
+    write_text(args.output_dir / "index.html", report.html_page(summary, rows[names[-1]], drawn))
     print(report.text_table(*report.comparison(summary)))
     print(report.NOTE)
     print(f"The report is {args.output_dir / 'index.html'}; figures in summary.json and per_patient.csv beside it")
