@@ -185,9 +185,10 @@ def _wall_pattern(rng: np.random.Generator, group: str, depth: np.ndarray) -> tu
         share = share + rng.uniform(0.5, 1.4) * np.exp(-(((THETA - rng.uniform(-0.8, 0.8)) / 0.9) ** 2))
     if group == "MINF":
         away = (THETA - rng.uniform(-np.pi, np.pi) + np.pi) % (2 * np.pi) - np.pi
-        below = depth[:, None] - rng.uniform(0.3, 1)
+        below = depth[:, None] - rng.uniform(0.3, 0.8)
         scar = np.exp(-((away / rng.uniform(0.5, 0.9)) ** 2) - (below / 0.5) ** 2)
-        share, motion = share * (1 - 0.45 * scar), motion - 0.85 * scar
+        still = np.minimum(1, 1.6 * scar)  # the segment's core does not move at all
+        share, motion = share * (1 - 0.45 * scar), motion * (1 - still)
     return shape, share / np.mean(share, axis=1, keepdims=True), motion
 
 

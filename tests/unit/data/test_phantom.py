@@ -4,15 +4,17 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from data.case import CineCase
-from data.phantom.heart import GROUPS
+from data.phantom.heart import GROUPS, LEFT_VENTRICLE, Heart, make_heart
 from data.sources.phantom import Options, PhantomSource, build
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "make_phantom.py"
@@ -205,3 +207,68 @@ def test_the_script_writes_truth_resumes_and_refuses_another_cohort(tmp_path: Pa
 def test_the_script_imports_no_torch() -> None:
     code = f"import runpy, sys; runpy.run_path({str(SCRIPT)!r}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def hearts(group: str, count: int = 8) -> list[Heart]:
+    return [make_heart(np.random.default_rng([11, n]), group, 8, 10, 100.0) for n in range(count)]
+
+
+def typical(group: str, measure: Callable[[Heart], float]) -> float:
+    return float(np.median([measure(heart) for heart in hearts(group)]))
+
+
+def edv(name: str) -> Callable[[Heart], float]:
+    return lambda heart: float(heart.volumes_ml()[name][heart.ed])
+
+
+def ef(name: str) -> Callable[[Heart], float]:
+    return lambda heart: float(100 * (1 - heart.volumes_ml()[name][heart.es] / heart.volumes_ml()[name][heart.ed]))
+
+
+def wall_mm(heart: Heart) -> float:
+    labelled = heart.level == LEFT_VENTRICLE
+    return float((heart.epi - heart.endo)[labelled, heart.ed].mean())
+
+
+def test_a_dilated_heart_is_large_and_weak() -> None:
+    assert typical("DCM", edv("LV")) > 1.3 * typical("NOR", edv("LV"))
+    assert max(ef("LV")(heart) for heart in hearts("DCM")) < 40 < min(ef("LV")(heart) for heart in hearts("NOR"))
+
+
+def test_a_hypertrophic_heart_has_a_thick_wall_and_ejects_normally() -> None:
+    assert typical("HCM", wall_mm) > 1.3 * typical("NOR", wall_mm)
+    assert min(ef("LV")(heart) for heart in hearts("HCM")) > 50
+
+
+def test_an_abnormal_right_ventricle_is_large_and_weak_beside_a_left_one_that_is_not() -> None:
+    assert typical("RV", edv("RV")) > 1.4 * typical("NOR", edv("RV"))
+    assert typical("RV", ef("RV")) < 45 < typical("NOR", ef("RV"))
+    assert typical("RV", ef("LV")) > 45
+
+
+def test_after_an_infarction_a_segment_of_the_wall_neither_moves_nor_thickens_while_the_rest_does() -> None:
+    for heart in hearts("MINF"):
+        labelled = heart.level == LEFT_VENTRICLE
+        moved = 1 - heart.endo[labelled, heart.es] / heart.endo[labelled, heart.ed]  # (D, K)
+        wall = (heart.epi - heart.endo)[labelled]
+        thickened = wall[:, heart.es] / wall[:, heart.ed] - 1
+        still = np.abs(moved) < 0.02
+        share = np.sort(still.mean(axis=1))
+        assert share[-2] > 0.05, "fewer than two slices with a segment of 18 degrees or more that stands still"
+        assert thickened[still].max() < 0.08 < thickened[~still].mean()
+        assert moved.mean() > 0.08 and ef("LV")(heart) < 50
+    assert not any(
+        (np.abs(1 - h.endo[h.level == 0, h.es] / h.endo[h.level == 0, h.ed]) < 0.02).any() for h in hearts("NOR")
+    )
+
+
+def test_two_papillary_muscles_are_dark_in_the_cavity_and_labelled_as_cavity(cases: list[CineCase]) -> None:
+    dark = []
+    for case in cases:
+        for phase, mask in case.masks.items():
+            for z in range(mask.shape[2]):
+                inside = ndimage.binary_erosion(mask[..., z] == 3, iterations=2)
+                if inside.sum() > 60:
+                    values = case.cine[..., z, phase][inside] / np.percentile(case.cine[..., z, phase][inside], 90)
+                    dark.append(float((values < 0.6).mean()))
+    assert len(dark) > 4 and np.median(dark) > 0.02 and max(dark) < 0.6
