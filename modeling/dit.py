@@ -150,6 +150,7 @@ class DiT(nn.Module):
 
     frequency_width = 256
     phase_harmonics = 8
+    layout_channels = 16
     pos_embed: Tensor
     angles: Tensor
 
@@ -179,6 +180,8 @@ class DiT(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.context_embedder = nn.Linear(token_size, width)
         self.token_embed = nn.Parameter(torch.empty(num_tokens, width))
+        self.layout_embedder = nn.Linear(num_tokens * token_size, self.grid**2 * self.layout_channels)
+        self.patch_layout_embedder = nn.Linear(self.layout_channels, width)
         self.slice_embedder = nn.Linear(self.frequency_width, width)
         self.phase_embedder = nn.Linear(2 * self.phase_harmonics, width)
         self.anatomy_embedder = nn.Linear(anatomy_width, width) if anatomy_width else None
@@ -208,7 +211,8 @@ class DiT(nn.Module):
                 zero_(module.proj)
         zero_(self.adaLN_modulation[-1], self.final_layer.adaLN_modulation[-1], self.head[-1])
         nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
-        nn.init.normal_(self.context_embedder.weight, std=1 / (token_rms * self.context_embedder.in_features**0.5))
+        for reader in (self.context_embedder, self.layout_embedder):
+            nn.init.normal_(reader.weight, std=1 / (token_rms * reader.in_features**0.5))
         for embedder in (self.slice_embedder, self.phase_embedder):
             nn.init.normal_(embedder.weight, std=0.02)
         self.token_embed.copy_(token_table)
@@ -230,6 +234,8 @@ class DiT(nn.Module):
         place = place + self.phase_embedder(harmonics(phase, self.phase_harmonics).to(dtype))  # (G, T, E)
         tokens = self.context_embedder(context.to(dtype)) + self.token_embed + place.unsqueeze(2)  # (G, T, K, E)
         patches = patchify(x.flatten(0, 1).to(dtype), self.x_embedder) + self.pos_embed.to(dtype)
+        layout = self.layout_embedder(context.to(dtype).flatten(2)).flatten(0, 1)  # (G * T, P * channels)
+        patches = patches + self.patch_layout_embedder(layout.unflatten(1, (patches.shape[1], -1)))
         h = torch.cat([tokens, patches.unflatten(0, x.shape[:2])], dim=2)  # (G, T, K + P, E)
         seen = None if anatomy is None or self.anatomy_embedder is None else self.anatomy_embedder(anatomy.to(dtype))
         for block in self.blocks:
