@@ -105,8 +105,20 @@ def test_sizes_that_do_not_fit_are_refused(options: dict[str, Any], words: str) 
         make(**options)
 
 
-@pytest.mark.parametrize(("size", "millions"), [("S", 35), ("B", 137), ("L", 468)])
+@pytest.mark.parametrize(("size", "millions"), [("S", 37), ("B", 138), ("L", 470)])
 def test_named_sizes_have_the_parameters_that_the_readme_states(size: str, millions: int) -> None:
     with torch.device("meta"):
         dit = DiT(256, 32, 12, 12**-0.5, anatomy_width=64, config=DiTConfig(size=size))
     assert abs(sum(p.numel() for p in dit.parameters()) / 1e6 - millions) < 0.5
+
+
+def test_every_patch_reads_all_tokens_before_the_first_block() -> None:
+    dit = make()
+    dit.blocks = torch.nn.ModuleList()
+    x, t, context, position, phase = inputs(groups=1, phases=1)
+    before = dit(x, t, context, position, phase)
+    for token in range(8):
+        other = context.clone()
+        other[:, :, token] += 1
+        patches = (dit(x, t, other, position, phase) - before).abs().view(4, 8, 4, 8).amax((1, 3))
+        assert (patches > 0).all()
