@@ -183,8 +183,9 @@ class DiT(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.context_embedder = nn.Linear(token_size, width)
         self.token_embed = nn.Parameter(torch.empty(num_tokens, width))
-        self.layout_embedder = nn.Linear(num_tokens * token_size, self.grid**2 * self.layout_channels)
-        self.patch_layout_embedder = nn.Linear(self.layout_channels, width)
+        self.layout_value = nn.Parameter(torch.empty(num_tokens, token_size, self.layout_channels))
+        self.layout_place = nn.Parameter(torch.empty(self.grid**2, num_tokens))
+        self.layout_embedder = nn.Linear(self.layout_channels, width)
         self.slice_embedder = nn.Linear(self.frequency_width, width)
         self.phase_embedder = nn.Linear(2 * self.phase_harmonics, width)
         self.anatomy_embedder = nn.Linear(anatomy_width, width) if anatomy_width else None
@@ -201,10 +202,11 @@ class DiT(nn.Module):
         patches, tokens = grid_points(self.grid, self.grid), coarse_points(num_tokens, self.grid)
         self.register_buffer("pos_embed", sincos_2d(patches, width, num_heads), persistent=False)
         self.register_buffer("angles", rope_angles(torch.cat([tokens, patches]), width // num_heads), persistent=False)
-        self.init_weights(sincos_2d(tokens, width, num_heads), token_rms)
+        near = (-torch.cdist(patches.float(), tokens.float()).square() / 2).softmax(1)  # a patch and a half around it
+        self.init_weights(sincos_2d(tokens, width, num_heads), near, token_rms)
 
     @torch.no_grad()
-    def init_weights(self, token_table: Tensor, token_rms: float) -> None:  # (K, E)
+    def init_weights(self, token_table: Tensor, near: Tensor, token_rms: float) -> None:  # (K, E), (P, K)
         """Xavier weights, zero biases; modulation, gates and output start at zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -214,8 +216,9 @@ class DiT(nn.Module):
                 zero_(module.proj)
         zero_(self.adaLN_modulation[-1], self.final_layer.adaLN_modulation[-1], self.head[-1])
         nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
-        for reader in (self.context_embedder, self.layout_embedder):
-            nn.init.normal_(reader.weight, std=1 / (token_rms * reader.in_features**0.5))
+        for reader in (self.context_embedder.weight, self.layout_value):
+            nn.init.normal_(reader, std=1 / (token_rms * self.context_embedder.in_features**0.5))
+        self.layout_place.copy_(near)
         for embedder in (self.slice_embedder, self.phase_embedder):
             nn.init.normal_(embedder.weight, std=0.02)
         self.token_embed.copy_(token_table)
@@ -237,8 +240,8 @@ class DiT(nn.Module):
         place = place + self.phase_embedder(harmonics(phase, self.phase_harmonics).to(dtype))  # (G, T, E)
         tokens = self.context_embedder(context.to(dtype)) + self.token_embed + place.unsqueeze(2)  # (G, T, K, E)
         patches = patchify(x.flatten(0, 1).to(dtype), self.x_embedder) + self.pos_embed.to(dtype)
-        layout = self.layout_embedder(context.to(dtype).flatten(2)).flatten(0, 1)  # (G * T, P * channels)
-        patches = patches + self.patch_layout_embedder(layout.unflatten(1, (patches.shape[1], -1)))
+        values = torch.einsum("gtkc,kcv->gtkv", context.to(dtype), self.layout_value)
+        patches = patches + self.layout_embedder(self.layout_place @ values.flatten(0, 1))  # (G * T, P, E)
         h = torch.cat([tokens, patches.unflatten(0, x.shape[:2])], dim=2)  # (G, T, K + P, E)
         seen = None if anatomy is None or self.anatomy_embedder is None else self.anatomy_embedder(anatomy.to(dtype))
         for block in self.blocks:
