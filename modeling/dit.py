@@ -4,8 +4,8 @@
     x_t ─► x_embedder + position ─► (+ layout_embedder of the tokens) ─► [context | patches] ─► blocks ─► final_layer
     t ─► t_embedder ─► adaLN_modulation, shared by the blocks                       ─► unpatchify ─► 3x3 head ─► x̂
 
-The layout is a first reading of all the frame's tokens, a value a token and a place a token and patch: the decoder has a
-picture before attention has learnt which token speaks of which patch, and so leaves the mean image soon.
+The layout is a first reading of all the frame's tokens, a value a token and a place a token and patch: the decoder has
+a picture before attention has learnt which token speaks of which patch, and so leaves the mean image soon.
 
 Source: Peebles & Xie, Scalable Diffusion Models with Transformers, 2023 (adaLN-Zero); Chen et al., PixArt-α, 2023, sec.
 2.3 (modulation shared between blocks).
