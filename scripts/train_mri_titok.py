@@ -180,7 +180,9 @@ def train(config: RunConfig) -> None:
 
     # Optimizer; where the run was cut off, it goes on.
     optimizer: Any = torch.optim.AdamW(
-        parameter_groups(trainable, config.optimizer), betas=(config.optimizer.beta1, config.optimizer.beta2)
+        parameter_groups(trainable, config.optimizer),
+        betas=(config.optimizer.beta1, config.optimizer.beta2),
+        fused=True,
     )
     start, last = 0, latest_training(folder)
     if last is not None:
