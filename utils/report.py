@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import io
 import math
 import shlex
@@ -12,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utils import heart_report
+from utils import heart_report, page
 from utils.metrics import cohort
 
 NOTE = "Research use only, not a medical device. A generative decoder may invent anatomy."
@@ -236,28 +234,28 @@ def html_page(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]],
     columns = [*PATIENT, *figures_shown]
     headings = [*PATIENT, *(COLUMNS[key].heading for key in figures_shown)]
     cells = [[_cell(row.get(key), key) for key in columns] for row in sorted(patients, key=lambda row: row["patient"])]
+    lead = (
+        f"{summary['model']} on {summary['data']}, split {summary['split']}: patients {cohort['patients']}, "
+        f"slices {cohort['slices']}, frames {cohort['frames']} ({summary['modality']})"
+    )
     body = [
-        "<header><h1>TiTok-MRI evaluation</h1>",
-        f"<p class=lead>{_text(summary['model'])} on {_text(summary['data'])}, split {_text(summary['split'])}: "
-        f"patients {cohort['patients']}, slices {cohort['slices']}, frames {cohort['frames']} "
-        f"({_text(summary['modality'])})</p>",
-        f"<p class=warning>{_text(summary['note'])}</p></header>",
         _tiles(summary["mean"]),
         "<section><h2>Comparison</h2><p>Means over patients (each patient counts once); ± is the standard deviation "
         "over patients. Baselines show what a decoder scores that knows nothing, or the wrong thing, of the "
         "patient.</p>",
-        _table(*comparison(summary), mark=summary["model"]),
-        "<ul>" + "".join(f"<li>{_text(note)}</li>" for note in notes) + "</ul></section>",
+        page.table(*comparison(summary), mark=summary["model"]),
+        "<ul>" + "".join(f"<li>{page.text(note)}</li>" for note in notes) + "</ul></section>",
         *_heart(summary, patients),
-        "<section><h2>Pictures</h2>" + "".join(map(_figure, figures)) + "</section>",
-        f"<section><h2>Patients</h2><p>Of {_text(summary['model'])}; all models are in per_patient.csv.</p>",
-        _table(headings, cells) + "</section>",
+        "<section><h2>Pictures</h2>",
+        *(page.picture(figure.heading, figure.text, figure.path.read_bytes()) for figure in figures),
+        "</section>",
+        f"<section><h2>Patients</h2><p>Of {page.text(summary['model'])}; all models are in per_patient.csv.</p>",
+        page.table(headings, cells) + "</section>",
         "<section><h2>How to read the figures</h2><dl>",
-        "".join(f"<dt>{_text(c.heading)}</dt><dd>{_text(c.meaning)}</dd>" for c in COLUMNS.values()),
-        f"</dl><p>Made by</p><pre>{_text(summary['command_line'])}</pre></section>",
+        "".join(f"<dt>{page.text(c.heading)}</dt><dd>{page.text(c.meaning)}</dd>" for c in COLUMNS.values()),
+        f"</dl><p>Made by</p><pre>{page.text(summary['command_line'])}</pre></section>",
     ]
-    head = f"<meta charset=utf-8><title>TiTok-MRI evaluation</title>{VIEWPORT}<style>{STYLE}</style>"
-    return f"<!doctype html><html lang=en><head>{head}</head><body><main>{''.join(body)}</main></body></html>\n"
+    return page.page("TiTok-MRI evaluation", lead, summary["note"], body)
 
 
 def caption(patient: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
@@ -275,22 +273,13 @@ def caption(patient: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     return f"{patient['patient']} ({summary['data']}, {summary['split']}) by {summary['model']}: {quality} at {rate}"
 
 
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
 def _cell(value: Any, key: str) -> str:
     return number(value, COLUMNS[key].decimals) if key in COLUMNS else str(value)
 
 
 def _tiles(mean: Mapping[str, Any]) -> str:
     wanted = ("psnr", "ssim", "psnr_heart", "dice_mean", "lv_ef_error", "bits_per_frame", "ratio_int16")
-    keys = [key for key in wanted if key in mean]
-    tiles = (
-        f"<div><b>{number(mean.get(key), COLUMNS[key].decimals)}</b><span>{_text(COLUMNS[key].heading)}</span></div>"
-        for key in keys
-    )
-    return f"<section class=tiles>{''.join(tiles)}</section>"
+    return page.tiles((number(mean[key], COLUMNS[key].decimals), COLUMNS[key].heading) for key in wanted if key in mean)
 
 
 def _heart(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -303,45 +292,7 @@ def _heart(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]]) ->
     tables = zip(titles, heart_report.tables(found, hearts), strict=True)
     text = "All figures by one segmenter, which is scored on the originals beside the reconstructions. It is no reader."
     return [
-        f"<section><h2>Heart</h2><p>{_text(text)} Labelled patients: {len(hearts)}.</p>",
-        *(f"<h3>{_text(title)}</h3>{_table(*table)}" for title, table in tables),
+        f"<section><h2>Heart</h2><p>{page.text(text)} Labelled patients: {len(hearts)}.</p>",
+        *(f"<h3>{page.text(title)}</h3>{page.table(*table)}" for title, table in tables),
         "</section>",
     ]
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], mark: str | None = None) -> str:
-    head = "".join(f"<th>{_text(heading)}</th>" for heading in headings)
-    lines = [
-        f"<tr{' class=mark' if row[0] == mark else ''}>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>"
-        for row in rows
-    ]
-    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-
-
-def _figure(figure: Figure) -> str:
-    data = base64.b64encode(figure.path.read_bytes()).decode()
-    alt = _text(f"{figure.heading}: {figure.text}")
-    picture = f'<img src="data:image/png;base64,{data}" alt="{alt}">'
-    return f"<figure><h3>{_text(figure.heading)}</h3>{picture}<figcaption>{_text(figure.text)}</figcaption></figure>"
-
-
-VIEWPORT = '<meta name=viewport content="width=device-width, initial-scale=1">'
-STYLE = """
-:root { --ink: #1f2933; --muted: #52606d; --line: #e4e7eb; --accent: #0072b2; }
-body { margin: 0; background: #f5f7fa; color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 32px 20px 64px; }
-h1 { margin: 0; font-size: 28px; } h2 { margin: 0 0 8px; font-size: 20px; } h3 { margin: 0 0 8px; font-size: 16px; }
-.lead { margin: 4px 0 12px; color: var(--muted); font-size: 17px; overflow-wrap: anywhere; }
-.warning { display: inline-block; margin: 0; padding: 6px 12px; border-left: 4px solid #d55e00; background: #fff4ec; }
-section { margin-top: 24px; padding: 20px 24px; background: #fff; border: 1px solid var(--line); border-radius: 8px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 16px; }
-.tiles b { display: block; font-size: 26px; color: var(--accent); } .tiles span { color: var(--muted); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 10px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th { color: var(--muted); font-weight: 600; white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; } .mark td { background: #e8f3fa; font-weight: 600; }
-figure { margin: 24px 0 0; } img { max-width: 100%; height: auto; display: block; }
-figcaption, dd, li { color: var(--muted); } dt { margin-top: 8px; font-weight: 600; } dd { margin-left: 0; }
-pre { padding: 12px; background: #f5f7fa; white-space: pre-wrap; }
-"""
