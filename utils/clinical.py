@@ -66,6 +66,14 @@ def ejection_fraction(edv: float, esv: float) -> float:
     return 100 * (edv - esv) / edv if edv > 0 else math.nan
 
 
+def body_surface_m2(height_cm: float | None, weight_kg: float | None) -> float:
+    """Body surface in m2, by which volumes are indexed; NaN where height or weight is unknown.
+
+    Source: Mosteller, N Engl J Med 317, 1987: sqrt(height in cm x weight in kg / 3600).
+    """
+    return math.nan if height_cm is None or weight_kg is None else math.sqrt(height_cm * weight_kg / 3600)
+
+
 def overlaps(truth: Masks, found: Masks) -> dict[str, float]:
     """`dice_RV_ED` ... of each structure and key frame over the whole stack, and `dice_mean` of those that apply."""
     values = {

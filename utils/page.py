@@ -72,5 +72,9 @@ th { color: var(--muted); font-weight: 600; white-space: normal; vertical-align:
 th:first-child, td:first-child { text-align: left; } .mark td { background: #e8f3fa; font-weight: 600; }
 figure { margin: 24px 0 0; } img { max-width: 100%; height: auto; display: block; }
 figcaption, dd, li { color: var(--muted); } dt { margin-top: 8px; font-weight: 600; } dd { margin-left: 0; }
+.montage { display: grid; grid-template-columns: repeat(auto-fill, minmax(208px, 1fr)); gap: 12px; margin: 8px 0 24px; }
+.montage img { display: inline-block; width: 50%; image-rendering: pixelated; }
+.montage span { display: block; color: var(--muted); font-size: 13px; }
+.prose td, .prose th { text-align: left; white-space: normal; }
 pre { padding: 12px; background: #f5f7fa; white-space: pre-wrap; }
 """

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from utils import heart_report
-from utils.clinical import bland_altman, dice, ejection_fraction, function, hausdorff95, overlaps, volume_ml
+from utils.clinical import (
+    bland_altman,
+    body_surface_m2,
+    dice,
+    ejection_fraction,
+    function,
+    hausdorff95,
+    overlaps,
+    volume_ml,
+)
 
 
 def square(side: int, low: int, high: int) -> np.ndarray:
@@ -89,3 +98,8 @@ def test_means_by_structure_and_group_are_those_of_the_rows() -> None:
     assert found["bland_altman"]["lv_edv"]["bias"] == pytest.approx(-40)
     assert [len(table[1]) for table in heart_report.tables(found, rows)] == [6, 7, 2]
     assert heart_report.summarize([{"psnr": 20.0}]) == {}
+
+
+def test_body_surface_is_mostellers() -> None:
+    assert body_surface_m2(180, 80) == 2.0
+    assert math.isnan(body_surface_m2(None, 80)) and math.isnan(body_surface_m2(180, None))
