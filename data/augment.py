@@ -1,10 +1,10 @@
 """Augmentation of one training sample on the model grid: a pure function of the sample's seed.
 
-One draw serves all phases, so that a beating heart never jumps: flip, then rotation, zoom and shift in one
-resampling, then contrast and noise. Image, mask and field move together and the pixel spacing follows the zoom, so
-that volumes in mL stay true.
+One draw serves all slices and phases, so that a beating heart never jumps: roll of the cycle, flip, then rotation,
+zoom and shift in one resampling, then contrast and noise. Image, mask and field move together and the pixel spacing
+follows the zoom, so that volumes in mL stay true.
 
-Axes: S side of the model grid, T phases of the cardiac cycle.
+Axes: S side of the model grid, D slices, T phases of the cardiac cycle, N = D * T frames.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class AugmentConfig:
         flip: mirror every second sample, on average, along W.
         gamma: contrast, 0 or more; the exponent is drawn log-uniformly from 1 / (1 + gamma) to 1 + gamma.
         noise: largest standard deviation of the Gaussian noise, 0 to 1 on images in [0, 1].
+        roll: begin the cycle at any of its phases; a sample of one phase stays as it is.
     Raises:
         ValueError: for a value out of range, naming its key.
     """
@@ -42,6 +43,7 @@ class AugmentConfig:
     flip: bool = False
     gamma: float = 0.0
     noise: float = 0.0
+    roll: bool = False
 
     def __post_init__(self) -> None:
         for name, most in (("rotate_degrees", 180.0), ("gamma", 10.0), ("noise", 1.0)):
@@ -64,6 +66,7 @@ class Draw(NamedTuple):
         flip: whether it is mirrored.
         exponent: of the image's values.
         noise: standard deviation.
+        start: where the cycle begins, as a fraction of it, 0 to below 1.
     """
 
     angle: float
@@ -72,12 +75,13 @@ class Draw(NamedTuple):
     flip: bool
     exponent: float
     noise: float
+    start: float
 
 
 def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
     """Draw every property, also those that are off, so that switching one changes none of the others."""
     angle, zoom, row, col, exponent = rng.uniform(-1, 1, 5).tolist()
-    flip, noise = rng.random(2).tolist()
+    flip, noise, start = rng.random(3).tolist()
     return Draw(
         angle=math.radians(angle * config.rotate_degrees),
         zoom=1 + zoom * config.scale,
@@ -85,24 +89,30 @@ def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
         flip=config.flip and flip < 0.5,
         exponent=math.exp(exponent * math.log1p(config.gamma)),
         noise=noise * config.noise,
+        start=start * config.roll,
     )
 
 
-def augment(arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int) -> dict[str, np.ndarray]:
+def augment(arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int, cycle: int) -> dict[str, np.ndarray]:
     """Change one sample at random within the limits of the config, whatever `config.enabled` says.
 
     Args:
-        arrays: of a `Sample`, of which these change: image (1, S, S, 1, T) float32 in [0, 1]; mask (S, S, 1, T) uint8;
-            field (S, S) bool; spacing_mm (3,) float32. They are left as they are.
+        arrays: of a `Sample`, of which these change: image (1, S, S, D, T) float32 in [0, 1]; mask (S, S, D, T) uint8;
+            field (S, S) bool; spacing_mm (3,) float32; and by a roll has_label (D, T) bool, phase (T,) float32 and
+            key_frames (2,) int64. They are left as they are.
         config: the limits.
         seed: of the sample; equal seeds give equal results.
+        cycle: phases of the stored cycle, of which the sample may hold a part.
     Returns:
         New arrays under the same names, of the same shapes, types and ranges; 0 and False where the moved image
         does not reach. Where it shrinks, it is interpolated without a low-pass filter.
     """
     rng = np.random.Generator(np.random.PCG64(stable_seed(seed, "augment")))
     drawn = draw(config, rng)
-    frames = np.moveaxis(arrays["image"][0, :, :, 0], -1, 0)  # (T, S, S)
+    arrays = roll(arrays, cycle, int(drawn.start * cycle))
+    frames = np.moveaxis(arrays["image"][0], (2, 3), (0, 1))  # (D, T, S, S)
+    depth_and_phases = frames.shape[:2]
+    frames = frames.reshape(-1, *frames.shape[2:])  # (N, S, S)
     mask, field, spacing = arrays["mask"], arrays["field"], arrays["spacing_mm"].copy()
     if drawn.flip:
         frames, mask, field = frames[:, :, ::-1], mask[:, ::-1], field[:, ::-1]
@@ -111,8 +121,31 @@ def augment(arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int) -> 
         frames, mask, field = _move(frames, mask, field, matrix, offset)
         spacing[:2] /= drawn.zoom  # a magnified image has smaller pixels
     frames = _intensity(frames, field, drawn, rng)
-    image = np.moveaxis(frames, 0, -1)[None, :, :, None]  # (1, S, S, 1, T)
+    image = np.moveaxis(frames.reshape(*depth_and_phases, *field.shape), (0, 1), (2, 3))[None]  # (1, S, S, D, T)
     return {**arrays, "image": image, "mask": mask.copy(), "field": field.copy(), "spacing_mm": spacing}
+
+
+def roll(arrays: dict[str, np.ndarray], cycle: int, first: int) -> dict[str, np.ndarray]:
+    """Begin the cycle at another of its phases: a circular shift in which frames, labels and key frames stay together.
+
+    Where a cycle begins is the scanner's trigger, not anatomy. So the place in the cycle is counted anew from `first`:
+    a rolled whole cycle has the `phase` of a stored one, and phase 0 is its first frame as ever.
+
+    Args:
+        arrays: of a `Sample`; image and mask with T last, has_label (D, T), phase (T,), key_frames (2,).
+        cycle: phases of the stored cycle.
+        first: the phase at which it is to begin, 0 to cycle - 1.
+    Returns:
+        New arrays, `phase` rising; the given ones for `first` 0 and for a single phase, which shows no cycle.
+    """
+    phase, keys = arrays["phase"], arrays["key_frames"]
+    if not first or len(phase) == 1:
+        return arrays
+    places = (np.rint(phase * cycle).astype(np.int64) - first) % cycle  # whole numbers: no rounding creeps in
+    order = np.argsort(places, kind="stable")
+    moved = {name: arrays[name][..., order] for name in ("image", "mask", "has_label")}
+    moved["phase"] = (places[order] / cycle).astype(np.float32)
+    return {**arrays, **moved, "key_frames": np.where(keys < 0, keys, np.argsort(order)[keys])}
 
 
 def affine(drawn: Draw, size: int, spacing_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +169,7 @@ def affine(drawn: Draw, size: int, spacing_mm: np.ndarray) -> tuple[np.ndarray, 
 def _move(
     frames: np.ndarray, mask: np.ndarray, field: np.ndarray, matrix: np.ndarray, offset: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resample frames (T, S, S) linearly, mask (S, S, 1, T) and field (S, S) by nearest neighbour."""
+    """Resample frames (N, S, S) linearly, mask (S, S, D, T) and field (S, S) by nearest neighbour."""
     linear = [ndimage.affine_transform(f, matrix, offset, output=np.float32, order=1) for f in frames]
     pixels = np.arange(field.size, dtype=np.int32).reshape(field.shape)
     # Where each pixel comes from, found once for the field and the masks of all phases.
@@ -149,7 +182,7 @@ def _move(
 
 
 def _intensity(frames: np.ndarray, field: np.ndarray, drawn: Draw, rng: np.random.Generator) -> np.ndarray:
-    """New frames (T, S, S) with contrast and noise; padding stays 0."""
+    """New frames (N, S, S) with contrast and noise; padding stays 0."""
     if drawn.exponent != 1:
         frames = frames ** np.float32(drawn.exponent)
     if drawn.noise:

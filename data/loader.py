@@ -106,7 +106,7 @@ class CineDataset(Dataset[Sample]):
             arrays["key_frames"] = places
         sample_seed = stable_seed(self.seed, epoch, key)
         if self.augment is not None and self.augment.enabled:
-            arrays = augmented(arrays, self.augment, sample_seed)
+            arrays = augmented(arrays, self.augment, sample_seed, entry.phases)
         return Sample(arrays, sample_seed, key)
 
     def _choose(self, whole: SliceSample, epoch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from data.augment import AugmentConfig, Draw, affine, augment
+from data.augment import AugmentConfig, Draw, affine, roll
+from data.augment import augment as augment_part
 
-ALL = AugmentConfig(True, rotate_degrees=25, scale=0.2, shift=0.1, flip=True, gamma=0.5, noise=0.05)
+ALL = AugmentConfig(True, rotate_degrees=25, scale=0.2, shift=0.1, flip=True, gamma=0.5, noise=0.05, roll=True)
 SEEDS = range(20)
 
 
@@ -26,6 +27,11 @@ def blob(size: int = 64, phases: int = 2, spacing_mm=(1.5, 1.5, 8.0), padding: i
         "key_frames": np.array([0, phases - 1]),
         "spacing_mm": np.array(spacing_mm, np.float32),
     }
+
+
+def augment(arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int) -> dict[str, np.ndarray]:
+    """Of a sample that holds its whole cycle."""
+    return augment_part(arrays, config, seed, len(arrays["phase"]))
 
 
 def volume_ml(arrays: dict[str, np.ndarray]) -> float:
@@ -100,13 +106,13 @@ def test_volumes_in_ml_are_kept(spacing_mm):
 
 def test_a_turn_on_oblong_pixels_keeps_lengths_in_mm():
     spacing = np.array([1.0, 1.6, 8.0], np.float32)
-    matrix, _ = affine(Draw(0.7, 1.0, (0.0, 0.0), False, 1.0, 0.0), 64, spacing)
+    matrix, _ = affine(Draw(0.7, 1.0, (0.0, 0.0), False, 1.0, 0.0, 0.0), 64, spacing)
     in_mm = np.diag(spacing[:2]) @ matrix @ np.diag(1 / spacing[:2])
     assert np.allclose(in_mm @ in_mm.T, np.eye(2), atol=1e-6)
 
 
 def test_a_shift_moves_by_that_fraction_of_the_side():
-    matrix, offset = affine(Draw(0.0, 1.0, (0.25, -0.5), False, 1.0, 0.0), 64, np.ones(3))
+    matrix, offset = affine(Draw(0.0, 1.0, (0.25, -0.5), False, 1.0, 0.0, 0.0), 64, np.ones(3))
     assert np.allclose(matrix, np.eye(2)) and np.allclose(offset, [-16, 32])
 
 
@@ -154,3 +160,87 @@ def test_switching_one_change_leaves_the_others_as_drawn():
 def test_a_limit_out_of_range_is_refused_by_its_key(name, value):
     with pytest.raises(ValueError, match=rf"dataset\.augment\.{name} is "):
         AugmentConfig(**{name: value})
+
+
+def cine_of(frames: int, phase: list[float], keys: tuple[int, int], depth: int = 1) -> dict[str, np.ndarray]:
+    """Frame t is t / 100 everywhere; the key frames are labelled, with a mask of as many pixels as the frame says."""
+    values = np.arange(frames)
+    mask = np.zeros((8, 8, depth, frames), np.uint8)
+    labelled = np.isin(values, [key for key in keys if key >= 0])
+    for t in values[labelled]:
+        mask.reshape(64, depth, frames)[: t + 1, :, t] = 3
+    image = np.broadcast_to(values / 100, (1, 8, 8, depth, frames)).astype(np.float32)
+    return {
+        "image": image,
+        "mask": mask,
+        "has_label": np.broadcast_to(labelled, (depth, frames)).copy(),
+        "field": np.ones((8, 8), bool),
+        "slice_position": np.full(depth, 0.5, np.float32),
+        "phase": np.array(phase, np.float32),
+        "key_frames": np.array(keys),
+        "spacing_mm": np.ones(3, np.float32),
+    }
+
+
+def frame_numbers(arrays: dict[str, np.ndarray]) -> list[int]:
+    return np.rint(arrays["image"][0, 0, 0, 0] * 100).astype(int).tolist()
+
+
+ROLLED = AugmentConfig(True, roll=True)
+WHOLE = [0.0, 0.2, 0.4, 0.6, 0.8]
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_rolling_keeps_the_frames_and_their_order_around_the_cycle(depth):
+    given, starts = cine_of(5, WHOLE, (1, 3), depth), set()
+    for seed in range(60):
+        found = frame_numbers(augment(given, ROLLED, seed))
+        assert found == [(found[0] + t) % 5 for t in range(5)]
+        starts.add(found[0])
+    assert starts == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_labels_and_key_frames_roll_with_their_images(depth):
+    for seed in SEEDS:
+        rolled = augment(cine_of(5, WHOLE, (1, 3), depth), ROLLED, seed)
+        numbers = frame_numbers(rolled)
+        assert [numbers[place] for place in rolled["key_frames"]] == [1, 3]
+        assert rolled["has_label"].tolist() == [[number in (1, 3) for number in numbers]] * depth
+        sizes = (rolled["mask"] == 3).sum(axis=(0, 1))
+        assert sizes.tolist() == [[number + 1 if number in (1, 3) else 0 for number in numbers]] * depth
+
+
+def test_the_phases_of_a_rolled_whole_cycle_are_those_of_a_stored_one():
+    for seed in SEEDS:
+        assert augment(cine_of(5, WHOLE, (1, 3)), ROLLED, seed)["phase"].tolist() == np.float32(WHOLE).tolist()
+
+
+@pytest.mark.parametrize("times", [[1, 2, 5, 9], [7, 0, 2, 5], [2, 2, 5, 9], [0, 1, 5, 5]])
+def test_the_phases_of_a_rolled_part_rise_and_keep_their_distances_on_the_cycles_grid(times):
+    given, seen = cine_of(4, [t / 10 for t in times], (0, 2)), set()
+    for first in range(10):
+        rolled = roll(given, 10, first)
+        found = np.rint(rolled["phase"] * 10).astype(int).tolist()
+        assert found == [(times[number] - first) % 10 for number in frame_numbers(rolled)]
+        assert first == 0 or found == sorted(found)
+        assert sorted(frame_numbers(rolled)) == [0, 1, 2, 3]
+        seen |= set(found)
+    assert seen == set(range(10))
+
+
+def test_a_single_phase_and_unknown_key_frames_stay_as_they_are():
+    frame = cine_of(1, [0.4], (-1, -1))
+    assert all(equal(augment_part(frame, ROLLED, seed, 10), frame) for seed in SEEDS)
+    assert roll(cine_of(5, WHOLE, (-1, -1)), 5, 2)["key_frames"].tolist() == [-1, -1]
+
+
+def test_all_slices_move_alike():
+    given = blob(phases=2)
+    stack = {**given, "image": np.repeat(given["image"], 3, axis=3), "mask": np.repeat(given["mask"], 3, axis=2),
+             "has_label": np.repeat(given["has_label"], 3, axis=0)}  # fmt: skip
+    single, result = (augment(arrays, AugmentConfig(True, 30, 0.2, 0.1, True, 0.5, roll=True), 3)
+                      for arrays in (given, stack))  # fmt: skip
+    for z in range(3):
+        assert np.array_equal(result["image"][:, :, :, z], single["image"][:, :, :, 0])
+        assert np.array_equal(result["mask"][:, :, z], single["mask"][:, :, 0])

@@ -114,8 +114,23 @@ def test_the_loader_augments_by_seed_epoch_and_key_and_only_when_enabled(shards)
     assert np.array_equal(first.arrays["key_frames"], plain.arrays["key_frames"])
 
 
+@pytest.mark.parametrize("count", [3, None])
+def test_a_rolled_sample_holds_the_same_frames_and_its_key_frames_are_still_labelled(shards, count):
+    plain, rolled = slices(shards, phases=count), slices(shards, phases=count, augment=AugmentConfig(True, roll=True))
+    moved = 0
+    for epoch in range(8):
+        before, after = plain[epoch, 0].arrays, rolled[epoch, 0].arrays
+        for place, then in zip(after["key_frames"], before["key_frames"], strict=True):
+            assert after["has_label"][0, place]
+            for name in ("image", "mask"):
+                assert np.array_equal(after[name][..., place], before[name][..., then])
+        assert sorted(after["image"].sum((0, 1, 2, 3))) == sorted(before["image"].sum((0, 1, 2, 3)))
+        moved += not np.array_equal(before["image"], after["image"])
+    assert moved > 2
+
+
 def test_augmented_samples_make_a_batch(shards):
-    config = AugmentConfig(True, rotate_degrees=10, scale=0.1, shift=0.1, flip=True, gamma=0.3, noise=0.05)
+    config = AugmentConfig(True, rotate_degrees=10, scale=0.1, shift=0.1, flip=True, gamma=0.3, noise=0.05, roll=True)
     plain, batch = (collate([slices(shards, phases=3, augment=a)[0, i] for i in (0, 1, 2, 3)]) for a in (None, config))
     for name, value in plain._asdict().items():
         if name != "key":
