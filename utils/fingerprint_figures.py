@@ -40,6 +40,7 @@ HEARTS = {
 }
 COLUMNS = 4
 BINS = 20
+STEPS = (1, 2, 5, 10)  # of ticks
 WHOLE = 30  # whole numbers that span no more get a bar each
 
 
@@ -99,9 +100,9 @@ def _histogram(ax: Axes, parts: Mapping[str, np.ndarray]) -> None:
         edges = low + np.array([-0.05, 0.05]) * (abs(low) or 1)
         ax.margins(x=3)
     ax.hist(list(parts.values()), bins=edges.tolist(), color=COLORS[: len(parts)], label=list(parts), rwidth=0.9)
-    ax.xaxis.set_major_locator(FixedLocator([low]) if alike else MaxNLocator(8, integer=whole))
+    ax.xaxis.set_major_locator(FixedLocator([low]) if alike else MaxNLocator(8, integer=whole, steps=STEPS))
     _tidy(ax)
-    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
 
 
 def _ejection(rows: Rows, groups: Sequence[str]) -> bytes:
@@ -115,7 +116,7 @@ def _ejection(rows: Rows, groups: Sequence[str]) -> bytes:
     ax.set_xlabel("LV EF (%)", fontsize=9)
     ax.set_ylabel("patients", fontsize=9)
     _tidy(ax)
-    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return _png(figure)
 

@@ -89,13 +89,14 @@ def _images(fingerprint: Fingerprint) -> bytes:
 
 def _tiles(fingerprint: Fingerprint) -> str:
     median = {key: found["median"] for key, found in fingerprint["distributions"].items()}
-    size = " x ".join(number(median[key], 0) for key in ("height", "width"))
-    mm = " x ".join(number(median[f"spacing_{axis}_mm"], 2) for axis in "hwd")
+    size = " × ".join(number(median[key], 0) for key in ("height", "width"))
+    pixel = " × ".join(number(median[f"spacing_{axis}_mm"], 2) for axis in "hw")
     shown = [
         (str(fingerprint["counts"]["patients"]), "patients"),
         (size, "pixels, median"),
-        (mm, "mm, median"),
+        (pixel, "mm a pixel, median"),
         (number(median["slices"], 0), "slices, median"),
+        (number(median["spacing_d_mm"], 1), "mm between slices, median"),
         (number(median["phases"], 0), "phases, median"),
         (str(len(fingerprint["warnings"])), "warnings"),
     ]

@@ -1,0 +1,152 @@
+"""Show what a recipe's augmentation makes of training patients: one picture, augmentation.png.
+
+Research use only, not a medical device.
+
+    python scripts/show_augmentation.py --data acdc_wds --config configs/training/MRI/stage2/mri_segmenter.yaml \\
+        --output_dir augmentation
+
+Of each patient's middle slice, ED and ES with the contours of their labels, as stored and as the first epochs of
+training would see them; below, the phases of the cycle as stored and in the first draw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+
+from data.augment import AugmentConfig
+from data.loader import CineDataset
+from scripts.train_mri_titok import RunConfig
+from utils.clinical import KEY_FRAMES, STRUCTURES, volume_ml
+from utils.config import parse
+from utils.figures import GREY, INK, save
+from utils.log import user_errors
+from utils.overlays import CONTOURS, outline
+
+DRAWS = 4
+STRIP = 10  # phases shown of a cycle, at most
+CELL = 2.6  # inches
+
+Arrays = dict[str, np.ndarray]
+
+
+def sample_draws(config: RunConfig, image_size: int, shards: str, samples: int) -> dict[str, list[Arrays]]:
+    """Middle slices as stored and in DRAWS epochs, with all their phases: key -> [stored, draw, draw, ...].
+
+    Args:
+        config: the recipe; its seed, geometry and `dataset.augment` count.
+        image_size: S.
+        shards: folder of the shards.
+        samples: how many patients, evenly spread over the train split; all where it has fewer.
+    Raises:
+        ValueError: where the recipe does not augment, or the train split is empty.
+    """
+    if not config.dataset.augment.enabled:
+        raise ValueError("the recipe has dataset.augment.enabled=false, so there is nothing to show; set it to true")
+    stored, drawn = (
+        CineDataset(
+            shards, "train", "slice", image_size, config.model.geometry, seed=config.experiment.seed,
+            key_frames=True, augment=augment,
+        )
+        for augment in (None, config.dataset.augment)
+    )  # fmt: skip
+    stacks = list(stored.reader.patients().values())
+    if not stacks:
+        raise ValueError(f"{shards}: the train split is empty; convert more patients or with other fractions")
+    samples = min(samples, len(stacks))
+    chosen = [stacks[(2 * i + 1) * len(stacks) // (2 * samples)] for i in range(samples)]
+    shown = {}
+    for index in (stack[len(stack) // 2] for stack in chosen):
+        sample = stored[0, index]
+        shown[sample.key] = [sample.arrays, *(drawn[epoch, index].arrays for epoch in range(DRAWS))]
+    return shown
+
+
+def draw_sheet(path: Path, samples: dict[str, list[Arrays]], caption: str) -> None:
+    """Save the contact sheet.
+
+    Args:
+        path: a .png file.
+        samples: of `sample_draws`.
+        caption: recipe, data and limits of the augmentation.
+    """
+    strip = CELL * (1 + DRAWS) / STRIP + 0.35
+    height = 2 * CELL + 0.6 + 2 * strip
+    figure = Figure(figsize=(CELL * (1 + DRAWS) + 0.3, height * len(samples) + 0.6), layout="constrained")
+    parts = figure.subfigures(len(samples), 1, squeeze=False)[:, 0]
+    for part, (key, versions) in zip(parts, samples.items(), strict=True):
+        _draw_sample(part, key, versions, heights=[CELL + 0.3, CELL + 0.3, strip, strip])
+    lines = [Line2D([], [], color=color, label=name) for name, color in CONTOURS.items()]
+    figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.suptitle(caption, fontsize=9, color=INK)
+    save(figure, path)
+
+
+def _draw_sample(part: SubFigure, key: str, versions: list[Arrays], heights: list[float]) -> None:
+    """ED and ES of all versions, a row each, then the cycle as stored and in the first draw."""
+    grid = part.add_gridspec(4, len(versions), height_ratios=heights)
+    for column, arrays in enumerate(versions):
+        title = key if column == 0 else f"draw {column}"
+        for row, (name, place) in enumerate(zip(KEY_FRAMES, arrays["key_frames"].tolist(), strict=True)):
+            ax = part.add_subplot(grid[row, column])
+            labels = arrays["mask"][:, :, 0, place]
+            _show(ax, arrays["image"][0, :, :, 0, place], arrays["spacing_mm"])
+            outline(ax, labels)
+            volume = volume_ml(labels, STRUCTURES["LV"], arrays["spacing_mm"].tolist())
+            ax.set_title(f"{title}\nphase {place + 1}, LV {volume:.1f} mL", fontsize=8, color=INK)
+            if column == 0:
+                ax.set_ylabel(name, fontsize=8, color=INK)
+    for row, (arrays, name) in enumerate(zip(versions[:2], ("stored", "draw 1"), strict=True), start=2):
+        ax = part.add_subplot(grid[row, :])
+        phases = arrays["image"].shape[-1]
+        chosen = sorted({phases * i // STRIP for i in range(STRIP)})
+        frames = np.moveaxis(arrays["image"][0, :, :, 0], -1, 0)[chosen]  # (T, S, S)
+        _show(ax, np.concatenate(frames, axis=1), arrays["spacing_mm"])
+        ax.set_title(f"{name}, phases {', '.join(str(t + 1) for t in chosen)} of {phases}", fontsize=8, color=INK)
+
+
+def _show(ax: Axes, image: np.ndarray, spacing_mm: np.ndarray) -> None:
+    ax.imshow(image, aspect=float(spacing_mm[0] / spacing_mm[1]), **GREY)
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def describe(augment: AugmentConfig) -> str:
+    """What the recipe changes, as its keys and values."""
+    values = {name: value for name, value in vars(augment).items() if name != "enabled" and value}
+    return ", ".join(f"{name} {str(value).lower()}" for name, value in values.items()) or "nothing is changed"
+
+
+@user_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of shards")
+    parser.add_argument("--config", required=True, help="recipe whose dataset.augment is shown")
+    parser.add_argument("--output_dir", required=True, type=Path, help="where augmentation.png goes")
+    parser.add_argument(
+        "--image_size", type=int, help="side of the grid; a recipe that takes it from other weights does not know it"
+    )
+    parser.add_argument("--samples", type=int, default=3, help="patients to show (default 3)")
+    args = parser.parse_args()
+    if args.samples < 1:
+        raise ValueError(f"--samples is {args.samples}, expected 1 or more")
+    # A recipe may leave its output folder to the command line.
+    config = parse(RunConfig, [f"config={args.config}", f"experiment.output_dir={args.output_dir}"])
+    size = args.image_size or config.model.image_size
+    samples = sample_draws(config, size, args.data, args.samples)
+    path = args.output_dir / "augmentation.png"
+    source = f"{Path(args.config).name} on {Path(args.data).name}, {config.model.geometry} of {size} pixels"
+    draw_sheet(path, samples, f"{source}: {describe(config.dataset.augment)}")
+    print(f"{', '.join(samples)}, each with {DRAWS} draws, are in {path}")
+
+
+if __name__ == "__main__":
+    main()
