@@ -95,8 +95,7 @@ def _tiles(fingerprint: Fingerprint) -> str:
         (str(fingerprint["counts"]["patients"]), "patients"),
         (size, "pixels, median"),
         (pixel, "mm a pixel, median"),
-        (number(median["slices"], 0), "slices, median"),
-        (number(median["spacing_d_mm"], 1), "mm between slices, median"),
+        (number(median["slices"], 0), f"slices, {number(median['spacing_d_mm'], 1)} mm apart, medians"),
         (number(median["phases"], 0), "phases, median"),
         (str(len(fingerprint["warnings"])), "warnings"),
     ]
@@ -119,13 +118,10 @@ def _hearts(fingerprint: Fingerprint, groups: Sequence[str]) -> list[str]:
     if drawn is None:
         return []
     ejection, points = drawn
-    rows = []
-    for group, found in fingerprint["by_group"].items():
-        cells = (
-            f"{number(found[key]['median'], 0)} ({number(found[key]['min'], 0)} to {number(found[key]['max'], 0)})"
-            for key in HEART
-        )
-        rows.append([group, str(found["n"]), *cells])
+    rows = [
+        [group, str(found["n"]), *(_range(found[key]) for key in HEART)]
+        for group, found in fingerprint["by_group"].items()
+    ]
     return [
         "<section><h2>Hearts</h2><p>Measured in the ground truth; median (smallest to largest) by group.</p>",
         page.table(["group", "patients", *(NUMBERS[key][0] for key in HEART)], rows),
@@ -133,6 +129,12 @@ def _hearts(fingerprint: Fingerprint, groups: Sequence[str]) -> list[str]:
         page.picture("By group", "A point a patient; the bar is the median", points),
         "</section>",
     ]
+
+
+def _range(found: Mapping[str, Any]) -> str:
+    """Median (smallest to largest); a dash where nothing is known."""
+    median, low, high = (number(found[place], 0) for place in ("median", "min", "max"))
+    return f"{median} ({low} to {high})" if found["n"] else median
 
 
 def _montage(fingerprint: Fingerprint, groups: Sequence[str], thumbnails: Thumbnails) -> list[str]:

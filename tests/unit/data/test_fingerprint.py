@@ -173,6 +173,7 @@ def test_the_page_needs_no_other_file_shows_every_patient_and_escapes(
     assert "Research use only, not a medical device" in page
     for record in records:
         assert f'alt="{record["patient"]} at ES"' in page
+    assert "<td>50 (50 to 50)</td>" in page and "– to –" not in page  # a group without labels has a dash a cell
 
 
 def test_a_cohort_without_any_label_has_a_page_too(tmp_path: Path) -> None:
