@@ -152,7 +152,7 @@ class Info:
 
 
 def _read_keys(path: Path) -> dict[str, str]:
-    lines = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    lines = (line.partition(":") for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
     return {key.strip(): value.strip() for key, _, value in lines if value.strip()}
 
 

@@ -146,7 +146,8 @@ def test_a_weight_that_is_not_told_is_unknown(patient, weight):
 
 
 def test_info_cfg_is_read_by_key_in_any_order(patient):
-    (patient / "Info.cfg").write_text("Weight: 60\r\nES: 4\r\nGroup: DCM \r\nED: 2\r\n")
+    text = "\ufeffWeight: 60\r\nES: 4\r\nGroup: DCM \r\nED: 2\r\n"  # as a Windows editor leaves it
+    (patient / "Info.cfg").write_bytes(text.encode())
     case = load(patient)
     assert (case.ed, case.es, case.group, case.height_cm, case.weight_kg) == (1, 3, "DCM", None, 60.0)
 
