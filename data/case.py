@@ -1,15 +1,58 @@
-"""CineCase: one patient's cine as every data source yields it.
+"""CineCase: one patient's cine as every data source yields it, and the rules by which a case is refused.
 
 Axes: H height, W width, D slices (in stored order), T phases of the cardiac cycle.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
 LABELS = {0: "background", 1: "RV", 2: "MYO", 3: "LV"}
+
+RULES = {
+    "bad_name": "The patient's name is empty, longer than 64, or holds other characters than letters, digits, - and _.",
+    "missing_file": "A file that the case needs is not there.",
+    "damaged_file": "A file is truncated, damaged or not NIfTI.",
+    "wrong_type": "Voxels are not plain numbers but colours, complex numbers or the like.",
+    "wrong_axes": "A cine is not (H, W, D, T), an image or mask of one phase not (H, W, D), or an axis is empty.",
+    "not_finite": "Voxels are NaN or infinite.",
+    "empty_frame": "A frame of the cine has one constant value.",
+    "empty_window": "Too few voxels lie above intensity 0 to make an intensity window.",
+    "bad_spacing": "The spacing is not positive and finite, or the affine is not a finite (4, 4) matrix.",
+    "bad_scale": "The slope is not positive, or slope or intercept is not finite.",
+    "no_key_frame": "ED or ES is needed but not told, or what is told is not the number of a frame.",
+    "same_key_frames": "ED and ES are the same phase.",
+    "key_frame_outside": "ED or ES lies beyond the last phase of the cine.",
+    "phase_count": "The cine has another number of phases than Info.cfg says, or that number makes no sense.",
+    "frame_shapes": "The images of ED and ES differ in shape.",
+    "mask_shape": "A mask has another shape than its image, or belongs to a phase that is not there.",
+    "mask_labels": "A mask holds other values than the whole numbers of the labels.",
+}
+
+
+class CaseRefused(ValueError):  # noqa: N818 - says what happened to the case
+    """A case that must not become training data; `str()` of it is `patient: message`.
+
+    Args:
+        rule: one of RULES.
+        patient: whose case it is.
+        message: the file or field at fault, what was found, what was expected and what to do.
+    Raises:
+        KeyError: for a rule that RULES does not name.
+    """
+
+    def __init__(self, rule: str, patient: str, message: str) -> None:
+        if rule not in RULES:
+            raise KeyError(f"{rule!r} is not in RULES; name the rule there with a sentence that says what it refuses")
+        super().__init__(rule, patient, message)  # all three, so that it survives the way between processes
+        self.rule, self.patient, self.message = rule, patient, message
+
+    def __str__(self) -> str:
+        return f"{self.patient}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -17,7 +60,7 @@ class CineCase:
     """One patient's cine with what is known about it; checked when it is made.
 
     Args:
-        patient: identifier, e.g. `patient001`.
+        patient: identifier, e.g. `patient001`; letters, digits, - and _.
         cine: (H, W, D, T) native stored integers; float32 only where the source is really fractional.
         masks: zero-based phase -> (H, W, D) uint8 labels: 0 background, 1 RV, 2 MYO, 3 LV.
         spacing_mm: (along H, along W, between slices), from the header's zooms.
@@ -32,7 +75,7 @@ class CineCase:
         source_hash: hash of the source files' bytes.
 
     Raises:
-        ValueError: naming the patient and the field at fault.
+        CaseRefused: naming the rule, the patient and the field at fault.
     """
 
     patient: str
@@ -50,45 +93,59 @@ class CineCase:
     source_hash: str
 
     def __post_init__(self) -> None:
-        if not self.patient:
-            raise ValueError("a case has an empty patient name; give each case its identifier")
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.patient):
+            self._refuse("bad_name", f"the patient name is {self.patient!r}, expected 1 to 64 letters, digits, - and _")
         self._check_cine()
+        self._check_key_frames()
         self._check_masks()
         if len(self.spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
-            self._fail(f"spacing_mm is {self.spacing_mm}, expected three lengths in mm; fix the header")
+            self._refuse(
+                "bad_spacing", f"spacing_mm is {self.spacing_mm}, expected three lengths in mm; fix the header"
+            )
         if np.shape(self.affine) != (4, 4) or not np.isfinite(self.affine).all():
-            self._fail(f"affine has shape {np.shape(self.affine)}, expected a finite (4, 4) matrix; fix the header")
+            shape = np.shape(self.affine)
+            self._refuse("bad_spacing", f"affine has shape {shape}, expected a finite (4, 4) matrix; fix the header")
         if not (np.isfinite(self.slope) and self.slope > 0 and np.isfinite(self.intercept)):
-            self._fail(f"slope {self.slope} and intercept {self.intercept} must be finite and the slope positive")
+            scale = f"slope {self.slope} and intercept {self.intercept}"
+            self._refuse("bad_scale", f"{scale} must be finite and the slope positive; fix the header")
 
     def _check_cine(self) -> None:
         cine = self.cine
         if cine.ndim != 4 or 0 in cine.shape:
-            self._fail(f"the cine has shape {cine.shape}, expected (H, W, D, T) with none of them 0")
+            self._refuse("wrong_axes", f"the cine has shape {cine.shape}, expected (H, W, D, T) with none of them 0")
         if cine.dtype.kind not in "iuf":
-            self._fail(f"the cine has dtype {cine.dtype}, expected integers or floats")
-        if cine.dtype.kind == "f" and not np.isfinite(cine).all():
-            count = int(cine.size - np.isfinite(cine).sum())
-            self._fail(f"the cine holds {count} NaN or infinite voxels; repair the file or leave the patient out")
+            self._refuse("wrong_type", f"the cine has dtype {cine.dtype}, expected integers or floats")
+        if cine.dtype.kind == "f" and (count := cine.size - int(np.isfinite(cine).sum())):
+            message = f"the cine holds {count} NaN or infinite voxels; repair the file or leave the patient out"
+            self._refuse("not_finite", message)
+
+    def _check_key_frames(self) -> None:
+        phases = self.cine.shape[3]
         for name, phase in (("ed", self.ed), ("es", self.es)):
-            if phase is not None and not 0 <= phase < cine.shape[3]:
-                self._fail(f"{name} is phase {phase} (zero-based), but the cine has {cine.shape[3]} phases")
+            if phase is not None and not 0 <= phase < phases:
+                message = f"{name} is phase {phase} (zero-based), but the cine has {phases} phases; correct it"
+                self._refuse("key_frame_outside", message)
+        if self.ed is not None and self.ed == self.es:
+            self._refuse("same_key_frames", f"ed and es are both phase {self.ed} (zero-based), they must differ")
 
     def _check_masks(self) -> None:
         height, width, slices, phases = self.cine.shape
         for phase, mask in self.masks.items():
             if not 0 <= phase < phases:
-                self._fail(f"a mask belongs to phase {phase} (zero-based), but the cine has {phases} phases")
+                message = f"a mask belongs to phase {phase} (zero-based), but the cine has {phases} phases"
+                self._refuse("mask_shape", message)
             if mask.shape != (height, width, slices):
-                self._fail(
+                self._refuse(
+                    "mask_shape",
                     f"the mask of phase {phase} has shape {mask.shape}, but the image has {(height, width, slices)}; "
-                    "re-download the case or leave it out"
+                    "re-download the case or leave it out",
                 )
             if mask.dtype != np.uint8:
-                self._fail(f"the mask of phase {phase} has dtype {mask.dtype}, expected uint8")
+                self._refuse("mask_labels", f"the mask of phase {phase} has dtype {mask.dtype}, expected uint8")
             if mask.max(initial=0) > max(LABELS):
                 found = sorted(int(v) for v in np.unique(mask) if v not in LABELS)
-                self._fail(f"the mask of phase {phase} holds labels {found}, expected 0, 1 (RV), 2 (MYO), 3 (LV)")
+                message = f"the mask of phase {phase} holds labels {found}, expected 0, 1 (RV), 2 (MYO), 3 (LV)"
+                self._refuse("mask_labels", message)
 
-    def _fail(self, message: str) -> None:
-        raise ValueError(f"{self.patient}: {message}")
+    def _refuse(self, rule: str, message: str) -> NoReturn:
+        raise CaseRefused(rule, self.patient, message)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from data.case import CineCase
+from data.case import CaseRefused, CineCase
 
 MODES = ("crop", "fit")
 WINDOW_PERCENTILE = 99.5
@@ -49,6 +49,14 @@ def normalize(cine: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     low, high = window
     scaled = (cine.astype(np.float32) - np.float32(low)) * np.float32(1.0 / (high - low))
     return np.clip(scaled, 0.0, 1.0, out=scaled)
+
+
+def window_of_case(case: CineCase) -> tuple[float, float]:
+    """The window of a case, see `window_of`; an empty one refuses the case."""
+    try:
+        return window_of(case.cine, zero=-case.intercept / case.slope)
+    except ValueError as error:
+        raise CaseRefused("empty_window", case.patient, str(error)) from error
 
 
 def heart_center(cine: np.ndarray) -> tuple[float, float]:
@@ -267,7 +275,7 @@ class Prepared:
 
 def prepare(case: CineCase, size: int, mode: str) -> Prepared:
     """Bring a whole case onto the model grid, as the loader does slice by slice."""
-    window = window_of(case.cine, zero=-case.intercept / case.slope)
+    window = window_of_case(case)
     geometry = plan(case.cine.shape[:2], size, mode, heart_center(case.cine) if mode == "crop" else None)
     frames = case.cine.transpose(2, 3, 0, 1)  # (D, T, H, W)
     image = to_grid(frames, window, geometry).transpose(2, 3, 0, 1)  # (S, S, D, T)

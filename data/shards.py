@@ -26,7 +26,7 @@ import numpy as np
 
 from data.case import CineCase
 from data.manifest import SPLITS, read_manifest
-from data.preprocess import heart_center, window_of
+from data.preprocess import heart_center, window_of_case
 from data.tar_index import Member, NpyPlace, list_members, npy_place, read_bytes
 
 MEMBER = re.compile(r"([A-Za-z0-9_-]+)\.(cine\.npy|mask_ed\.npy|mask_es\.npy|json)")
@@ -43,7 +43,7 @@ def serialize(case: CineCase, modality: str) -> list[tuple[str, bytes]]:
         case: the patient; masks of phases other than ED and ES have no place in the schema and stay behind.
         modality: what the source calls this kind of data, e.g. `4d_mri`.
     """
-    window = window_of(case.cine, zero=-case.intercept / case.slope)
+    window = window_of_case(case)
     center = heart_center(case.cine)
     slices, phases = case.cine.shape[2:]
     members = []

@@ -9,9 +9,10 @@ export ACCELERATE_USE_CPU=true TOKENIZERS_PARALLELISM=false
 launch=(accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no)
 
 echo "== 1/7 synthetic cohort"
-python scripts/make_phantom.py --output_dir "$out/phantom" --patients 40 --size 144 --slices 5 --phases 10 --seed 7
+python scripts/make_phantom.py --output_dir "$out/phantom" --patients 80 --size 144 --slices 5 --phases 10 --seed 7
 echo "== 2/7 shards"
-python scripts/convert_acdc_to_wds.py --input_dir "$out/phantom" --output_dir "$out/phantom_wds" --modality "4d_mri"
+python scripts/convert_acdc_to_wds.py --input_dir "$out/phantom" --output_dir "$out/phantom_wds" --modality "4d_mri" \
+    --val_fraction 0.05 --test_fraction 0.1
 echo "== 3/7 segmenter"
 "${launch[@]}" scripts/train_mri_titok.py config=configs/demo/segmenter.yaml dataset.shards="$out/phantom_wds" \
     experiment.output_dir="$out/segmenter"

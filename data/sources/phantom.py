@@ -7,7 +7,7 @@ results on it say nothing about patients. All of a patient follows from the opti
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -68,12 +68,27 @@ class Options:
 class PhantomSource:
     """The cohort that the options describe; drawn patient by patient when asked for."""
 
+    name, modality = "phantom", "4d_mri"
+
     def __init__(self, options: Options) -> None:
         self.options = options
 
     def patients(self) -> list[str]:
         """Names of all patients, in order."""
         return [f"patient{n:03d}" for n in range(1, self.options.patients + 1)]
+
+    def group(self, patient: str) -> str:
+        """Diagnosis; the groups take turns."""
+        return list(GROUPS)[(self._number(patient) - 1) % len(GROUPS)]
+
+    def held_out(self, patient: str) -> bool:
+        """Never: a phantom cohort has no test set of its own."""
+        return False
+
+    def source_hash(self, patient: str) -> str:
+        """blake2b over the options and the patient's name, from which all of a patient follows."""
+        drawn = {**asdict(self.options), "patients": None}  # a larger cohort has the same first patients
+        return hashlib.blake2b(f"{sorted(drawn.items())} {patient}".encode(), digest_size=16).hexdigest()
 
     def truth(self, patient: str) -> dict[str, float | str]:
         """Exact volumes in mL of RV, MYO and LV at ED and ES, the EFs in %, and the group; cheap, draws no image."""
@@ -126,7 +141,7 @@ class PhantomSource:
             weight_kg=float(rng.integers(48, 116)),
             slope=1.0,
             intercept=0.0,
-            source_hash=hashlib.sha256(cine.tobytes()).hexdigest(),
+            source_hash=self.source_hash(patient),
         )
 
     def _number(self, patient: str) -> int:
@@ -141,7 +156,7 @@ class PhantomSource:
         o = self.options
         rng = np.random.default_rng([o.seed, number, 0])
         spacing = round(o.spacing_mm * (1 + o.spacing_jitter * rng.uniform(-1, 1)), 4)
-        group = list(GROUPS)[(number - 1) % len(GROUPS)]
+        group = self.group(f"patient{number:03d}")
         reach = o.size * spacing / 2 - HEART_TRAVEL_MM
         return make_heart(rng, group, o.slices, o.phases, reach), spacing
 

@@ -113,6 +113,7 @@ def test_the_heart_moves_more_than_the_noise_and_the_chest_does_not(cases: list[
 
 def test_patients_and_seeds_differ(source: PhantomSource, cases: list[CineCase]) -> None:
     other = build(Options(patients=5, size=96, spacing_mm=2.0, slices=8, phases=10, seed=4)).load("patient001")
+    assert len({case.cine.tobytes() for case in [*cases, other]}) == 6
     hashes = {case.source_hash for case in [*cases, other]}
     assert len(hashes) == 6
     assert len({case.spacing_mm for case in cases}) == 5

@@ -1,0 +1,113 @@
+"""What the sources that read files have in common: tables of cases, numbers in text, hashes, empty frames."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from data.case import CaseRefused, CineCase
+
+
+def check_folder(input_dir: Path) -> None:
+    """Refuse an input folder that is not there.
+
+    Raises:
+        FileNotFoundError: naming it.
+    """
+    if not input_dir.is_dir():
+        raise FileNotFoundError(f"{input_dir}: no such folder; give the folder that holds the dataset")
+
+
+def add_once(found: dict[str, Path], patient: str, path: Path) -> None:
+    """Note where a patient stands.
+
+    Raises:
+        ValueError: when the patient stands somewhere else already.
+    """
+    if patient in found:
+        raise ValueError(f"{patient} is there twice, {found[patient]} and {path}; remove or rename one of them")
+    found[patient] = path
+
+
+def read_table(path: Path, key: str) -> dict[str, dict[str, str]]:
+    """Read a CSV file with a line a case.
+
+    Args:
+        path: the file, with the names of its columns in the first line.
+        key: the column that names the case.
+    Returns:
+        name -> {column: text}, without what is empty.
+    Raises:
+        ValueError: when the column is missing or a case is there twice.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:  # spreadsheets put a mark in front
+        reader = csv.DictReader(stream, skipinitialspace=True)
+        if key not in (reader.fieldnames or ()):
+            raise ValueError(f"{path.name}: has no column {key!r} in its first line, found {reader.fieldnames}; add it")
+        rows = [{k: v.strip() for k, v in row.items() if k and v and v.strip()} for row in reader]
+    table: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.get(key, "") in table:
+            raise ValueError(f"{path.name}: has two lines for {row[key]}; remove one of them")
+        if key in row:
+            table[row[key]] = row
+    return table
+
+
+def phase_of(row: dict[str, str], key: str, where: str, patient: str) -> int | None:
+    """The zero-based phase that a line of a table names, None where it names none.
+
+    Args:
+        row: the line.
+        key: its column.
+        where: the table's file name, for the refusal.
+        patient: whose line it is.
+    Raises:
+        CaseRefused: when it is not a whole number from 0.
+    """
+    if key not in row:
+        return None
+    if not re.fullmatch(r"[0-9]+(\.0*)?", row[key]):  # programs that know floats only write 7.0
+        message = f"{where} says {key}={row[key]}, expected a phase counted from 0; correct it or leave it empty"
+        raise CaseRefused("no_key_frame", patient, message)
+    return int(float(row[key]))
+
+
+def measure(text: str | None) -> float | None:
+    """A positive number in text, None where there is none."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def hash_files(paths: Iterable[Path], row: dict[str, str] | None = None) -> str:
+    """blake2b over names, sizes and bytes of files, and over a patient's line of a table."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    digest.update(repr(sorted(row.items())).encode() if row else b"")
+    return digest.hexdigest()
+
+
+def refuse_empty_frames(case: CineCase) -> None:
+    """Refuse a case with a frame of one constant value: padding, or a phase that was never written.
+
+    Raises:
+        CaseRefused: counting them and naming the first.
+    """
+    empty = np.argwhere(case.cine.min(axis=(0, 1)) == case.cine.max(axis=(0, 1)))
+    if len(empty):
+        z, t = (int(i) for i in empty[0])
+        first = f"{len(empty)} frames are empty, the first at slice {z}, phase {t} (zero-based)"
+        raise CaseRefused("empty_frame", case.patient, f"{first}; re-download the case or exclude it")

@@ -1,0 +1,133 @@
+"""The M&Ms challenge of 2020 (Multi-Centre, Multi-Vendor & Multi-Disease), as it is distributed.
+
+    211230_M&Ms_Dataset_information_diagnosis_opendataset.csv   a line a patient, see CODE to WEIGHT
+    Training/Labeled/CODE/CODE_sa.nii.gz                        the short-axis cine (H, W, D, T)
+    Training/Labeled/CODE/CODE_sa_gt.nii.gz                     its labels (H, W, D, T), at ED and ES
+    Training/Unlabeled/CODE, Validation/CODE, Testing/CODE      likewise; the masks of Unlabeled hold nothing
+
+The folder given is the one with the CSV, or the one that holds it as `OpenDataset`. ED and ES count from 0 there; for
+unlabelled patients both are 0, which tells nothing. The challenge's labels are 1 LV, 2 MYO, 3 RV.
+Source: Campello et al., Multi-centre, multi-vendor and multi-disease cardiac segmentation: the M&Ms challenge, IEEE
+TMI 40(12), 2021; layout and label order as CineMA (mathpluscode/CineMA, cinema/data/mnms) reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.case import CaseRefused, CineCase
+from data.nifti import find_nifti, read_masks, read_nifti
+from data.sources._common import (
+    add_once,
+    check_folder,
+    hash_files,
+    measure,
+    phase_of,
+    read_table,
+    refuse_empty_frames,
+)
+
+PARTS = ("Training/Labeled", "Training/Unlabeled", "Validation", "Testing")
+TABLE = "*M&Ms*opendataset.csv"  # its first characters are a date, and there were several
+LABEL_ORDER = (0, 3, 2, 1)  # our label of each of theirs: 1 LV, 2 MYO, 3 RV
+CODE, GROUP, HEIGHT, WEIGHT = "External code", "Pathology", "Height", "Weight"
+
+
+@dataclass
+class Options:
+    """Which cases to read.
+
+    Args:
+        input_dir: the dataset's folder.
+    """
+
+    input_dir: str
+
+
+def build(options: Options) -> MnmsSource:
+    """The source that the options describe."""
+    return MnmsSource(Path(options.input_dir))
+
+
+class MnmsSource:
+    """Lists and loads the patients of an M&Ms folder."""
+
+    name, modality = "mnms", "4d_mri"
+
+    def __init__(self, input_dir: Path) -> None:
+        check_folder(input_dir)
+        root = input_dir / "OpenDataset" if (input_dir / "OpenDataset").is_dir() else input_dir
+        tables = sorted(root.glob(TABLE))
+        if len(tables) != 1:
+            raise ValueError(f"{root}: holds {len(tables)} files {TABLE}, expected one; give the folder with the CSV")
+        self.table = tables[0].name
+        self.rows = read_table(tables[0], CODE)
+        self.folders = _find_patients(root)
+
+    def patients(self) -> list[str]:
+        """Codes of the patients, sorted; reads no image."""
+        return list(self.folders)
+
+    def group(self, patient: str) -> str | None:
+        """Diagnosis from the CSV, None where it is not told."""
+        return self._row(patient).get(GROUP)
+
+    def held_out(self, patient: str) -> bool:
+        """Whether the patient belongs to the challenge's own test set."""
+        return self.folders[patient].parent.name == "Testing"
+
+    def source_hash(self, patient: str) -> str:
+        """blake2b over the files that `load` reads and the patient's line of the CSV."""
+        mask = self._mask(patient)
+        return hash_files([self._cine(patient), *([mask] if mask else [])], self._row(patient))
+
+    def load(self, patient: str) -> CineCase:
+        """Read one patient.
+
+        Raises:
+            CaseRefused: naming the rule, the patient and what is wrong, with the file at fault.
+        """
+        row, mask = self._row(patient), self._mask(patient)
+        volume = read_nifti(self._cine(patient), 4, patient)
+        masks = read_masks(mask, patient, volume.stored.shape, LABEL_ORDER) if mask else {}
+        ed, es = self._key_frames(patient)
+        case = CineCase(
+            patient, volume.stored, masks, volume.spacing_mm, volume.affine, ed, es, row.get(GROUP),
+            measure(row.get(HEIGHT)), measure(row.get(WEIGHT)), volume.slope, volume.intercept,
+            self.source_hash(patient),
+        )  # fmt: skip
+        refuse_empty_frames(case)
+        return case
+
+    def _row(self, patient: str) -> dict[str, str]:
+        return self.rows.get(patient, {})
+
+    def _unlabelled(self, patient: str) -> bool:
+        return self.folders[patient].parent.name == "Unlabeled"
+
+    def _key_frames(self, patient: str) -> tuple[int | None, int | None]:
+        if self._unlabelled(patient):
+            return None, None
+        if patient not in self.rows:
+            raise CaseRefused("no_key_frame", patient, f"{self.table} has no line for it; download the newest table")
+        row = self._row(patient)
+        return phase_of(row, "ED", self.table, patient), phase_of(row, "ES", self.table, patient)
+
+    def _cine(self, patient: str) -> Path:
+        path = find_nifti(self.folders[patient], f"{patient}_sa")
+        if path is None:
+            raise CaseRefused("missing_file", patient, f"{patient}_sa.nii.gz is missing; re-download the case")
+        return path
+
+    def _mask(self, patient: str) -> Path | None:
+        return None if self._unlabelled(patient) else find_nifti(self.folders[patient], f"{patient}_sa_gt")
+
+
+def _find_patients(root: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in (folder for part in PARTS for folder in sorted((root / part).glob("[!.]*")) if folder.is_dir()):
+        add_once(found, folder.name, folder)
+    if not found:
+        raise ValueError(f"{root}: no patients found; expected a folder a patient in {', '.join(PARTS)}")
+    return {patient: found[patient] for patient in sorted(found)}
