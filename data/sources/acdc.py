@@ -50,6 +50,8 @@ def build(options: Options) -> AcdcSource:
 class AcdcSource:
     """Lists and loads the patients of an ACDC folder."""
 
+    name = "acdc"
+
     def __init__(self, input_dir: Path, modality: str = "4d_mri", exclude: tuple[str, ...] = ()) -> None:
         if modality not in MODALITIES:
             raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}")
