@@ -212,6 +212,13 @@ def test_another_source_with_its_own_options_can_be_converted(acdc, convert, mon
         convert_acdc_to_wds.main()
 
 
+def test_a_source_that_reads_a_folder_asks_for_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["convert", "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        convert_acdc_to_wds.main()
+    assert capsys.readouterr().err.startswith("error: --input_dir is missing")
+
+
 def test_an_unknown_option_of_the_source_is_an_error_that_names_it(acdc, convert, capsys):
     assert "source.modalty: unknown key; did you mean" in error_of(convert, capsys, "--source_option", "modalty=x")
 
