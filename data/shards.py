@@ -28,6 +28,7 @@ from data.case import CineCase
 from data.manifest import SPLITS, read_manifest
 from data.preprocess import heart_center, window_of_case
 from data.tar_index import Member, NpyPlace, list_members, npy_place, read_bytes
+from utils.files import blake2b, sync
 
 MEMBER = re.compile(r"([A-Za-z0-9_-]+)\.(cine\.npy|mask_ed\.npy|mask_es\.npy|json)")
 KEPT = ("ed", "es", "group", "height_cm", "weight_kg", "slope", "intercept", "source_hash")  # as in CineCase
@@ -78,40 +79,41 @@ class ShardWriter:
 
     Args:
         folder: where the shards go.
-        shard_bytes: a shard that has reached this size is closed; a case is never cut in two.
+        shard_bytes: a shard that has reached this size takes no further case; a case is never cut in two.
+        shards: what an earlier writer of the same cases left, as in `shards`; what its files hold beyond is cut off.
     """
 
-    def __init__(self, folder: Path, shard_bytes: int) -> None:
+    def __init__(self, folder: Path, shard_bytes: int, shards: dict[str, list[dict[str, Any]]] | None = None) -> None:
         self.folder, self.shard_bytes = folder, shard_bytes
-        self.shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-        self._open: dict[str, tarfile.TarFile] = {}
+        self.shards = shards or {split: [] for split in SPLITS}
+        for record in (record for records in self.shards.values() for record in records):
+            os.truncate(folder / record["file"], record["bytes"])
 
-    def add(self, split: str, members: Iterable[tuple[str, bytes]]) -> None:
-        """Append the members of one case, as `serialize` gives them."""
-        if split not in self._open:
-            name = f"{split}-{len(self.shards[split]):06d}.tar"
-            shard = tarfile.open(self.folder / name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - open till full
-            self._open[split] = shard
-            self.shards[split].append({"file": name, "bytes": 0, "samples": 0})
-        shard, record = self._open[split], self.shards[split][-1]
-        for name, data in members:
-            header = tarfile.TarInfo(name)  # time 0 and owner 0, so that equal cases give equal bytes
-            header.size = len(data)
-            shard.addfile(header, io.BytesIO(data))
-            record["samples"] += name.endswith(".json")
-        if shard.offset >= self.shard_bytes:
-            self._close(split)
+    def add(self, split: str, members: Iterable[tuple[str, bytes]]) -> dict[str, Any]:
+        """Append the members of one case, as `serialize` gives them; returns its shard as it is now on disk."""
+        records = self.shards[split]
+        if not records or records[-1]["bytes"] >= self.shard_bytes:
+            records.append({"file": f"{split}-{len(records):06d}.tar", "bytes": 0, "samples": 0})
+        record = records[-1]
+        with (self.folder / record["file"]).open("ab") as shard:
+            for name, data in members:
+                header = tarfile.TarInfo(name)  # time 0 and owner 0, so that equal cases give equal bytes
+                header.size = len(data)
+                padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+                shard.writelines((header.tobuf(tarfile.USTAR_FORMAT), data, padding))
+                record["samples"] += name.endswith(".json")
+            record["bytes"] = shard.tell()
+        sync(self.folder / record["file"])
+        return dict(record)
 
     def close(self) -> dict[str, list[dict[str, Any]]]:
-        """Finish all shards; returns for each split its shards as {file, bytes, samples}."""
-        for split in list(self._open):
-            self._close(split)
+        """Finish all shards; returns for each split its shards as {file, bytes, samples, blake2b}."""
+        for record in (record for records in self.shards.values() for record in records):
+            path = self.folder / record["file"]
+            end = record["bytes"] + 2 * tarfile.BLOCKSIZE  # a tar ends with two empty blocks, filled up to a record
+            os.truncate(path, end + -end % tarfile.RECORDSIZE)
+            record["bytes"], record["blake2b"] = path.stat().st_size, blake2b(path)
         return self.shards
-
-    def _close(self, split: str) -> None:
-        self._open.pop(split).close()
-        record = self.shards[split][-1]
-        record["bytes"] = (self.folder / record["file"]).stat().st_size
 
 
 @dataclass(frozen=True)

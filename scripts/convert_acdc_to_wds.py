@@ -1,166 +1,136 @@
-"""Convert an ACDC folder to WebDataset shards.
+"""Convert a dataset, by default ACDC, to WebDataset shards.
 
 Research use only, not a medical device.
 
     python scripts/convert_acdc_to_wds.py --input_dir /path/to/acdc_dataset --output_dir acdc_wds --modality 4d_mri
 
-Every patient becomes one sample a slice, in native stored values; beside the shards stands manifest.json with the
-split, the settings and whoever was skipped, and why. The same input and settings give the same bytes.
+Every patient becomes one sample a slice, in native stored values; beside the shards stand the cohort's fingerprint and
+manifest.json with the split, the settings and whoever was skipped, and why. The same input and settings give the same
+bytes. Cut off and started again, it goes on after the last whole patient, from OUTPUT_DIR.partial.
 
 Split: by patient, spread over the diagnoses. Where the input has ACDC's own `testing` folder beside other patients
 and --test_fraction is not given, that folder is the test set; otherwise 0.2 of all patients are. Sizes are rounded and
 train keeps at least one patient, so a cohort of one goes to train; --test_fraction 1 sends all patients to test.
+With --folds 5 --fold 0 the first fifth of all patients is the test set (of a dataset with a test set of its own, val);
+with --split_file a file says who belongs where.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import hashlib
+import json
 import os
 import sys
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tqdm import tqdm
-
-from data.manifest import SCHEMA_VERSION, SPLITS, read_manifest
-from data.shards import ShardWriter, serialize
-from data.sources.acdc import MODALITIES, AcdcSource, Options, build
-from data.splits import split_patients
-from utils.files import atomic_dir, write_json
+from data.conversion import Plan, convert, is_done
+from data.manifest import SPLITS
+from data.splits import fold_patients, read_split, split_patients
+from utils import registry
+from utils.config import section
 from utils.log import user_errors
 
+SOURCES = "data.sources"
 DEFAULT_TEST_FRACTION = 0.2
-SETTINGS = ("modality", "seed", "val_fraction", "test_fraction", "shard_mib")  # what the bytes depend on
-
-
-class Outcome(NamedTuple):
-    """What became of one patient: its shard members, or the reason why it was skipped."""
-
-    patient: str
-    members: list[tuple[str, bytes]]
-    slices: int
-    frames: int
-    source_hash: str | None
-    reason: str | None
+SETTINGS = ("seed", "val_fraction", "test_fraction", "folds", "fold", "shard_mib")  # what the bytes depend on
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--input_dir", required=True, help="folder with the patients, also in training/, testing/ or below database/")
+    add(
+        "--input_dir",
+        help="the dataset's folder; of ACDC, with the patients in it, in training/, testing/ or database/",
+    )
     add("--output_dir", required=True, type=Path, help="new folder for the shards")
-    add("--modality", choices=MODALITIES, default="4d_mri", help="whole cines, or the ED and ES frames as two phases")
-    add("--seed", type=int, default=0, help="seed of the split (default 0)")
+    add("--source", choices=registry.names(SOURCES), default="acdc", help="how the dataset is read (default acdc)")
+    add("--source_option", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="further source options")
+    add("--modality", help="of acdc: 4d_mri, whole cines (default), or ed_es, the ED and ES frames as two phases")
+    add("--exclude", nargs="+", action="extend", default=[], metavar="PATIENT", help="patients to leave out")
+    add("--strict", action="store_true", help="stop at the first case that is refused instead of skipping it")
+    add("--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes (default: up to 4)")
+    add("--shard_mib", type=float, default=200, help="size in MiB at which a shard is closed (default 200)")
+    split = parser.add_argument_group("split")
+    add = split.add_argument
+    add("--seed", type=int, default=0, help="draws who belongs where (default 0)")
     add("--val_fraction", type=float, default=0.1, help="part of all patients for validation (default 0.1)")
     add("--test_fraction", type=float, help="part of all patients for the test (default: see above)")
-    add("--exclude", nargs="+", default=[], metavar="PATIENT", help="patients to leave out")
-    add("--strict", action="store_true", help="stop at the first case that cannot be read instead of skipping it")
-    add("--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes (default: up to 4)")
-    add("--shard_mib", type=int, default=256, help="size in MiB at which a shard is closed (default 256)")
+    add("--folds", type=int, help="number of folds of a cross-validation")
+    add("--fold", type=int, help="which of them, from 0")
+    add("--split_file", type=Path, help='JSON {"train": [...], "val": [...], "test": [...]} or CSV: patient,split')
     return parser.parse_args()
 
 
-def already_converted(output_dir: Path, source: AcdcSource, settings: dict[str, Any]) -> bool:
-    """Whether `output_dir` holds just what this run would write; anything else in it is an error."""
-    if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
-        return False
-    advice = "choose another --output_dir, or remove it yourself if it is no longer needed"
-    if not (output_dir / "manifest.json").is_file():
-        raise ValueError(f"{output_dir}: exists and holds no shards of this script; {advice}")
-    manifest = read_manifest(output_dir)
-    if manifest.get("settings") != settings:
-        raise ValueError(f"{output_dir}: holds shards made with other settings, {manifest.get('settings')}; {advice}")
-    if manifest.get("source", {}).get("patients") != {p: hash_or_none(source, p) for p in source.patients()}:
-        raise ValueError(f"{output_dir}: holds shards made from other source files; {advice}")
-    return True
+def check(args: argparse.Namespace) -> None:
+    """Refuse values outside their range and options that contradict each other."""
+    if args.workers < 1:
+        raise ValueError(f"--workers is {args.workers}, expected 1 or more")
+    if not args.shard_mib > 0:
+        raise ValueError(f"--shard_mib is {args.shard_mib}, expected more than 0")
+    if (args.folds is None) != (args.fold is None):
+        raise ValueError("--folds and --fold belong together: give both, as in --folds 5 --fold 0, or neither")
+    for one, other in (("split_file", "folds"), ("split_file", "test_fraction"), ("folds", "test_fraction")):
+        if getattr(args, one) is not None and getattr(args, other) is not None:
+            raise ValueError(f"--{one} and --{other} both decide who is tested; give one of them")
 
 
-def hash_or_none(source: AcdcSource, patient: str) -> str | None:
-    """The hash of a patient's files, None where they cannot be read."""
-    try:
-        return source.source_hash(patient)
-    except (ValueError, OSError):
-        return None
+def make_source(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The source and the options that it was given."""
+    known = registry.option_names(SOURCES, args.source, "source")
+    options = section(args.source_option)
+    if args.input_dir is not None:
+        options["input_dir"] = args.input_dir
+    elif "input_dir" in known and "input_dir" not in options:
+        raise ValueError(f"--input_dir is missing; give the folder that the source {args.source} reads")
+    if args.modality is not None and "modality" in known:
+        options["modality"] = args.modality
+    source = registry.build(SOURCES, args.source, options, "source")
+    if args.modality not in (None, source.modality):
+        raise ValueError(f"--modality is {args.modality}, but {args.source} gives {source.modality} only; leave it out")
+    return source, options
 
 
-def convert_patient(source: AcdcSource, patient: str) -> Outcome:
-    """Read one patient and put it into shard members."""
-    try:
-        case = source.load(patient)
-        members = serialize(case, source.modality)
-    except (ValueError, OSError) as error:
-        reason = str(error).removeprefix(f"{patient}: ")
-        return Outcome(patient, [], 0, 0, hash_or_none(source, patient), reason)
-    slices, phases = case.cine.shape[2:]
-    return Outcome(patient, members, slices, slices * phases, case.source_hash, None)
-
-
-def outcomes(source: AcdcSource, workers: int) -> Iterator[Outcome]:
-    """Convert the patients in order; never more in memory than two a worker."""
-    workers = min(workers, len(source.patients()))
-    if workers == 1:
-        yield from (convert_patient(source, patient) for patient in source.patients())
-        return
-    pending: deque[Future[Outcome]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            for patient in source.patients():
-                if len(pending) >= 2 * workers:
-                    yield pending.popleft().result()
-                pending.append(pool.submit(convert_patient, source, patient))
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool as error:
-            raise ValueError("a worker was killed, probably for memory; try again with fewer --workers") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def write_shards(
-    folder: Path, source: AcdcSource, settings: dict[str, Any], args: argparse.Namespace
-) -> dict[str, Any]:
-    """Convert all patients into `folder`; returns the manifest."""
-    patients = source.patients()
-    held_out = frozenset(p for p in patients if source.held_out(p))
+def choose_split(args: argparse.Namespace, source: Any, patients: list[str]) -> dict[str, list[str]]:
+    """Who belongs to train, val and test."""
+    if args.split_file is not None:
+        return read_split(args.split_file, patients, args.exclude)
+    held_out = frozenset(patient for patient in patients if source.held_out(patient))
     if args.test_fraction is not None or len(held_out) == len(patients):
         held_out = frozenset()
     groups = {patient: source.group(patient) for patient in patients}
+    if args.folds is not None:
+        return fold_patients(groups, args.folds, args.fold, args.val_fraction, args.seed, held_out)
     fraction = DEFAULT_TEST_FRACTION if args.test_fraction is None else args.test_fraction
-    planned = split_patients(groups, args.val_fraction, fraction, args.seed, held_out)
-    split_of = {patient: split for split in SPLITS for patient in planned[split]}
+    return split_patients(groups, args.val_fraction, fraction, args.seed, held_out)
 
-    writer = ShardWriter(folder, args.shard_mib << 20)
-    split: dict[str, list[str]] = {name: [] for name in SPLITS}
-    counts = {name: {"patients": 0, "slices": 0, "frames": 0} for name in SPLITS}
-    hashes, skipped = {}, []
-    progress = tqdm(outcomes(source, args.workers), total=len(patients), unit="patient", desc="converting")
-    for done in progress:
-        hashes[done.patient] = done.source_hash
-        if done.reason is not None:
-            if args.strict:
-                raise ValueError(f"{done.patient}: {done.reason}")
-            skipped.append({"patient": done.patient, "reason": done.reason})
-            continue
-        name = split_of[done.patient]
-        writer.add(name, done.members)
-        split[name].append(done.patient)
-        for unit, count in (("patients", 1), ("slices", done.slices), ("frames", done.frames)):
-            counts[name][unit] += count
-    if len(skipped) == len(patients):
-        reasons = "; ".join(f"{s['patient']}: {s['reason']}" for s in skipped[:3])
-        raise ValueError(f"none of the {len(patients)} patients could be converted, so nothing was written: {reasons}")
-    return {
-        "schema_version": SCHEMA_VERSION, "notice": "Research use only, not a medical device.", "counts": counts,
-        "split": split, "source": {"name": "acdc", "patients": hashes}, "settings": settings, "seed": args.seed,
-        "shards": writer.close(), "skipped": skipped,
-    }  # fmt: skip
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """What the command line asks for."""
+    source, options = make_source(args)
+    everyone = source.patients()
+    if unknown := sorted(set(args.exclude) - set(everyone)):
+        raise ValueError(f"--exclude names patients that are not there: {', '.join(unknown)}; check them")
+    patients = [patient for patient in everyone if patient not in args.exclude]
+    if not patients:
+        raise ValueError(f"no patients are left of {len(everyone)} after --exclude; exclude fewer")
+    split = choose_split(args, source, patients)
+    split_of = {patient: name for name in SPLITS for patient in split[name]}
+    paths = {key: str(value) for key, value in options.items() if isinstance(value, str) and Path(value).exists()}
+    named = {key: Path(paths[key]).name if key in paths else value for key, value in options.items()}
+    named = {key: value for key, value in named.items() if key not in ("input_dir", "modality")}
+    settings: dict[str, Any] = {"modality": source.modality, "source_options": named, "exclude": sorted(args.exclude)}
+    settings |= {name: getattr(args, name) for name in SETTINGS}
+    settings["split_file"] = None
+    if args.split_file is not None:  # its path is nobody's business, and its layout does not matter
+        settings["split_file"] = hashlib.blake2b(json.dumps(split).encode(), digest_size=16).hexdigest()
+    hidden = {form for path in paths.values() for form in (path.rstrip("/"), str(Path(path).resolve())) if "/" in form}
+    return Plan(
+        source, {p: split_of[p] for p in patients}, settings, int(args.shard_mib * (1 << 20)), tuple(sorted(hidden))
+    )
 
 
 def report(manifest: dict[str, Any], output_dir: Path) -> None:
@@ -169,30 +139,23 @@ def report(manifest: dict[str, Any], output_dir: Path) -> None:
         count = manifest["counts"][name]
         print(f"{name}: {count['patients']} patients, {count['slices']} slices, {count['frames']} frames")
         if not count["patients"]:
-            print(f"  note: {name} is empty; more patients, or other fractions, would fill it")
+            print(f"  note: {name} is empty; more patients, or another split, would fill it")
     if manifest["skipped"]:
         print(f"skipped {len(manifest['skipped'])} patients:")
         for case in manifest["skipped"]:
-            print(f"  {case['patient']}: {case['reason']}")
-    print(f"Shards are in {output_dir}")
+            print(f"  {case['patient']}: {case['reason']} [{case['rule']}]")
+    print(f"Shards, manifest.json and fingerprint.html are in {output_dir}")
 
 
 @user_errors()
 def main() -> None:
     args = parse_arguments()
-    for name in ("workers", "shard_mib"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
-    source = build(Options(args.input_dir, args.modality, args.exclude))
-    settings = {name: getattr(args, name) for name in SETTINGS}
-    settings["exclude"] = sorted(args.exclude)
-    if already_converted(args.output_dir, source, settings):
+    check(args)
+    plan = make_plan(args)
+    if is_done(plan, args.output_dir):
         print(f"{args.output_dir} holds these very patients under these settings already: nothing to do")
         return
-    with atomic_dir(args.output_dir) as folder:
-        manifest = write_shards(folder, source, settings, args)
-        write_json(folder / "manifest.json", manifest)
-    report(manifest, args.output_dir)
+    report(convert(plan, args.output_dir, args.workers, args.strict), args.output_dir)
 
 
 if __name__ == "__main__":

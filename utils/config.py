@@ -110,6 +110,19 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
     return from_plain(schema, plain)
 
 
+def section(argv: Sequence[str]) -> dict[str, Any]:
+    """Read the keys of one component from the command line.
+
+    Args:
+        argv: `key=VALUE`; a value is YAML.
+    Returns:
+        A section for `options`, which checks its keys.
+    Raises:
+        ConfigError: for an argument of another form.
+    """
+    return {key: _read_value(key, text) for key, text in map(_assignment, argv)}
+
+
 def from_plain(schema: type[T], data: dict[str, Any], where: str = "") -> T:
     """Fill a dataclass from a plain dict, refusing unknown keys and wrong types.
 

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import hashlib
 import json
 import math
 import os
@@ -30,9 +31,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if not temporary.is_file():
             raise FileNotFoundError(f"{path}: nothing was written")
         temporary.chmod(0o666 & ~_umask())  # some writers keep their files to the owner
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -56,7 +57,7 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         for entry in [*temporary.rglob("*"), temporary]:
-            _sync(entry)
+            sync(entry)
         if path.is_dir():
             os.rename(path, old)
         try:
@@ -65,10 +66,19 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
             if old.is_dir():
                 os.rename(old, path)
             raise
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or the list of a folder's files, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:
@@ -117,6 +127,21 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path}: not valid JSON ({error}); it may be cut short: write or download it again") from None
 
 
+def blake2b(path: str | Path) -> str:
+    """Hash a file.
+
+    Args:
+        path: the file.
+    Returns:
+        BLAKE2b of its bytes, 32 bytes in hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=32)
+    with Path(path).open("rb") as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
+
+
 def jsonable(data: Any) -> Any:
     """Return plain values that strict JSON can hold.
 
@@ -138,11 +163,3 @@ def jsonable(data: Any) -> Any:
 
 def _sibling(path: Path) -> Path:
     return path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,5 +1,6 @@
 """The folder is the registry: a component is one module file, with an `Options` dataclass and `build(options, ...)`."""
 
+import dataclasses
 import difflib
 import importlib
 import importlib.util
@@ -38,6 +39,28 @@ def build(package: str, name: str, data: dict[str, Any], where: str, **context: 
     Raises:
         ConfigError: for an unknown name, listing the known ones, or for options that the component does not have.
     """
+    module = _module(package, name, where)
+    if isinstance(data, dict) and data.get("name") == name:
+        data = {key: value for key, value in data.items() if key != "name"}
+    return module.build(options(module.Options, data, where), **context)
+
+
+def option_names(package: str, name: str, where: str) -> list[str]:
+    """List the options of a component.
+
+    Args:
+        package: the folder that is looked in.
+        name: the component.
+        where: the section's dotted key, for error messages.
+    Returns:
+        The fields of its `Options`.
+    Raises:
+        ConfigError: for an unknown name, listing the known ones.
+    """
+    return [field.name for field in dataclasses.fields(_module(package, name, where).Options)]
+
+
+def _module(package: str, name: str, where: str) -> Any:
     known = names(package)
     if name not in known:
         section, _, last = where.rpartition(".")
@@ -46,7 +69,4 @@ def build(package: str, name: str, data: dict[str, Any], where: str, **context: 
         near = difflib.get_close_matches(str(name), known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"{where}: unknown name {name!r}; {hint}known names: {', '.join(known)}")
-    module = importlib.import_module(f"{package}.{name}")
-    if isinstance(data, dict) and data.get("name") == name:
-        data = {key: value for key, value in data.items() if key != "name"}
-    return module.build(options(module.Options, data, where), **context)
+    return importlib.import_module(f"{package}.{name}")

@@ -1,6 +1,9 @@
+import json
+from pathlib import Path
+
 import pytest
 
-from data.splits import split_patients
+from data.splits import fold_patients, read_split, split_patients
 
 GROUPS = {f"patient{i:03d}": "ABCDE"[i % 5] for i in range(100)}
 
@@ -45,3 +48,76 @@ def test_a_named_test_set_is_kept():
 def test_impossible_fractions_are_refused(val, test):
     with pytest.raises(ValueError, match="fraction"):
         split_patients(GROUPS, val, test, 0)
+
+
+def test_every_patient_is_tested_in_exactly_one_fold():
+    folds = [fold_patients(GROUPS, 5, k, 0.1, seed=0) for k in range(5)]
+    assert sorted(p for parts in folds for p in parts["test"]) == sorted(GROUPS)
+    for parts in folds:
+        assert [len(parts[name]) for name in ("train", "val", "test")] == [70, 10, 20]
+        assert sorted(p for part in parts.values() for p in part) == sorted(GROUPS)
+
+
+@pytest.mark.parametrize("count", [7, 23, 52])
+def test_every_group_gives_every_fold_its_share(count):
+    groups = {patient: "AABCC"[i % 5] for i, patient in enumerate(sorted(GROUPS)[:count])}
+    tests = [fold_patients(groups, 5, k, 0.1, seed=1)["test"] for k in range(5)]
+    assert max(map(len, tests)) - min(map(len, tests)) <= 1
+    for group in "ABC":
+        counts = [sum(groups[p] == group for p in test) for test in tests]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_folds_of_a_dataset_with_its_own_test_set_divide_the_others():
+    held_out = frozenset(sorted(GROUPS)[:30])
+    folds = [fold_patients(GROUPS, 5, k, 0.1, 0, held_out) for k in range(5)]
+    assert all(set(parts["test"]) == held_out for parts in folds)
+    assert sorted(p for parts in folds for p in parts["val"]) == sorted(set(GROUPS) - held_out)
+    assert all(len(parts["train"]) == 56 for parts in folds)
+
+
+@pytest.mark.parametrize(
+    ("folds", "fold", "message"), [(1, 0, "folds"), (101, 0, "folds"), (5, -1, "fold"), (5, 5, "fold")]
+)
+def test_folds_that_are_not_there_are_refused(folds, fold, message):
+    with pytest.raises(ValueError, match=f"^{message} is"):
+        fold_patients(GROUPS, folds, fold, 0.1, 0)
+
+
+def test_a_csv_and_a_json_say_the_same(tmp_path: Path):
+    split = {"train": ["c", "a"], "val": [], "test": ["b"]}
+    (tmp_path / "s.json").write_text(json.dumps(split))
+    (tmp_path / "s.csv").write_text("\ufeffgroup,patient, split\nX,a, train\nX,b,test\nX,c,train\n", encoding="utf-8")
+    for name in ("s.json", "s.csv"):
+        assert read_split(tmp_path / name, "abc") == {"train": ["a", "c"], "val": [], "test": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"train": ["a", "b", "c"], "test": ["b"]}', "more than once: b"),
+        ('{"train": ["a", "a", "b", "c"]}', "more than once: a"),
+        ('{"train": ["a", "b"], "test": ["d", "c"]}', "unknown patients: d"),
+        ('{"train": ["a"]}', "leaves out patients: b, c"),
+        ('{"train": ["a", "b"], "dev": ["c"]}', "split 'dev'"),
+        ('["a", "b", "c"]', "expected"),
+        ('{"train": "abc"}', "expected"),
+        ("{", "not valid JSON"),
+    ],
+)
+def test_a_split_file_that_is_not_whole_is_refused_by_name(tmp_path, text, message):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_split(tmp_path / "s.json", "abc")
+
+
+@pytest.mark.parametrize("text", ["", "patient\na\n", "a,train\nb,test\nc,val\n"])
+def test_a_table_without_its_columns_is_refused(tmp_path, text):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(ValueError, match="columns patient and split"):
+        read_split(tmp_path / "s.csv", "abc")
+
+
+def test_a_split_file_may_name_patients_that_are_left_out(tmp_path):
+    (tmp_path / "s.json").write_text('{"train": ["a", "b"], "test": ["c"]}')
+    assert read_split(tmp_path / "s.json", "ac", left_out=["b"]) == {"train": ["a"], "val": [], "test": ["c"]}

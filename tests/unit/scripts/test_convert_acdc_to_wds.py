@@ -1,10 +1,17 @@
+import gzip
+import json
+import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import pytest
 
-from data.shards import ShardReader, ShardWriter
+from data.shards import ShardReader
+from data.sources import acdc as acdc_source
 from scripts import convert_acdc_to_wds
 from utils.files import read_json
 
@@ -27,9 +34,18 @@ def convert(monkeypatch, tmp_path: Path):
     return run
 
 
-def damage(patient: Path) -> None:
+def damage(patient: Path) -> bytes:
+    """Cut a patient's cine short; returns what it was."""
     path = patient / f"{patient.name}_4d.nii.gz"
-    path.write_bytes(path.read_bytes()[:500])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:500])
+    return whole
+
+
+def error_of(convert, capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit, match="1"):
+        convert(*arguments)
+    return capsys.readouterr().err.splitlines()[-1]
 
 
 def test_every_patient_goes_to_one_split_and_the_counts_are_told(acdc, convert, capsys):
@@ -67,9 +83,8 @@ def test_acdcs_own_test_folder_is_the_test_set_unless_a_fraction_is_given(tmp_pa
     assert len(read_json(pooled / "manifest.json")["split"]["test"]) == 2
 
 
-def test_small_shards_keep_a_patient_together(acdc, convert, monkeypatch):
-    monkeypatch.setattr(convert_acdc_to_wds, "ShardWriter", lambda folder, size: ShardWriter(folder, size >> 10))
-    reader = ShardReader(convert("--shard_mib", "8"), "train")
+def test_small_shards_keep_a_patient_together(acdc, convert):
+    reader = ShardReader(convert("--shard_mib", "0.008"), "train")
     homes = {entry.patient: {e.shard for e in reader.samples if e.patient == entry.patient} for entry in reader.samples}
     assert len(reader.manifest["shards"]["train"]) > 1 and all(len(shards) == 1 for shards in homes.values())
 
@@ -79,17 +94,22 @@ def test_a_damaged_patient_is_skipped_and_named_with_its_reason(acdc, convert, c
     folder = convert()
     (skipped,) = read_json(folder / "manifest.json")["skipped"]
     assert skipped["patient"] == "patient004" and "patient004_4d.nii.gz is truncated" in skipped["reason"]
+    assert re.fullmatch("[a-z_]+", skipped["rule"])
     assert "patient004: patient004_4d.nii.gz is truncated" in capsys.readouterr().out
     assert "patient004" not in str(read_json(folder / "manifest.json")["split"])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_strict_stops_at_a_damaged_patient_and_leaves_nothing(acdc, convert, capsys, workers):
-    damage(acdc / "patient004")
+def test_strict_stops_at_a_damaged_patient_and_goes_on_from_there_once_it_is_mended(acdc, convert, capsys, workers):
+    whole = damage(acdc / "patient004")
     with pytest.raises(SystemExit, match="1"):
         convert("--strict", workers=workers)
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: patient004: patient004_4d.nii.gz is truncated")
-    assert [p.name for p in acdc.parent.iterdir()] == ["acdc"]
+    assert not (acdc.parent / "out").exists()
+    (acdc / "patient004" / "patient004_4d.nii.gz").write_bytes(whole)
+    convert("--strict", workers=workers)
+    assert "going on after 3 of 10 patients" in capsys.readouterr().out
+    assert len(read_json(acdc.parent / "out" / "manifest.json")["source"]["patients"]) == 10
 
 
 def test_no_output_is_left_when_no_patient_can_be_converted(acdc, convert, capsys):
@@ -141,6 +161,130 @@ def test_a_folder_with_other_files_is_never_touched(acdc, convert, capsys):
         convert()
     assert "choose another --output_dir" in capsys.readouterr().err
     assert (acdc.parent / "out" / "thesis.txt").read_text() == "mine"
+
+
+def test_no_path_and_no_header_text_of_the_source_is_written(acdc, convert):
+    path = acdc / "patient001" / "patient001_4d.nii.gz"
+    image = nib.load(path)
+    image.header["descrip"], image.header["db_name"] = b"DOE^JANE", b"SECRET-17"
+    image = nib.Nifti1Image(image.dataobj, image.affine, image.header)
+    nib.save(image, path)
+    assert b"DOE^JANE" in gzip.decompress(path.read_bytes())
+    (acdc / "patient002" / "patient002_4d.nii.gz").write_bytes(b"this is no NIfTI file")  # nibabel names its whole path
+    for file in convert().iterdir():
+        content = file.read_bytes()
+        assert not any(text in content for text in (b"DOE^JANE", b"SECRET-17", str(acdc).encode(), b'.nii.gz" '))
+
+
+def test_an_error_of_the_disk_keeps_the_path_to_itself(acdc, convert, monkeypatch):
+    def load(source, patient):
+        raise PermissionError(13, "Permission denied", str(acdc / patient / "Info.cfg"))
+
+    load_well = acdc_source.AcdcSource.load
+    monkeypatch.setattr(
+        acdc_source.AcdcSource, "load", lambda s, p: load(s, p) if p == "patient001" else load_well(s, p)
+    )
+    (skipped,) = read_json(convert() / "manifest.json")["skipped"]
+    assert skipped == {"patient": "patient001", "rule": "unreadable", "reason": "Info.cfg: Permission denied"}
+
+
+@dataclass
+class OneKind:
+    """Options of a source without folder and modality."""
+
+    spacing_mm: float = 1.0
+
+
+def test_another_source_with_its_own_options_can_be_converted(acdc, convert, monkeypatch):
+    source = acdc_source.AcdcSource(acdc)
+    asked = []
+    monkeypatch.setattr(acdc_source, "Options", OneKind)
+    monkeypatch.setattr(acdc_source, "build", lambda options: asked.append(options) or source)
+    arguments = ["--output_dir", str(acdc.parent / "own"), "--workers", "1", "--source_option", "spacing_mm=2"]
+    monkeypatch.setattr(sys, "argv", ["convert", *arguments, "--modality", "4d_mri"])
+    convert_acdc_to_wds.main()
+    assert asked == [OneKind(2.0)]
+    manifest = read_json(acdc.parent / "own" / "manifest.json")
+    assert manifest["settings"]["source_options"] == {"spacing_mm": 2}
+    assert manifest["settings"]["modality"] == "4d_mri"
+    monkeypatch.setattr(sys, "argv", ["convert", *arguments, "--modality", "ed_es"])
+    with pytest.raises(SystemExit):
+        convert_acdc_to_wds.main()
+
+
+def test_a_source_that_reads_a_folder_asks_for_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["convert", "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        convert_acdc_to_wds.main()
+    assert capsys.readouterr().err.startswith("error: --input_dir is missing")
+
+
+def test_an_unknown_option_of_the_source_is_an_error_that_names_it(acdc, convert, capsys):
+    assert "source.modalty: unknown key; did you mean" in error_of(convert, capsys, "--source_option", "modalty=x")
+
+
+def test_every_patient_is_tested_in_exactly_one_fold(acdc, convert):
+    splits = []
+    for fold in range(5):
+        folder = convert("--folds", "5", "--fold", str(fold), output=f"fold{fold}")
+        manifest = read_json(folder / "manifest.json")
+        assert (manifest["settings"]["folds"], manifest["settings"]["fold"]) == (5, fold)
+        splits.append(manifest["split"])
+    assert sorted(p for split in splits for p in split["test"]) == sorted(p.name for p in acdc.iterdir())
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_a_file_says_who_belongs_where(acdc, convert, tmp_path, form):
+    split = {"train": [f"patient{n:03d}" for n in range(1, 7)], "val": ["patient007"], "test": ["patient009"]}
+    path = tmp_path / f"split.{form}"
+    rows = "".join(f"{patient},{name}\n" for name, patients in split.items() for patient in patients)
+    path.write_text(json.dumps(split) if form == "json" else "patient,split\n" + rows)
+    manifest = read_json(convert("--split_file", str(path), "--exclude", "patient008", "patient010") / "manifest.json")
+    assert manifest["split"] == split
+    assert str(path) not in str(manifest)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--folds", "5"], "--folds and --fold belong together"),
+        (["--folds", "5", "--fold", "5"], "fold is 5, expected 0 to 4"),
+        (["--folds", "5", "--fold", "0", "--test_fraction", "0.1"], "--folds and --test_fraction both"),
+        (["--split_file", "split.json", "--folds", "5", "--fold", "0"], "--split_file and --folds both"),
+        (["--workers", "0"], "--workers is 0"),
+        (["--shard_mib", "nan"], "--shard_mib is nan"),
+        (["--exclude", "patient099"], "patient099"),
+        (["--modality", "cine"], "modality is 'cine'"),
+    ],
+)
+def test_options_that_cannot_be_met_are_one_line(acdc, convert, capsys, arguments, message):
+    assert message in error_of(convert, capsys, *arguments)
+    assert [p.name for p in acdc.parent.iterdir()] == ["acdc"]
+
+
+def test_a_killed_conversion_leaves_no_process_behind_and_goes_on(acdc, convert, tmp_path):
+    """The main process kills itself after the third patient; its workers must not outlive it."""
+    script = Path(convert_acdc_to_wds.__file__)
+    killed = (
+        "import os, sys; from data.journal import Journal; from scripts import convert_acdc_to_wds as c\n"
+        "append = Journal.append\n"
+        "def kill(self, entry):\n"
+        "    append(self, entry)\n"
+        "    if len(self.lines) == 4: os.kill(os.getpid(), 9)\n"
+        "if __name__ == '__main__':\n"
+        "    Journal.append = kill\n"
+        "    c.main()\n"
+    )
+    arguments = ["--input_dir", acdc, "--output_dir", tmp_path / "out", "--workers", "2"]
+    # a pipe that all processes inherit ends only when the last of them does
+    run = subprocess.run(
+        [sys.executable, "-c", killed, *arguments], cwd=script.parents[1], capture_output=True, timeout=60
+    )
+    assert run.returncode == -9 and not (tmp_path / "out").exists()
+    folders = [convert(), convert(output="whole")]
+    names = sorted(os.listdir(folders[1]))
+    assert names == sorted(os.listdir(folders[0]))
+    assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
 
 
 def test_a_missing_input_folder_is_one_line(convert, capsys):

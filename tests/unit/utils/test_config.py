@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from utils.config import ConfigError, find_file, from_plain, options, parse, to_plain
+from utils.config import ConfigError, find_file, from_plain, options, parse, section, to_plain
 
 
 @dataclass
@@ -214,6 +214,12 @@ def test_component_options_are_as_strict_and_carry_their_section():
         options(FlowOptions, {"wieght": 2}, "losses.flow")
     with pytest.raises(ConfigError, match=r"losses\.flow: expected a section .* found 1\.0 \(float\)"):
         options(FlowOptions, 1.0, "losses.flow")  # type: ignore[arg-type]
+
+
+def test_a_section_can_be_given_as_arguments():
+    assert section(["weight=2", "name=a=b", "list=[1, x]"]) == {"weight": 2, "name": "a=b", "list": [1, "x"]}
+    with pytest.raises(ConfigError, match="'weight' is not an option; write key=value"):
+        section(["weight"])
 
 
 def test_what_a_dataclass_finds_wrong_with_itself_carries_its_section_too():

@@ -1,7 +1,7 @@
 import pytest
 
 from utils.config import ConfigError
-from utils.registry import build, names
+from utils.registry import build, names, option_names
 
 COMPONENT = """
 from dataclasses import dataclass
@@ -64,3 +64,9 @@ def test_nothing_but_the_folder_is_ever_imported(package, name):
 def test_a_wrong_option_carries_its_section(package):
     with pytest.raises(ConfigError, match=r"losses\.flow\.wait: unknown key"):
         build(package, "flow", {"wait": 1}, "losses.flow")
+
+
+def test_the_options_of_a_component_can_be_listed(package):
+    assert option_names(package, "flow", "source") == ["weight"]
+    with pytest.raises(ConfigError, match="source: unknown name 'flwo'; did you mean flow"):
+        option_names(package, "flwo", "source")

@@ -1,0 +1,73 @@
+"""The journal of a long task: one line of JSON a step, each on disk before the next step begins."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from utils.files import jsonable
+
+
+class Journal:
+    """The lines of one task, kept through a crash; another process is refused as long as it is open.
+
+    A last line that was cut off in writing is dropped when the journal is opened again.
+
+    Args:
+        path: the file; made if absent.
+    Raises:
+        ValueError: when another process has it open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("a+b")
+        try:
+            self._lock(path)
+            self.lines: list[dict[str, Any]] = []
+            self._ends = [0]
+            self._read()
+            self.keep(len(self.lines))
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add a line; it is on disk when this returns."""
+        data = json.dumps(jsonable(entry), allow_nan=False).encode() + b"\n"
+        self._stream.write(data)
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self.lines.append(json.loads(data))  # as it will be read again, so that both ways give equal results
+        self._ends.append(self._ends[-1] + len(data))
+
+    def keep(self, count: int) -> None:
+        """Cut off all lines but the first `count`."""
+        del self.lines[count:], self._ends[count + 1 :]
+        self._stream.truncate(self._ends[-1])
+
+    def close(self) -> None:
+        """Close the file and let others have it."""
+        self._stream.close()
+
+    def _lock(self, path: Path) -> None:
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{path.parent}: another process is writing there; wait for it or end it") from None
+        except OSError:
+            pass  # a file system without locks cannot say who else is there
+
+    def _read(self) -> None:
+        self._stream.seek(0)
+        for data in self._stream:
+            try:
+                line = json.loads(data)
+            except ValueError:
+                return
+            if not data.endswith(b"\n") or not isinstance(line, dict):
+                return
+            self.lines.append(line)
+            self._ends.append(self._ends[-1] + len(data))
