@@ -27,8 +27,11 @@ import numpy as np
 from data.case import CineCase
 from data.manifest import SPLITS, read_manifest
 from data.preprocess import heart_center, window_of
-from data.tar_index import Member, NpyPlace, list_members, npy_place, read_bytes
+from data.remote import local_folder
+from data.tar_index import Member, NpyPlace, list_members, npy_place, read_json_member
+from utils.files import blake2b
 
+MAX_OPEN_SHARDS = 64
 MEMBER = re.compile(r"([A-Za-z0-9_-]+)\.(cine\.npy|mask_ed\.npy|mask_es\.npy|json)")
 KEPT = ("ed", "es", "group", "height_cm", "weight_kg", "slope", "intercept", "source_hash")  # as in CineCase
 FIELDS = (
@@ -103,7 +106,7 @@ class ShardWriter:
             self._close(split)
 
     def close(self) -> dict[str, list[dict[str, Any]]]:
-        """Finish all shards; returns for each split its shards as {file, bytes, samples}."""
+        """Finish all shards; returns for each split its shards as {file, bytes, samples, blake2b}."""
         for split in list(self._open):
             self._close(split)
         return self.shards
@@ -111,7 +114,8 @@ class ShardWriter:
     def _close(self, split: str) -> None:
         self._open.pop(split).close()
         record = self.shards[split][-1]
-        record["bytes"] = (self.folder / record["file"]).stat().st_size
+        path = self.folder / record["file"]
+        record["bytes"], record["blake2b"] = path.stat().st_size, blake2b(path)
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ class SampleEntry:
 
 
 class SliceSample(NamedTuple):
-    """One slice's cine: (T, H, W) stored values, and zero-based phase -> (H, W) uint8 labels."""
+    """Phases of one slice: (T, H, W) stored values, and zero-based phase -> (H, W) uint8 labels of those read."""
 
     entry: SampleEntry
     cine: np.ndarray
@@ -165,21 +169,22 @@ class ShardReader:
     """The samples of one split, listed from the tar headers once and read from their places afterwards.
 
     Args:
-        folder: holds manifest.json and the shards.
+        folder: holds manifest.json and the shards; a local folder, or a URL whose files are copied here first.
         split: train, val or test; it may be empty.
+        cache_dir: where the copies of a URL are kept, see data/remote.py.
     Raises:
-        FileNotFoundError: when the manifest or a shard is missing.
+        OSError: when the manifest or a shard is missing or cannot be fetched.
         ValueError: naming the shard and member when something is damaged, unknown or unsafe.
     """
 
-    def __init__(self, folder: str | Path, split: str) -> None:
+    def __init__(self, folder: str | Path, split: str, cache_dir: str | None = None) -> None:
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
-        self.folder, self.split = Path(folder), split
-        self.manifest = read_manifest(folder)
+        self.folder, self.split = local_folder(folder, split, cache_dir), split
+        self.manifest = read_manifest(self.folder)
         entries = (e for shard in self.manifest["shards"][split] for e in _scan(self.folder, shard))
         self.samples = sorted(entries, key=lambda e: (e.patient, e.slice))  # whatever the sizes of the shards
-        self._files: dict[tuple[int, str], io.FileIO] = {}
+        self._files: dict[tuple[int, str], io.FileIO] = {}  # the least recently opened first
         _check_stacks(self)
 
     def patients(self) -> dict[str, list[int]]:
@@ -189,21 +194,28 @@ class ShardReader:
             found.setdefault(entry.patient, []).append(index)
         return found
 
-    def read(self, index: int) -> SliceSample:
-        """Read one slice with all its phases."""
-        entry = self.samples[index]
-        masks = {phase: self._array(entry.shard, place) for phase, place in entry.masks.items()}
-        return SliceSample(entry, self._array(entry.shard, entry.cine), masks)
+    def read(self, index: int, times: Iterable[int] | None = None) -> SliceSample:
+        """Read one slice; of phases that are not asked for not a byte is touched.
 
-    def read_frame(self, index: int, phase: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read one frame (H, W) and its labels, None where it has none; touches no other phase's bytes."""
+        Args:
+            index: of `samples`.
+            times: phases in the order wanted, some perhaps twice; None for all.
+        Raises:
+            IndexError: for a phase that the slice does not have.
+        """
         entry = self.samples[index]
-        if not 0 <= phase < entry.phases:
-            raise IndexError(f"{entry.key}: phase {phase} asked for, but it has {entry.phases} phases")
-        frame = NpyPlace(entry.cine.offset, entry.native_hw, entry.cine.dtype)
-        frame = frame._replace(offset=frame.offset + phase * frame.size)
-        mask = self._array(entry.shard, entry.masks[phase]) if phase in entry.masks else None
-        return self._array(entry.shard, frame), mask
+        if times is None:
+            times, cine = range(entry.phases), self._fill(entry.shard, entry.cine)
+        else:
+            times = [int(time) for time in times]
+            if wrong := [time for time in times if not 0 <= time < entry.phases]:
+                raise IndexError(f"{entry.key}: phase {wrong[0]} asked for, but it has {entry.phases} phases")
+            frame = NpyPlace(entry.cine.offset, entry.native_hw, entry.cine.dtype)
+            cine = np.empty((len(times), *frame.shape), frame.dtype)
+            for out, time in zip(cine, times, strict=True):
+                self._fill(entry.shard, frame._replace(offset=frame.offset + time * frame.size), out)
+        masks = {time: self._fill(entry.shard, place) for time, place in entry.masks.items() if time in times}
+        return SliceSample(entry, cine, masks)
 
     def read_case(self, patient: str) -> CineCase:
         """Put a patient's slices back into the case that was converted."""
@@ -217,15 +229,18 @@ class ShardReader:
             **{name: info[name] for name in KEPT},
         )  # fmt: skip
 
-    def _array(self, shard: str, place: NpyPlace) -> np.ndarray:
+    def _fill(self, shard: str, place: NpyPlace, out: np.ndarray | None = None) -> np.ndarray:
+        """Read an array, into `out` where given."""
+        out = np.empty(place.shape, place.dtype) if out is None else out
         handle = (os.getpid(), shard)  # a forked worker must not share a file position with its parent
         if handle not in self._files:
+            if len(self._files) >= MAX_OPEN_SHARDS:
+                self._files.pop(next(iter(self._files))).close()
             self._files[handle] = io.FileIO(self.folder / shard)
         self._files[handle].seek(place.offset)
-        data = bytearray(place.size)
-        if self._files[handle].readinto(data) != place.size:
+        if self._files[handle].readinto(out.data) != place.size:
             raise ValueError(f"{self.folder / shard}: ends early; restore it or convert again")
-        return np.frombuffer(data, place.dtype).reshape(place.shape)
+        return out
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}
@@ -251,7 +266,7 @@ def _scan(folder: Path, shard: dict[str, Any]) -> list[SampleEntry]:
 def _entry(stream: BinaryIO, shard: str, key: str, members: dict[str, Member]) -> SampleEntry:
     if missing := {"cine.npy", "json"} - set(members):
         raise ValueError(f"{key} lacks {', '.join(sorted(missing))}")
-    info = json.loads(read_bytes(stream, members["json"]))
+    info = read_json_member(stream, members["json"])
     if not isinstance(info, dict) or set(info) != set(FIELDS):
         raise ValueError(f"{key}.json must be an object with the fields {', '.join(FIELDS)}")
     cine = npy_place(stream, members["cine.npy"])
@@ -290,7 +305,7 @@ def _check_stacks(reader: ShardReader) -> None:
         raise ValueError(f"{reader.folder}: shards and manifest disagree on {reader.split} ({odd}); convert again")
     for patient, indices in found.items():
         entries = [reader.samples[i] for i in indices]
-        kinds = {(e.slices, e.cine.shape, e.cine.dtype, tuple(e.masks)) for e in entries}
+        kinds = {(e.cine.shape, e.cine.dtype, tuple(e.masks), json.dumps({**e.info, "slice": 0})) for e in entries}
         if len(kinds) > 1 or [e.slice for e in entries] != list(range(entries[0].slices)):
             found_slices = f"{len(entries)} of {entries[0].slices} slices, of {len(kinds)} kinds"
             raise ValueError(f"{reader.folder}: {patient} has {found_slices}; convert the data again")

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import hashlib
 import json
 import math
 import os
@@ -115,6 +116,21 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON ({error}); it may be cut short: write or download it again") from None
+
+
+def blake2b(path: str | Path) -> str:
+    """Hash a file.
+
+    Args:
+        path: the file.
+    Returns:
+        BLAKE2b of its bytes, 32 bytes in hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=32)
+    with Path(path).open("rb") as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def jsonable(data: Any) -> Any:

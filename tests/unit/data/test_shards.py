@@ -60,22 +60,24 @@ def test_samples_stand_in_stack_order_with_their_keys(shards):
     assert [s.phases for s in reader.samples] == [5, 5, 4, 4]
 
 
-def test_a_frame_is_read_alone_and_equals_its_place_in_the_slice(shards, monkeypatch):
+def test_phases_are_read_alone_and_equal_their_places_in_the_slice(shards, monkeypatch):
     reader = ShardReader(shards, "train")
     whole = reader.read(1)
     sizes = []
-    array = reader._array
-    monkeypatch.setattr(reader, "_array", lambda shard, place: sizes.append(place.size) or array(shard, place))
-    for phase in range(5):
-        frame, mask = reader.read_frame(1, phase)
-        assert np.array_equal(frame, whole.cine[phase])
-        assert (mask is None) == (phase not in whole.masks)
-    assert max(sizes) == 20 * 24 * 2
+    fill = reader._fill
+    monkeypatch.setattr(
+        reader, "_fill", lambda shard, place, *out: sizes.append(place.size) or fill(shard, place, *out)
+    )
+    for times in ([0], [3], [4, 1, 1]):
+        part = reader.read(1, times)
+        assert np.array_equal(part.cine, whole.cine[times])
+        assert part.masks.keys() == whole.masks.keys() & set(times)
+    assert max(sizes) == 20 * 24 * 2 and len(sizes) == 1 + 2 + 4
 
 
 def test_a_phase_that_is_not_there_is_refused(shards):
     with pytest.raises(IndexError, match="5 phases"):
-        ShardReader(shards, "train").read_frame(0, 5)
+        ShardReader(shards, "train").read(0, [0, 5])
 
 
 def test_a_reader_works_on_after_pickling(shards):
@@ -191,6 +193,6 @@ def test_a_damaged_manifest_is_refused(shards, change, message):
 
 
 def test_a_pipe_in_place_of_a_folder_is_never_run(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="refused dataset.shards 'pipe:touch"):
         ShardReader(f"pipe:touch {tmp_path}/ran", "train")
     assert not (tmp_path / "ran").exists()
