@@ -116,18 +116,18 @@ def _download(source: str, target: Path, most_bytes: int) -> int:
 
 
 def _open(source: str, size: int) -> IO[bytes]:
-    import aiohttp  # here: local folders need neither
-    import fsspec
+    import fsspec  # here, as aiohttp: local folders need neither
 
-    protocol, options = source.split("://")[0].lower(), {}
-    if protocol.startswith("http"):  # the other libraries bring timeouts of their own
-        limits = aiohttp.ClientTimeout(
-            total=SILENCE_SECONDS + size / SLOWEST_BYTES_PER_SECOND,
-            sock_connect=CONNECT_SECONDS,
-            sock_read=SILENCE_SECONDS,
-        )
-        options = {"client_kwargs": {"timeout": limits, "trust_env": True}}
-    system: Any = fsspec.filesystem(protocol, skip_instance_cache=True, **options)
-    if protocol.startswith("http"):
-        return system.open(source, "rb", block_size=0, size=size)  # a stream: servers need not know ranges
-    return system.open(source, "rb")
+    protocol = source.split("://")[0].lower()
+    if not protocol.startswith("http"):
+        return fsspec.filesystem(protocol, skip_instance_cache=True).open(source, "rb")  # has timeouts of its own
+    import aiohttp
+
+    limits = aiohttp.ClientTimeout(
+        total=SILENCE_SECONDS + size / SLOWEST_BYTES_PER_SECOND,
+        sock_connect=CONNECT_SECONDS,
+        sock_read=SILENCE_SECONDS,
+    )
+    options = {"timeout": limits, "trust_env": True}
+    system = fsspec.filesystem(protocol, skip_instance_cache=True, client_kwargs=options)
+    return system.open(source, "rb", block_size=0, size=size)  # a stream: servers need not know ranges

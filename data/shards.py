@@ -306,6 +306,7 @@ def _check_stacks(reader: ShardReader) -> None:
     for patient, indices in found.items():
         entries = [reader.samples[i] for i in indices]
         kinds = {(e.cine.shape, e.cine.dtype, tuple(e.masks), json.dumps({**e.info, "slice": 0})) for e in entries}
-        if len(kinds) > 1 or [e.slice for e in entries] != list(range(entries[0].slices)):
-            found_slices = f"{len(entries)} of {entries[0].slices} slices, of {len(kinds)} kinds"
+        slices = entries[0].slices
+        if len(kinds) > 1 or len(entries) != slices or [e.slice for e in entries] != list(range(slices)):
+            found_slices = f"{len(entries)} of {slices} slices, of {len(kinds)} kinds"
             raise ValueError(f"{reader.folder}: {patient} has {found_slices}; convert the data again")
