@@ -27,6 +27,11 @@ MAX_MANIFEST_BYTES = 64 << 20
 CHUNK_BYTES = 4 << 20
 
 
+def folder_or_url(text: str) -> Path | str:
+    """What a user says of shards: the path of a local folder, or a URL as it stands."""
+    return text if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) else Path(text)
+
+
 def local_folder(shards: str | Path, split: str, cache_dir: str | Path | None = None) -> Path:
     """The local folder of some shards; those behind a URL are fetched unless they are there already.
 
@@ -41,7 +46,7 @@ def local_folder(shards: str | Path, split: str, cache_dir: str | Path | None = 
     text = str(shards)
     if re.match(r"pipe:", text) or "::" in text:
         raise ValueError(f"refused dataset.shards {text!r}: commands (pipe:) and chained URLs (::) are never opened")
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+    if isinstance(folder_or_url(text), Path):
         return Path(shards)
     url = _checked_url(text)
     name = re.sub(r"[^A-Za-z0-9_-]", "_", url.rsplit("/", 1)[1])[:64]  # for people; the hash keeps URLs apart

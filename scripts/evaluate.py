@@ -29,6 +29,7 @@ from data import bitstream, heart_scoring, pictures, preprocess
 from data.case import CineCase
 from data.heart_scoring import Judge, overlap_only, score_heart
 from data.manifest import SPLITS
+from data.remote import folder_or_url
 from data.scoring import Reference, ceiling, cost, open_reference, score
 from data.shards import ShardReader
 from modeling.titok import TiTok
@@ -218,7 +219,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model", type=Path, nargs="+", required=True, metavar="FOLDER", help="trained models; the last is reported")
     judge = "trained model whose segmenter judges originals and reconstructions (default: the last --model's own)"
     add("--segmenter", type=Path, metavar="FOLDER", help=judge)
-    add("--data", required=True, help="folder of shards, from scripts/convert_acdc_to_wds.py, or the URL of one")
+    shards = "folder of shards, from scripts/convert_acdc_to_wds.py, or the URL of one"
+    add("--data", type=folder_or_url, required=True, help=shards)
     add("--split", choices=SPLITS, default="test")
     add("--output_dir", type=Path, required=True, help="folder for the report")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU where there is one)")
