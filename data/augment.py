@@ -4,7 +4,7 @@ One draw serves all slices and phases, so that a beating heart never jumps: roll
 zoom and shift in one resampling, then contrast and noise. Image, mask and field move together and the pixel spacing
 follows the zoom, so that volumes in mL stay true.
 
-Axes: S side of the model grid, D slices, T phases of the cardiac cycle, N = D * T frames.
+Axes: S side of the model grid, D slices, T phases of the cardiac cycle.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def augment(arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int, cyc
 
     Args:
         arrays: of a `Sample`, of which these change: image (1, S, S, D, T) float32 in [0, 1]; mask (S, S, D, T) uint8;
-            field (S, S) bool; spacing_mm (3,) float32; and by a roll has_label (D, T) bool, phase (T,) float32 and
+            field (S, S, D) bool; spacing_mm (3,) float32; and by a roll has_label (D, T) bool, phase (T,) float32 and
             key_frames (2,) int64. They are left as they are.
         config: the limits.
         seed: of the sample; equal seeds give equal results.
@@ -110,18 +110,16 @@ def augment(arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int, cyc
     rng = np.random.Generator(np.random.PCG64(stable_seed(seed, "augment")))
     drawn = draw(config, rng)
     arrays = roll(arrays, cycle, int(drawn.start * cycle))
-    frames = np.moveaxis(arrays["image"][0], (2, 3), (0, 1))  # (D, T, S, S)
-    depth_and_phases = frames.shape[:2]
-    frames = frames.reshape(-1, *frames.shape[2:])  # (N, S, S)
+    frames = arrays["image"][0].transpose(3, 2, 0, 1)  # (T, D, S, S)
     mask, field, spacing = arrays["mask"], arrays["field"], arrays["spacing_mm"].copy()
     if drawn.flip:
-        frames, mask, field = frames[:, :, ::-1], mask[:, ::-1], field[:, ::-1]
+        frames, mask, field = frames[..., ::-1], mask[:, ::-1], field[:, ::-1]
     if drawn.angle or drawn.zoom != 1 or any(drawn.shift):  # else not even rounding touches a pixel
         matrix, offset = affine(drawn, len(field), spacing)
         frames, mask, field = _move(frames, mask, field, matrix, offset)
         spacing[:2] /= drawn.zoom  # a magnified image has smaller pixels
     frames = _intensity(frames, field, drawn, rng)
-    image = np.moveaxis(frames.reshape(*depth_and_phases, *field.shape), (0, 1), (2, 3))[None]  # (1, S, S, D, T)
+    image = frames.transpose(2, 3, 1, 0)[None]  # (1, S, S, D, T)
     return {**arrays, "image": image, "mask": mask.copy(), "field": field.copy(), "spacing_mm": spacing}
 
 
@@ -169,23 +167,26 @@ def affine(drawn: Draw, size: int, spacing_mm: np.ndarray) -> tuple[np.ndarray, 
 def _move(
     frames: np.ndarray, mask: np.ndarray, field: np.ndarray, matrix: np.ndarray, offset: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resample frames (N, S, S) linearly, mask (S, S, D, T) and field (S, S) by nearest neighbour."""
-    linear = [ndimage.affine_transform(f, matrix, offset, output=np.float32, order=1) for f in frames]
-    pixels = np.arange(field.size, dtype=np.int32).reshape(field.shape)
-    # Where each pixel comes from, found once for the field and the masks of all phases.
+    """Resample frames (T, D, S, S) linearly, mask (S, S, D, T) and field (S, S, D) by nearest neighbour."""
+    size = frames.shape[-2:]
+    linear = np.empty(frames.shape, np.float32)
+    for place in np.ndindex(frames.shape[:2]):
+        ndimage.affine_transform(frames[place], matrix, offset, output=linear[place], order=1)
+    pixels = np.arange(size[0] * size[1], dtype=np.int32).reshape(size)
+    # Where each pixel comes from, found once for the fields and masks of all slices and phases.
     source = ndimage.affine_transform(pixels, matrix, offset, order=0, cval=-1)
     inside = source >= 0
-    field = field.reshape(-1)[source] & inside
-    mask = mask.reshape(field.size, -1)[source.reshape(-1)].reshape(mask.shape)
+    field = field.reshape(pixels.size, -1)[source] & inside[..., None]
+    mask = mask.reshape(pixels.size, -1)[source.reshape(-1)].reshape(mask.shape)
     mask[~inside] = 0
-    return np.stack(linear) * field, mask, field
+    return linear * field.transpose(2, 0, 1), mask, field
 
 
 def _intensity(frames: np.ndarray, field: np.ndarray, drawn: Draw, rng: np.random.Generator) -> np.ndarray:
-    """New frames (N, S, S) with contrast and noise; padding stays 0."""
+    """New frames (T, D, S, S) with contrast and noise; padding stays 0."""
     if drawn.exponent != 1:
         frames = frames ** np.float32(drawn.exponent)
     if drawn.noise:
         noise = rng.standard_normal(frames.shape, dtype=np.float32)
-        frames = frames + np.float32(drawn.noise) * noise * field
+        frames = frames + np.float32(drawn.noise) * noise * field.transpose(2, 0, 1)
     return np.clip(frames, 0.0, 1.0)

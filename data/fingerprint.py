@@ -20,7 +20,7 @@ from PIL import Image
 
 from data.case import CineCase
 from data.fingerprint_rules import RULES, warnings_of
-from data.preprocess import Geometry, heart_center, native_field, plan, to_grid, window_of
+from data.preprocess import Geometry, Placement, native_field, place, plan, to_grid
 from utils.clinical import FUNCTION, KEY_FRAMES, STRUCTURES, body_surface_m2, function, volume_ml
 from utils.files import jsonable, write_json, write_text
 from utils.metrics import true_depth_bits
@@ -36,11 +36,12 @@ UNKNOWN = "unknown"  # the group of patients whose group is not known
 NOTICE = "Research use only, not a medical device."
 
 
-def case_record(case: CineCase) -> Record:
+def case_record(case: CineCase, placement: Placement | None = None) -> Record:
     """What one case is like, as plain values that strict JSON can hold; null where something is not known.
 
     Args:
         case: the patient.
+        placement: of the case, where it is known already.
     Returns:
         patient; shape [H, W, D, T]; spacing_mm; dtype and bits (true depth) of the stored values; intensity
         {p0.5, p50, p95, p99.5, max} of the real values (slope and intercept applied); share_at_max, of the voxels;
@@ -50,11 +51,11 @@ def case_record(case: CineCase) -> Record:
         heart_in_crop, the share of all labels inside a crop of 128 pixels; thumbnails {ED, ES}, the middle slice
         inside that crop as PNG of 64 x 64 in base64.
     Raises:
-        ValueError: for an empty window.
+        CaseRefused: for an empty window.
     """
-    window = window_of(case.cine, zero=-case.intercept / case.slope)
-    crop = plan(case.cine.shape[:2], CROP, "crop", heart_center(case.cine))
-    stored = np.percentile(case.cine, list(PERCENTILES.values()))
+    window, center = placement or place(case)
+    crop = plan(case.cine.shape[:2], CROP, "crop", center)
+    stored = np.percentile(case.cine.ravel(order="K"), list(PERCENTILES.values()))  # as it lies in memory: faster
     record = {
         "patient": case.patient,
         "shape": case.cine.shape,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.fingerprint import case_record
-from data.shards import serialize
+from data.preprocess import place
+from data.samples import serialize
 
 
 class Outcome(NamedTuple):
@@ -32,8 +33,9 @@ def convert_patient(source: Any, patient: str) -> Outcome:
     """
     try:
         case = source.load(patient)
-        members = serialize(case, source.modality)
-        record = case_record(case)
+        placement = place(case)
+        members = serialize(case, source.modality, placement)
+        record = case_record(case, placement)
     except (ValueError, OSError) as error:
         reason = str(error)
         if isinstance(error, OSError) and error.strerror:

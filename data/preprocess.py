@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -88,6 +88,18 @@ def heart_center(cine: np.ndarray) -> tuple[float, float]:
             weight = moving * np.exp(-((rows - row) ** 2 + (cols - col) ** 2) / (2 * HEART_RADIUS**2))
             row, col = float((weight * rows).sum() / weight.sum()), float((weight * cols).sum() / weight.sum())
     return round(row, 2), round(col, 2)
+
+
+class Placement(NamedTuple):
+    """What a case needs to be shown: its intensity window in stored values, and (row, col) of its heart in pixels."""
+
+    window: tuple[float, float]
+    center: tuple[float, float]
+
+
+def place(case: CineCase) -> Placement:
+    """Find window and heart of a case; an empty window refuses it."""
+    return Placement(window_of_case(case), heart_center(case.cine))
 
 
 def _temporal_variation(cine: np.ndarray) -> np.ndarray:

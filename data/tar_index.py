@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import math
 import tarfile
 import tokenize
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 MAX_NPY_HEADER = 4096
+MAX_JSON = 1 << 16
 
 
 class Member(NamedTuple):
@@ -30,7 +34,7 @@ class NpyPlace(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the values."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize  # in Python's integers, which no forged shape overflows
 
 
 def list_members(path: Path, expected_bytes: int) -> list[Member]:
@@ -54,7 +58,7 @@ def list_members(path: Path, expected_bytes: int) -> list[Member]:
     try:
         with tarfile.open(path, "r:") as tar:
             for info in tar:
-                if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.issparse() or info.size < 0:
                     raise ValueError(f"{path}: refused {info.name!r}, which is a link, folder or device, not a file")
                 members.append(Member(info.name, info.offset_data, info.size))
     except tarfile.TarError as error:
@@ -62,10 +66,26 @@ def list_members(path: Path, expected_bytes: int) -> list[Member]:
     return members
 
 
-def read_bytes(stream: BinaryIO, member: Member) -> bytes:
-    """The content of a member."""
+def read_json_member(stream: BinaryIO, member: Member) -> Any:
+    """The content of a .json member.
+
+    Raises:
+        ValueError: when it is too large, is not JSON, or says the same field twice.
+    """
+    if member.size > MAX_JSON:
+        raise ValueError(f"refused {member.name}: it has {member.size} bytes, expected at most {MAX_JSON}")
     stream.seek(member.offset)
-    return stream.read(member.size)
+    try:
+        return json.loads(stream.read(member.size), object_pairs_hook=_fields)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{member.name} is not plain JSON ({error})") from error
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a field stands twice")
+    return fields
 
 
 def npy_place(stream: BinaryIO, member: Member) -> NpyPlace:
@@ -75,16 +95,17 @@ def npy_place(stream: BinaryIO, member: Member) -> NpyPlace:
         ValueError: when it holds pickled objects, is not in C order, or its size is not what the header says.
     """
     stream.seek(member.offset)
+    head = io.BytesIO(stream.read(min(member.size, MAX_NPY_HEADER + 16)))  # whatever length the header claims
     try:
-        major, _ = np.lib.format.read_magic(stream)
+        major, _ = np.lib.format.read_magic(head)
         read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(stream, max_header_size=MAX_NPY_HEADER)
-    except (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
+        shape, fortran_order, dtype = read_header(head, max_header_size=MAX_NPY_HEADER)
+    except (ValueError, TypeError, SyntaxError, EOFError, RecursionError, MemoryError, tokenize.TokenError) as error:
         raise ValueError(f"{member.name} is not a .npy array ({error})") from error
     if dtype.kind not in "iuf" or fortran_order or any(n < 0 for n in shape):
         order = "Fortran" if fortran_order else "C"
         raise ValueError(f"refused {member.name}: {dtype} {shape} in {order} order, expected plain numbers in C order")
-    place = NpyPlace(stream.tell(), shape, dtype)
+    place = NpyPlace(member.offset + head.tell(), shape, dtype)
     if place.offset + place.size != member.offset + member.size:
         raise ValueError(f"{member.name} has {member.size} bytes, which do not fit its shape {shape} of {dtype}")
     return place

@@ -43,7 +43,7 @@ def draw(sample_seed: Tensor, shape: torch.Size, config: FlowConfig) -> tuple[Te
 
     Args:
         sample_seed: (B,) int64.
-        shape: shape of the images, (B, ...).
+        shape: shape of the images, (B, C, H, W, D, T).
         config: the distribution.
 
     Returns:
@@ -55,7 +55,11 @@ def draw(sample_seed: Tensor, shape: torch.Size, config: FlowConfig) -> tuple[Te
         which = torch.rand(3, generator=generator, device=sample_seed.device)
         logit = torch.randn(1, generator=generator, device=sample_seed.device) * config.logit_std + config.logit_mean
         t = torch.where(which[1] < config.uniform_share, which[2], logit.sigmoid())
-        noise = torch.randn(shape[1:], generator=generator, device=sample_seed.device)
+        channels, height, width, slices, phases = shape[1:]
+        plane = (channels, height, width, phases)
+        # Slice by slice: the noise of a stack must not depend on how many padded slices its batch puts behind it.
+        planes = [torch.randn(plane, generator=generator, device=sample_seed.device) for _ in range(slices)]
+        noise = torch.stack(planes, dim=3)
         noisy = which[0] >= config.one_step_share
         times.append(t * noisy)
         noises.append(noise * noisy)

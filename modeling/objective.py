@@ -56,10 +56,10 @@ def in_field(error: Tensor, field: Tensor, chosen: Tensor | None = None) -> tupl
 
     Args:
         error: (B, C, H, W, D, T).
-        field: (B, H, W) bool.
+        field: (B, H, W, D) bool.
         chosen: (B,) bool, samples that count; all when not given.
     """
-    weight = field[:, None, :, :, None, None].to(error)
+    weight = field[:, None, ..., None].to(error)
     if chosen is not None:
         weight = weight * chosen.view(-1, 1, 1, 1, 1, 1)
     weight = weight.expand_as(error)

@@ -29,6 +29,7 @@ from data import bitstream, heart_scoring, pictures, preprocess
 from data.case import CineCase
 from data.heart_scoring import Judge, overlap_only, score_heart
 from data.manifest import SPLITS
+from data.remote import folder_or_url
 from data.scoring import Reference, ceiling, cost, open_reference, score
 from data.shards import ShardReader
 from modeling.titok import TiTok
@@ -123,7 +124,7 @@ def check_judge(name: str, model: TiTok, judge: TiTok) -> None:
         )
 
 
-def make_baselines(model: TiTok, folder: Path, patients: int) -> tuple[dict[str, Contender], dict[str, str]]:
+def make_baselines(model: TiTok, folder: str | Path, patients: int) -> tuple[dict[str, Contender], dict[str, str]]:
     """What the model has to beat: name -> reconstruction, name -> note."""
     config, train = model.config, ShardReader(folder, "train")
     contenders: dict[str, Contender] = {}
@@ -218,7 +219,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model", type=Path, nargs="+", required=True, metavar="FOLDER", help="trained models; the last is reported")
     judge = "trained model whose segmenter judges originals and reconstructions (default: the last --model's own)"
     add("--segmenter", type=Path, metavar="FOLDER", help=judge)
-    add("--data", type=Path, required=True, help="folder of shards, from scripts/convert_acdc_to_wds.py")
+    shards = "folder of shards, from scripts/convert_acdc_to_wds.py, or the URL of one"
+    add("--data", type=folder_or_url, required=True, help=shards)
     add("--split", choices=SPLITS, default="test")
     add("--output_dir", type=Path, required=True, help="folder for the report")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU where there is one)")
@@ -269,7 +271,7 @@ def context(args: argparse.Namespace, reader: ShardReader, fields: dict[str, str
         notes.append(f"Only the first {args.limit} of {len(reader.patients())} patients of the split were evaluated.")
     command = report.public_arguments(vars(args))
     return {
-        "data": args.data.resolve().name, "modality": reader.samples[0].info["modality"], "split": args.split,
+        "data": reader.folder.resolve().name, "modality": reader.samples[0].info["modality"], "split": args.split,
         "notes": notes, "command": command, "command_line": report.command_line("scripts/evaluate.py", command),
     }  # fmt: skip
 

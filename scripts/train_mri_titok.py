@@ -23,7 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.augment import AugmentConfig
-from data.loader import CineDataset, collate, train_loader
+from data.dataset import CineDataset
+from data.loader import collate, train_loader
 from modeling import flow
 from modeling.config import ModelConfig
 from modeling.flow import FlowConfig
@@ -55,9 +56,20 @@ class ExperimentConfig:
 
 @dataclass
 class DatasetConfig:
-    """What a run reads; see data/loader.py. With `key_frames`, ED and ES are among the phases of every sample."""
+    """What a run reads; see data/dataset.py.
+
+    Args:
+        shards: a folder, or the URL of one, which is copied to `cache_dir` first.
+        cache_dir: None for `titok_mri` in the user's cache folder.
+        unit: `frame`, `slice`, or `stack`, all slices at ED and ES.
+        phases: of a slice; None takes all.
+        key_frames: ED and ES are among the phases of every slice.
+        augment: what changes at random.
+        workers: loading processes of each rank.
+    """
 
     shards: str = "acdc_wds"
+    cache_dir: str | None = None
     unit: str = "frame"
     phases: int | None = None
     key_frames: bool = False
@@ -103,7 +115,7 @@ class RunConfig:
 
 MAY_CHANGE_ON_RESUME = (
     *("training.max_steps", "training.log_every", "training.preview_every", "training.checkpoint_every"),
-    *("dataset.workers", "dataset.shards"),
+    *("dataset.workers", "dataset.shards", "dataset.cache_dir"),
     *("experiment.wandb", "experiment.output_dir", "experiment.init_weight"),
 )
 
@@ -132,19 +144,19 @@ def fit_codebook(model: TiTok, dataset: CineDataset, seed: int, device: torch.de
         batch = batch.to(device)
         zero = torch.zeros_like(batch.image)
         z = model(batch.image, batch.slice_position, batch.phase, zero[:, 0, 0, 0, 0, 0], zero).tokens()[0].z
-        parts.append(z.flatten(0, 1))
+        parts.append(z[batch.frames()].flatten(0, 1))
         found += len(parts[-1])
         if found >= needed:
             break
     model.tokenizer.quantize.fit_codebook(torch.cat(parts), seed)
 
 
-def fixed_batch(config: RunConfig, count: int = 6) -> Batch | None:
+def fixed_batch(config: RunConfig, key_frames: bool, count: int = 6) -> Batch | None:
     """The same few held-out slices of a run for every preview; None where the split has none."""
     model, data = config.model, config.dataset
-    phases = data.phases or (2 if data.key_frames else 1)
+    phases = data.phases or (2 if key_frames else 1)
     dataset = CineDataset(data.shards, "val", "slice", model.image_size, model.geometry, phases,
-                          config.experiment.seed, data.key_frames)  # fmt: skip
+                          config.experiment.seed, key_frames, cache_dir=data.cache_dir)  # fmt: skip
     chosen = [len(dataset) * i // count for i in range(count)] if len(dataset) else []
     return collate([dataset[0, index] for index in chosen]) if chosen else None
 
@@ -174,9 +186,10 @@ def train(config: RunConfig) -> None:
     # Data.
     dataset = CineDataset(config.dataset.shards, "train", config.dataset.unit, config.model.image_size,
                           config.model.geometry, config.dataset.phases, config.experiment.seed,
-                          config.dataset.key_frames, config.dataset.augment)  # fmt: skip
-    if model.segmenter is not None and not config.dataset.key_frames:
-        raise ValueError("model.conditioning looks at ED and ES: set dataset.unit=slice and dataset.key_frames=true")
+                          config.dataset.key_frames, config.dataset.augment, config.dataset.cache_dir)  # fmt: skip
+    if model.segmenter is not None and not dataset.has_key_frames:
+        raise ValueError("model.conditioning looks at ED and ES: set dataset.unit=slice and dataset.key_frames=true, "
+                         "or dataset.unit=stack")  # fmt: skip
 
     # Optimizer; where the run was cut off, it goes on.
     optimizer: Any = torch.optim.AdamW(
@@ -203,7 +216,7 @@ def train(config: RunConfig) -> None:
     batches = iter(train_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
                                 config.dataset.workers, start * micro))  # fmt: skip
     log = RunLog(folder, enabled=main, wandb=config.experiment.wandb, run_config=plain)
-    held_out = fixed_batch(config) if main else None
+    held_out = fixed_batch(config, dataset.has_key_frames) if main else None
     if main and held_out is None:
         print("note: the val split is empty, so there is no val_psnr and no preview")
     history: list[Tensor] = []
@@ -221,7 +234,7 @@ def train(config: RunConfig) -> None:
         for part in range(micro):
             batch = next(batches).to(device)
             t, noise = flow.draw(batch.sample_seed, batch.image.shape, config.flow)
-            keys = batch.key_frames if config.dataset.key_frames else None
+            keys = batch.key_frames if dataset.has_key_frames else None
             sent = anatomy_is_sent(batch.sample_seed, model.conditioning.dropout)
             with accelerator.no_sync(learner) if part < micro - 1 else nullcontext():
                 with accelerator.autocast():
@@ -232,7 +245,7 @@ def train(config: RunConfig) -> None:
                 accelerator.backward(objective.total(sums, counts) * ranks / micro)
             terms += torch.stack([sums.detach(), counts / ranks])
             if prediction.quantized is not None:
-                usage += prediction.quantized.indices.flatten().bincount(minlength=len(usage))
+                usage += prediction.quantized.indices[batch.frames()].flatten().bincount(minlength=len(usage))
         accelerator.clip_grad_norm_(trainable.values(), options.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()

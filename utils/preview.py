@@ -33,7 +33,7 @@ def preview(model: nn.Module, batch: Batch, step: int, log: RunLog) -> None:
     values = {}
     if result.reconstruction is not None:
         decoded = planes(result.reconstruction)
-        field = batch.field.cpu().numpy()
+        field = batch.field[..., 0].cpu().numpy()
         scores = [psnr(x, y, field[b]) for b in range(len(field)) for x, y in zip(original[b], decoded[b], strict=True)]
         values["val_psnr"] = finite_mean(scores)
         pictures += [decoded, np.clip(ERROR_SCALE * np.abs(decoded - original), 0, 1)]

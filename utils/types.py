@@ -10,14 +10,16 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A batch of cine pieces; a single frame has D = T = 1, a slice has D = 1.
+    """A batch of cine pieces; a single frame has D = T = 1, a slice has D = 1, a stack has all slices at ED and ES.
+
+    Stacks of fewer slices than the batch's D are padded at the end.
 
     Args:
-        image: (B, 1, H, W, D, T) float32 in [0, 1].
+        image: (B, 1, H, W, D, T) float32 in [0, 1]; 0 in padding.
         mask: (B, H, W, D, T) uint8; 0 background, 1 RV, 2 MYO, 3 LV; 0 wherever `has_label` is False.
         has_label: (B, D, T) bool; True where a ground-truth mask exists (ED and ES).
-        field: (B, H, W) bool; True where a native pixel lies under the grid, False in padding.
-        slice_position: (B, D) float32 in (0, 1); (slice index + 0.5) / slices of the stack.
+        field: (B, H, W, D) bool; True where a native pixel lies under the grid, False in padding pixels and slices.
+        slice_position: (B, D) float32 in (0, 1); (slice index + 0.5) / slices of the stack; 0.5 in padding.
         phase: (B, T) float32 in [0, 1); phase index / phases of the cycle.
         key_frames: (B, 2) int64; places along T of ED and ES in this batch, -1 where they are not among its phases
             (unit `frame`, or key frames not asked for).
@@ -41,6 +43,10 @@ class Batch(NamedTuple):
         """Move every tensor to a device."""
         moved = {k: v.to(device, non_blocking=True) for k, v in self._asdict().items() if isinstance(v, Tensor)}
         return self._replace(**moved)  # type: ignore[arg-type]  # key, the one list, is never among them
+
+    def frames(self) -> Tensor:
+        """Which frames are there and no padding, (B * D * T,) bool, in the order of the model's tokens."""
+        return self.field.any(2).any(1).flatten().repeat_interleave(self.phase.shape[1])
 
     def key_labels(self) -> tuple[Tensor, Tensor]:
         """Ground truth at ED and ES: labels (B, D, 2, H, W) int64, and where there is one, (B, D, 2) bool."""

@@ -12,7 +12,7 @@ diagnosis, IEEE TMI 37(11), 2018.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +33,15 @@ class Options:
     Args:
         input_dir: the dataset's folder.
         modality: `4d_mri` for whole cines; `ed_es` for the two labelled frames as a cine of two phases (0 ED, 1 ES).
-        exclude: patients to leave out.
     """
 
     input_dir: str
     modality: str = "4d_mri"
-    exclude: list[str] = field(default_factory=list)
 
 
 def build(options: Options) -> AcdcSource:
     """The source that the options describe."""
-    return AcdcSource(Path(options.input_dir), options.modality, tuple(options.exclude))
+    return AcdcSource(Path(options.input_dir), options.modality)
 
 
 class AcdcSource:
@@ -51,15 +49,13 @@ class AcdcSource:
 
     name = "acdc"
 
-    def __init__(self, input_dir: Path, modality: str = "4d_mri", exclude: tuple[str, ...] = ()) -> None:
+    def __init__(self, input_dir: Path, modality: str = "4d_mri") -> None:
         if modality not in MODALITIES:
             raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}")
         check_folder(input_dir)
         self.modality = modality
         found = _find_patients(input_dir)
-        if unknown := sorted(set(exclude) - set(found)):
-            raise ValueError(f"excluded patients not found below {input_dir}: {', '.join(unknown)}; check them")
-        self.folders = {name: found[name] for name in sorted(found) if name not in exclude}
+        self.folders = {name: found[name] for name in sorted(found)}
         if not self.folders:
             raise ValueError(
                 f"{input_dir}: no patients found; expected folders with an Info.cfg, such as patient001, "

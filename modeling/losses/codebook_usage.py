@@ -25,7 +25,7 @@ class Options:
 
 @dataclass
 class CodebookUsage:
-    """Nats short of full usage."""
+    """Nats short of full usage; padded slices do not count."""
 
     weight: float
     temperature: float
@@ -33,9 +33,10 @@ class CodebookUsage:
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """The value and a count of one: the assignment is averaged over all ranks first."""
         quantized, codebook = prediction.tokens()
+        weight = batch.frames().to(quantized.z).repeat_interleave(quantized.z.shape[1])
         z = quantized.z.flatten(0, 1)
         distance = codebook.square().sum(1) - 2 * z @ codebook.T  # |z|² is the same for every entry
-        assigned = (-distance / self.temperature).softmax(1).sum(0)  # (V,)
+        assigned = weight @ (-distance / self.temperature).softmax(1)  # (V,)
         p = sum_over_ranks(assigned)
         p = p / p.sum()
         entropy = -(p * p.clamp(min=1e-12).log()).sum()

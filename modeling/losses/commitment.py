@@ -5,7 +5,6 @@ Source: van den Oord et al., Neural Discrete Representation Learning, 2017, eq. 
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from modeling.prediction import Prediction
@@ -22,7 +21,7 @@ class Options:
 
 @dataclass
 class Commitment:
-    """The published quantizer loss, a mean over the elements of the latents."""
+    """The published quantizer loss, a mean over the elements of the latents; padded slices do not count."""
 
     weight: float
     cost: float
@@ -32,7 +31,8 @@ class Commitment:
         quantized, _ = prediction.tokens()
         z, codes = quantized.z, quantized.codes
         error = self.cost * (z - codes.detach()).square() + (z.detach() - codes).square()
-        return error.sum(), torch.tensor(error.numel(), device=error.device)
+        weight = batch.frames().to(error)[:, None, None].expand_as(error)
+        return (error * weight).sum(), weight.sum()
 
 
 def build(options: Options) -> Commitment:

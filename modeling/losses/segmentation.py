@@ -52,7 +52,7 @@ class Segmentation:
         """Sum over labelled key frames, and their count."""
         options = self.options
         labels, labelled = batch.key_labels()
-        field = batch.field[:, None, None].expand_as(labels)
+        field = batch.field.permute(0, 3, 1, 2).unsqueeze(2).expand_as(labels)
         total = torch.zeros((), device=labels.device)
         if options.original:
             logits = prediction.key_logits()

@@ -78,6 +78,19 @@ def test_a_segmenter_can_be_trained_inside_stage_two(workplace: Path, phantom_sh
     assert any(key.startswith("conditioning.tokens.") for key in moved)
 
 
+def test_whole_stacks_train_a_tokenizer_and_a_decoder_with_all_losses_of_the_heart(
+    workplace: Path, phantom_shards: Path
+) -> None:
+    stacks = ("dataset.unit=stack", "dataset.phases=2", "training.global_batch_size=2")
+    done = train(workplace, "stage1", phantom_shards, "stacks1", *stacks)
+    assert done.returncode == 0, done.stderr
+    options = ("model.conditioning={name: resnet18}", ALL_LOSSES, 'training.trainable=["dit.*", "conditioning.*"]')
+    stage2(workplace, phantom_shards, "stacks2", *stacks, *options)
+    for name in ("flow", "pixel", "segmentation", "volume"):
+        assert len(curve(workplace / "stacks2", name)) == 4
+    assert curve(workplace / "stacks2", "val_dice_LV") and curve(workplace / "stacks1", "perplexity")
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data.manifest import SCHEMA_VERSION
-from data.shards import ShardWriter, serialize
+from data.samples import serialize
+from data.shards import ShardWriter
 from data.sources.acdc import AcdcSource
 from utils.files import write_json
 

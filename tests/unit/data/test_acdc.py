@@ -107,14 +107,6 @@ def test_a_patient_that_is_there_twice_is_an_error(tmp_path, acdc_patient):
         AcdcSource(tmp_path)
 
 
-def test_an_excluded_patient_is_left_out_and_a_misspelt_one_is_named(tmp_path, acdc_patient):
-    acdc_patient(tmp_path / "patient001")
-    acdc_patient(tmp_path / "patient002")
-    assert AcdcSource(tmp_path, exclude=("patient001",)).patients() == ["patient002"]
-    with pytest.raises(ValueError, match="patient009"):
-        AcdcSource(tmp_path, exclude=("patient009",))
-
-
 def test_a_missing_or_empty_input_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         AcdcSource(tmp_path / "nowhere")

@@ -16,12 +16,12 @@ def blob(size: int = 64, phases: int = 2, spacing_mm=(1.5, 1.5, 8.0), padding: i
     image = np.exp(-np.log(2) * near).astype(np.float32)
     field = np.ones((size, size), bool)
     field[:padding] = False
-    image *= field[:, :, None]
+    image *= field[:, :, None]  # (S, S, T)
     return {
         "image": image[None, :, :, None],
         "mask": (image > 0.5).astype(np.uint8)[:, :, None] * 3,
         "has_label": np.ones((1, phases), bool),
-        "field": field,
+        "field": field[:, :, None],
         "slice_position": np.array([0.5], np.float32),
         "phase": np.arange(phases, dtype=np.float32) / phases,
         "key_frames": np.array([0, phases - 1]),
@@ -74,14 +74,14 @@ def test_image_and_mask_move_together(spacing_mm):
 
 def test_the_field_moves_with_the_image_and_padding_stays_empty():
     given = blob(padding=20)
-    given["image"][:] = given["field"][None, :, :, None, None]
-    given["mask"][:] = given["field"][:, :, None, None]
+    given["image"][:] = given["field"][None, ..., None]
+    given["mask"][:] = given["field"][..., None]
     for seed in SEEDS:
         result = augment(given, ALL, seed)
         outside = ~result["field"]
         assert outside.any() and result["field"].any()
         assert result["image"][0, outside].max() == 0
-        assert np.array_equal(result["mask"][:, :, 0, 0] > 0, result["field"])
+        assert np.array_equal(result["mask"][..., 0] > 0, result["field"])
 
 
 def test_all_phases_move_alike():
@@ -137,7 +137,7 @@ def test_gamma_moves_values_both_ways_within_its_limits():
 
 def test_noise_is_as_strong_as_asked_and_inside_the_field_alone():
     given = blob(padding=9)
-    given["image"][:] = 0.5 * given["field"][None, :, :, None, None]
+    given["image"][:] = 0.5 * given["field"][None, ..., None]
     spreads = []
     for seed in SEEDS:
         result = augment(given, AugmentConfig(True, noise=0.1), seed)["image"][0]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.loader import CineDataset, Stream, collate, epoch_order, train_loader
+from data.dataset import CineDataset
+from data.loader import Stream, collate, epoch_order, train_loader
 from data.preprocess import prepare
 from data.shards import ShardReader
 from utils.files import read_json, write_json
@@ -27,7 +28,7 @@ def test_a_frame_batch_has_the_promised_shapes_and_types(shards):
     assert batch.key == ["patient001_z00_t00", "patient002_z01_t03"]
     expected = {
         "image": ((2, 1, 16, 16, 1, 1), torch.float32), "mask": ((2, 16, 16, 1, 1), torch.uint8),
-        "has_label": ((2, 1, 1), torch.bool), "field": ((2, 16, 16), torch.bool),
+        "has_label": ((2, 1, 1), torch.bool), "field": ((2, 16, 16, 1), torch.bool),
         "slice_position": ((2, 1), torch.float32), "phase": ((2, 1), torch.float32),
         "spacing_mm": ((2, 3), torch.float32), "sample_seed": ((2,), torch.int64),
     }  # fmt: skip

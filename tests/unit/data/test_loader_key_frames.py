@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from data.augment import AugmentConfig
-from data.loader import CineDataset, collate, key_phases, train_loader
+from data.dataset import CineDataset, most_unlike
+from data.loader import collate, train_loader
 
 ED, ES = 1, 3  # of every patient of the fixture
 
@@ -58,16 +59,19 @@ def test_places_are_minus_one_where_key_frames_were_not_asked_for(shards, unit):
     assert batch.key_frames.tolist() == [[-1, -1], [-1, -1]]
 
 
-def test_an_unknown_ed_is_phase_0_and_an_unknown_es_the_phase_most_unlike_it(shards):
-    dataset = slices(shards)
-    whole = dataset.reader.read(0)
+def test_an_unknown_ed_is_phase_0_and_an_unknown_es_the_phase_most_unlike_it(shards, monkeypatch):
     cine = np.full((5, 4, 4), 100, np.uint16)
     cine[3, 1] = 40  # below ED: a difference of unsigned integers would wrap around
     cine[4, :2] = 140
     cine[2, 0, 0] = 400  # the largest single difference, but not the largest mean
-    for known, expected in ((("ed", "es"), [0, 4]), (("ed",), [0, ES]), (("es",), [ED, 4]), ((), [ED, ES])):
-        entry = replace(whole.entry, info={**whole.entry.info, **dict.fromkeys(known)})
-        assert key_phases(whole._replace(entry=entry, cine=cine)).tolist() == expected
+    for unknown, expected in ((("ed", "es"), [0, 4]), (("ed",), [0, ES]), (("es",), [ED, 4]), ((), [ED, ES])):
+        dataset = slices(shards)
+        forget(dataset, *unknown)
+        whole = dataset.reader.read(0)
+        monkeypatch.setattr(dataset.reader, "read", lambda _, times=None, whole=whole: whole._replace(cine=cine))
+        assert dataset.key_phases([0]).tolist() == expected
+    still = np.full((5, 4, 4), 100, np.uint16)
+    assert most_unlike([still, cine], 0) == 4 and most_unlike([still], 0) == 0
 
 
 def test_key_frames_that_the_case_does_not_know_are_among_the_phases_all_the_same(shards):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data.case import RULES, CaseRefused
-from data.shards import serialize
+from data.samples import serialize
 from data.sources.acdc import AcdcSource
 
 PIXDIM_1, SCL_SLOPE = 80, 112  # places in a NIfTI-1 header

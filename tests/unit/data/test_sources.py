@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.shards import serialize
+from data.samples import serialize
 from utils.registry import build, names
 
 SECRET = "Jane Doe"

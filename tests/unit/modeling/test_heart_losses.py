@@ -31,7 +31,7 @@ def hearts(spacing: float = 1.0, certainty: float = 40.0) -> tuple[Prediction, B
     has_label[0, 0, [0, 2]] = True
     image, keys = torch.rand(2, 1, 32, 32, 1, 3), torch.tensor([[2, 0], [2, 0]])
     batch = Batch(
-        image=image, mask=mask, has_label=has_label, field=torch.ones(2, 32, 32, dtype=torch.bool),
+        image=image, mask=mask, has_label=has_label, field=torch.ones(2, 32, 32, 1, dtype=torch.bool),
         slice_position=torch.full((2, 1), 0.5), phase=torch.arange(3).expand(2, 3) / 3, key_frames=keys,
         spacing_mm=torch.full((2, 3), spacing), sample_seed=torch.tensor([1, 2]), key=["a", "b"],
     )  # fmt: skip

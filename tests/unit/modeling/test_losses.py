@@ -25,7 +25,7 @@ def pair(reconstruction_error: float = 0.0, t: float = 0.0) -> tuple[Prediction,
     prediction = Prediction(
         image, image + reconstruction_error, times, times == 0, torch.randn(2, 1, 3, 8), quantized, codebook
     )
-    field = torch.ones(2, 8, 8, dtype=torch.bool)
+    field = torch.ones(2, 8, 8, 1, dtype=torch.bool)
     field[1, 4:] = False
     batch = Batch(
         image, torch.zeros(2, 8, 8, 1, 1, dtype=torch.uint8), torch.zeros(2, 1, 1, dtype=torch.bool), field,
@@ -83,8 +83,8 @@ def test_commitment_pulls_latents_weakly_and_entries_strongly() -> None:
 def test_codebook_usage_is_zero_when_all_entries_are_used_alike_and_log_v_when_one_is() -> None:
     prediction, batch = pair()
     codebook = torch.eye(4) * 10
-    spread = prediction.quantized._replace(z=codebook.repeat(2, 1)[None])
-    collapsed = prediction.quantized._replace(z=codebook[:1].repeat(8, 1)[None])
+    spread = prediction.quantized._replace(z=codebook.repeat(2, 1, 1))
+    collapsed = prediction.quantized._replace(z=codebook[:1].repeat(2, 4, 1))
     assert mean("codebook_usage", prediction._replace(quantized=spread, codebook=codebook), batch) < 1e-4
     value = mean("codebook_usage", prediction._replace(quantized=collapsed, codebook=codebook), batch)
     assert value == pytest.approx(torch.log(torch.tensor(4.0)).item(), rel=1e-3)

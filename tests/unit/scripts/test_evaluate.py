@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from data import bitstream
 from data.case import CineCase
 from data.manifest import SCHEMA_VERSION, SPLITS
+from data.samples import serialize
 from data.scoring import open_reference
-from data.shards import ShardReader, ShardWriter, serialize
+from data.shards import ShardReader, ShardWriter
 from modeling.config import ModelConfig
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig

@@ -1,0 +1,192 @@
+"""Samples on the model grid: frames, slices or stacks of one split, each a pure function of (seed, epoch, sample).
+
+Axes: S side of the model grid, D slices, T phases of the cardiac cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from data.augment import AugmentConfig
+from data.augment import augment as augmented
+from data.preprocess import MODES, apply_mask, model_field, model_spacing, plan, to_grid
+from data.samples import SampleEntry
+from data.shards import ShardReader, SliceSample
+from utils.seeding import stable_seed
+
+UNITS = ("frame", "slice", "stack")
+
+
+class Sample(NamedTuple):
+    """One sample on the model grid: the arrays of `Batch` without B, its seed and its key."""
+
+    arrays: dict[str, np.ndarray]
+    sample_seed: int
+    key: str
+
+
+class CineDataset(Dataset[Sample]):
+    """Frames, slices or stacks of one split on the model grid.
+
+    Args:
+        folder: shards with their manifest.json, a local folder or the URL of one (data/remote.py).
+        split: train, val or test.
+        unit: `frame` (one phase of one slice), `slice` (one slice with its phases) or `stack` (all slices of a
+            patient at ED and ES).
+        image_size: S.
+        geometry: `crop` or `fit`, see data/preprocess.py.
+        phases: for slices, how many evenly spaced phases, starting at a phase drawn from (seed, epoch, key); a
+            shorter cine repeats some; None takes all.
+        seed: of the run.
+        key_frames: for slices, take ED, ES and `phases - 2` evenly spaced others, in the order of the cycle.
+        augment: changes to each sample, seeded by (seed, epoch, key); for the training split alone.
+        cache_dir: where shards from a URL are kept.
+    Raises:
+        ValueError: naming the option that cannot be used.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str,
+        unit: str,
+        image_size: int,
+        geometry: str,
+        phases: int | None = None,
+        seed: int = 0,
+        key_frames: bool = False,
+        augment: AugmentConfig | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        _check_options(unit, image_size, geometry, phases, key_frames)
+        self.reader = ShardReader(folder, split, cache_dir)
+        self.unit, self.image_size, self.geometry, self.phases, self.seed = unit, image_size, geometry, phases, seed
+        self.has_key_frames, self.augment = key_frames or unit == "stack", augment
+        self._stacks = list(self.reader.patients().values())
+        sizes = {
+            "frame": [entry.phases for entry in self.reader.samples],
+            "slice": [1] * len(self.reader.samples),
+            "stack": [1] * len(self._stacks),
+        }
+        self._ends = np.cumsum(sizes[unit], dtype=np.int64)
+        self._unlike: dict[int, int] = {}  # first slice -> ES, where it had to be found in the images
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, where: tuple[int, int]) -> Sample:
+        """The sample at (epoch, index)."""
+        epoch, index = where
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} asked for, but the split has {len(self)}")
+        at = int(np.searchsorted(self._ends, index, side="right"))
+        slices = self._stacks[at] if self.unit == "stack" else [at]
+        entry = self.reader.samples[slices[0]]
+        key = entry.patient if self.unit == "stack" else entry.key
+        if self.unit == "frame":
+            phase = index - (int(self._ends[at - 1]) if at else 0)
+            times, places = np.array([phase]), np.full(2, -1, np.int64)
+            key = f"{key}_t{phase:02d}"
+        else:
+            times, places = self._choose(slices, epoch)
+        arrays = on_grid([self.reader.read(i, times) for i in slices], times, self.image_size, self.geometry)
+        arrays["key_frames"] = places
+        sample_seed = stable_seed(self.seed, epoch, key)
+        if self.augment is not None and self.augment.enabled:
+            arrays = augmented(arrays, self.augment, sample_seed, entry.phases)
+        return Sample(arrays, sample_seed, key)
+
+    def _choose(self, slices: list[int], epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """(T,) phase indices to take from slices, and the places (2,) of ED and ES among them, -1 if not asked for."""
+        entry = self.reader.samples[slices[0]]
+        if not self.has_key_frames:
+            return self._times(entry, epoch, self.phases), np.full(2, -1, np.int64)
+        keys = self.key_phases(slices)
+        if self.unit == "slice" and self.phases is None:
+            return np.arange(entry.phases), keys
+        others = 0 if self.unit == "stack" else (self.phases or 0) - 2
+        times = np.sort(np.concatenate([keys, self._times(entry, epoch, others)]))
+        return times, np.searchsorted(times, keys).astype(np.int64)  # the first place of a time that stands twice
+
+    def _times(self, entry: SampleEntry, epoch: int, count: int | None) -> np.ndarray:
+        """(count,) evenly spaced phase indices from a drawn start; all of them for None."""
+        if count is None:
+            return np.arange(entry.phases)
+        start = stable_seed(self.seed, epoch, entry.key, "phase offset") / 2**63 * entry.phases
+        steps = start + np.arange(count) * (entry.phases / max(count, 1))
+        return np.floor(steps).astype(np.int64) % entry.phases
+
+    def key_phases(self, slices: list[int]) -> np.ndarray:
+        """Phases of ED and ES; where the case does not say, phase 0 and these slices' phase most unlike ED.
+
+        Args:
+            slices: samples of the reader, of one patient.
+        Returns:
+            (2,) int64.
+        """
+        info = self.reader.samples[slices[0]].info
+        ed = 0 if info["ed"] is None else info["ed"]
+        es = info["es"]
+        if es is None and slices[0] not in self._unlike:
+            self._unlike[slices[0]] = most_unlike((self.reader.read(i).cine for i in slices), ed)
+        return np.array([ed, self._unlike[slices[0]] if es is None else es], np.int64)
+
+
+def most_unlike(cines: Iterable[np.ndarray], phase: int) -> int:
+    """The phase most unlike `phase` by mean absolute difference over all slices, each (T, H, W) stored values."""
+    total: np.ndarray | float = 0.0
+    for cine in cines:
+        frames = cine.astype(np.float32)  # unsigned integers would wrap around
+        total = total + np.abs(frames - frames[phase]).mean(axis=(1, 2))
+    return int(np.argmax(total))
+
+
+def on_grid(slices: list[SliceSample], times: np.ndarray, size: int, mode: str) -> dict[str, np.ndarray]:
+    """Bring native slices onto the model grid.
+
+    Args:
+        slices: D slices of one patient, read at `times`.
+        times: (T,) phase indices.
+        size: S.
+        mode: `crop` or `fit`.
+    Returns:
+        The arrays of `Batch` without B, but `key_frames`.
+    """
+    entry, depth = slices[0].entry, len(slices)
+    geometry = plan(entry.native_hw, size, mode, entry.info["center"])
+    frames = slices[0].cine[:, None] if depth == 1 else np.stack([part.cine for part in slices], axis=1)
+    image = to_grid(frames, entry.info["window"], geometry)  # (T, D, S, S)
+    mask = np.zeros(image.shape, np.uint8)
+    for d, part in enumerate(slices):
+        for phase, labels in part.masks.items():
+            mask[times == phase, d] = apply_mask(labels, geometry)
+    positions = [(part.entry.slice + 0.5) / part.entry.slices for part in slices]
+    return {
+        "image": image.transpose(2, 3, 1, 0)[None],  # (1, S, S, D, T)
+        "mask": mask.transpose(2, 3, 1, 0),  # (S, S, D, T)
+        "has_label": np.array([[time in part.masks for time in times] for part in slices]),  # (D, T)
+        "field": np.repeat(model_field(geometry)[..., None], depth, axis=2),  # (S, S, D)
+        "slice_position": np.array(positions, np.float32),  # (D,)
+        "phase": (times / entry.phases).astype(np.float32),  # (T,)
+        "spacing_mm": np.array(model_spacing(entry.info["spacing_mm"], geometry), np.float32),  # (3,)
+    }
+
+
+def _check_options(unit: str, image_size: int, geometry: str, phases: int | None, key_frames: bool) -> None:
+    if unit not in UNITS:
+        raise ValueError(f"dataset unit is {unit!r}, expected one of {', '.join(UNITS)}")
+    if geometry not in MODES:
+        raise ValueError(f"dataset geometry is {geometry!r}, expected one of {', '.join(MODES)}")
+    if image_size < 1 or (phases is not None and phases < 1):
+        raise ValueError(f"image_size is {image_size} and phases {phases}, expected positive numbers")
+    if key_frames and unit == "frame":
+        raise ValueError("dataset.key_frames is true, but dataset.unit is 'frame'; set it to 'slice' or 'stack'")
+    if key_frames and phases is not None and phases < 2:
+        raise ValueError(f"dataset.key_frames is true, but dataset.phases is {phases}; ED and ES need 2 or more")
+    if unit == "stack" and phases not in (None, 2):
+        raise ValueError(f"dataset.phases is {phases}, but a stack has 2, ED and ES; leave dataset.phases out")
