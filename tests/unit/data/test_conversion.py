@@ -174,7 +174,9 @@ def test_the_manifest_says_what_was_written_and_who_was_not(plan, tmp_path):
 
 
 def test_the_fingerprint_is_made_of_every_converted_patient(plan, tmp_path, monkeypatch, killed_at):
-    monkeypatch.setattr("data.outcomes.case_record", lambda case: {"patient": case.patient, "spread": float("nan")})
+    monkeypatch.setattr(
+        "data.outcomes.case_record", lambda case, placement: {"patient": case.patient, "spread": float("nan")}
+    )
     killed_at(plan, tmp_path / "out", ShardWriter, "add", 3, after=True)
     given = []
     monkeypatch.setattr(conversion, "write_fingerprint", lambda *arguments: given.append(arguments))
