@@ -23,7 +23,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from data.augment import AugmentConfig
-from data.loader import CineDataset
+from data.dataset import CineDataset
+from modeling.config import ModelConfig
 from scripts.train_mri_titok import RunConfig
 from utils.clinical import KEY_FRAMES, STRUCTURES, volume_ml
 from utils.config import parse
@@ -125,6 +126,13 @@ def describe(augment: AugmentConfig) -> str:
     return ", ".join(f"{name} {str(value).lower()}" for name, value in values.items()) or "nothing is changed"
 
 
+def own_image_size(model: ModelConfig, recipe: str) -> int:
+    """The side of the grid, where the recipe itself decides it."""
+    if model.decoder != "none" and model.tokenizer.init != "random":
+        raise ValueError(f"{recipe}: takes the side of its grid from other weights; give --image_size")
+    return model.image_size
+
+
 @user_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,7 +148,7 @@ def main() -> None:
         raise ValueError(f"--samples is {args.samples}, expected 1 or more")
     # A recipe may leave its output folder to the command line.
     config = parse(RunConfig, [f"config={args.config}", f"experiment.output_dir={args.output_dir}"])
-    size = args.image_size or config.model.image_size
+    size = args.image_size or own_image_size(config.model, args.config)
     samples = sample_draws(config, size, args.data, args.samples)
     path = args.output_dir / "augmentation.png"
     source = f"{Path(args.config).name} on {Path(args.data).name}, {config.model.geometry} of {size} pixels"

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data.augment import AugmentConfig
-from data.loader import CineDataset
+from data.dataset import CineDataset
 from scripts import show_augmentation
 from scripts.train_mri_titok import RunConfig
 from utils.config import parse
@@ -68,9 +68,17 @@ def test_a_recipe_that_does_not_augment_and_no_samples_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shards: Path, recipe: Path, tmp_path: Path
 ) -> None:
     recipe.write_text(RECIPE.replace("ENABLED", "false"))
-    given = ["--data", shards, "--config", recipe, "--output_dir", tmp_path / "sheet"]
+    given = ["--data", shards, "--config", recipe, "--output_dir", tmp_path / "sheet", "--image_size", 16]
     for more, message in (([], "dataset.augment.enabled=false"), (["--samples", 0], "--samples is 0")):
         with pytest.raises(SystemExit):
             run(monkeypatch, *given, *more)
         assert message in capsys.readouterr().err
     assert not (tmp_path / "sheet").exists()
+
+
+def test_a_recipe_that_takes_its_grid_from_other_weights_is_not_guessed_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shards: Path, recipe: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--data", shards, "--config", recipe, "--output_dir", tmp_path / "sheet")
+    assert "recipe.yaml" in (error := capsys.readouterr().err) and "--image_size" in error
