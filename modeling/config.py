@@ -13,8 +13,8 @@ class TokenizerOptions:
     """Where the tokenizer comes from.
 
     Args:
-        init: a Hub id, a folder in the published layout, or `random`.
-        revision: commit or tag of the Hub id.
+        init: a Hub id, a folder in the published layout, a `.bin` with its YAML beside it, or `random`.
+        revision: of the Hub id, a commit, tag or branch; a commit keeps a result reproducible.
         vq_model: the architecture; read from the weights' own config unless init is `random`.
     """
 

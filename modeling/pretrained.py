@@ -4,47 +4,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from modeling.hub import Pretrained, find_pretrained
 from modeling.tokenizer import VQModelConfig
 from utils.checkpoint import load_weights
-from utils.config import REPOSITORY, from_plain
-from utils.files import atomic_path, read_json, write_json
+from utils.config import from_plain
+from utils.files import atomic_path, write_json
 
 FORMAT = "titok-mri"
-FILES = ("config.json", "model.safetensors")
 UNUSED_BY_DIT = ("tokenizer.decoder.", "tokenizer.pixel_quantize.", "tokenizer.pixel_decoder.")
 State = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)
-
-
-def find_pretrained(source: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a model: as given, in the repository (for the one it ships), or downloaded from the Hub.
-
-    Raises:
-        FileNotFoundError: when it is neither a folder with both files nor a Hub id that can be had.
-    """
-    folder = next((place for place in (Path(source), REPOSITORY / source) if place.is_dir()), None)
-    if folder is not None:
-        missing = [name for name in FILES if not (folder / name).is_file()]
-        if missing:
-            raise FileNotFoundError(f"{folder}: no {' and no '.join(missing)} in it; give a folder that holds both")
-        return folder
-    try:
-        paths = [hf_hub_download(str(source), name, revision=revision) for name in FILES]
-    except HFValidationError:
-        raise FileNotFoundError(
-            f"{source}: no such folder, and not an id of the Hugging Face Hub (owner/name)"
-        ) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise FileNotFoundError(
-            f"{source}: no such folder, and it could not be had from the Hugging Face Hub "
-            f"({type(error).__name__}); check the id, the network and HF_HUB_OFFLINE"
-        ) from None
-    return Path(paths[0]).parent
 
 
 def published_vq_model(config: dict[str, Any], where: str) -> VQModelConfig:
@@ -66,10 +38,13 @@ def published_vq_model(config: dict[str, Any], where: str) -> VQModelConfig:
 
 def read_tokenizer(source: str | Path, revision: str | None = None) -> tuple[VQModelConfig, State]:
     """Architecture and weights of a published tokenizer, keys below `tokenizer.`."""
-    folder = find_pretrained(source, revision)
-    state, _ = load_weights(folder / "model.safetensors")
-    vq_model = published_vq_model(read_json(folder / "config.json"), str(folder / "config.json"))
-    return vq_model, {f"tokenizer.{key}": value for key, value in state.items()}
+    return published(find_pretrained(source, revision))
+
+
+def published(found: Pretrained) -> tuple[VQModelConfig, State]:
+    """Architecture and weights of a published tokenizer that was found, keys below `tokenizer.`."""
+    state, _ = load_weights(found.weights)
+    return published_vq_model(found.config, found.where), {f"tokenizer.{key}": value for key, value in state.items()}
 
 
 def used_by(decoder: str, state: State) -> State:
@@ -80,26 +55,29 @@ def used_by(decoder: str, state: State) -> State:
 
 
 def read_pretrained(
-    model_class: type[Model], config_class: type[Any], source: str | Path, revision: str | None
+    model_class: type[Model],
+    config_class: type[Any],
+    source: str | Path,
+    revision: str | None = None,
+    cache_dir: str | None = None,
 ) -> Model:
-    """Build a model from a folder or the Hub and load it key for key.
+    """Build a model from a folder, a single file or the Hub and load it key for key.
 
     Raises:
         FileNotFoundError: when the files cannot be had.
-        ValueError: when keys or shapes differ, naming them.
+        ValueError: when keys or shapes differ, naming them, or the tokens are continuous.
     """
-    folder = find_pretrained(source, revision)
-    config = read_json(folder / "config.json")
-    if config.get("format") == FORMAT:
-        model_config = from_plain(config_class, config["model"], "model")
-        state, _ = load_weights(folder / "model.safetensors")
+    found = find_pretrained(source, revision, cache_dir)
+    if found.config.get("format") == FORMAT:
+        model_config = from_plain(config_class, found.config["model"], "model")
+        state, _ = load_weights(found.weights)
     else:
-        vq_model, state = read_tokenizer(folder)
+        vq_model, state = published(found)
         model_config = config_class(channels=3, decoder="titok")
         model_config.tokenizer.init, model_config.tokenizer.vq_model = str(source), vq_model
     with torch.device("meta"):
         names = {key: tuple(value.shape) for key, value in model_class(model_config).state_dict().items()}
-    check_keys(names, state, str(folder / "model.safetensors"))
+    check_keys(names, state, str(found.weights))
     model = model_class(model_config)
     model.load_state_dict(state)
     return model

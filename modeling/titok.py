@@ -69,21 +69,22 @@ class TiTok(nn.Module):
         )
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, revision: str | None = None) -> "TiTok":
+    def from_pretrained(cls, source: str | Path, revision: str | None = None, cache_dir: str | None = None) -> "TiTok":
         """Load a trained TiTok-MRI model or a published TiTok tokenizer.
 
         Args:
-            source: a local folder holding config.json and model.safetensors, or a Hub id.
-            revision: commit or tag of the Hub id.
+            source: a folder, a `.bin` of TiTok's repository with its YAML beside it, or a Hub id (modeling/hub.py).
+            revision: of a Hub id, a commit, tag or branch.
+            cache_dir: where downloads are kept; the Hub's own cache (HF_HOME) when not given.
 
         Returns:
             The model in eval mode; C is 1 for TiTok-MRI and 3 for a published tokenizer.
 
         Raises:
             FileNotFoundError: when the weights cannot be had.
-            ValueError: when config and weights do not fit key for key.
+            ValueError: when config and weights do not fit key for key, or the tokens are continuous.
         """
-        return read_pretrained(cls, ModelConfig, source, revision).eval()
+        return read_pretrained(cls, ModelConfig, source, revision, cache_dir).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, each whole or not at all."""

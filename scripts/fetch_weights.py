@@ -1,0 +1,59 @@
+"""Get ahead of time what a recipe or a model needs from the Hugging Face Hub, so that it then runs without a network.
+
+Research use only, not a medical device.
+
+    python scripts/fetch_weights.py config=configs/training/MRI/stage1/mri_titok_tokenizer_adapt.yaml
+    python scripts/fetch_weights.py model.tokenizer.init=yucornetto/tokenizer_titok_b64_imagenet
+
+Downloads go to the Hub's cache, $HF_HOME/hub, or to --cache_dir. Gated weights need `hf auth login` first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from modeling.config import ModelConfig
+from modeling.hub import find_pretrained
+from modeling.pretrained import published_vq_model
+from scripts.train_mri_titok import RunConfig
+from utils.config import parse
+from utils.log import user_errors
+
+
+def needed(model: ModelConfig, init_weight: str | None) -> list[tuple[str, str | None]]:
+    """What a run takes from elsewhere: (id or folder, revision) each."""
+    if init_weight is not None or model.decoder == "none" or model.tokenizer.init == "random":
+        return []
+    return [(model.tokenizer.init, model.tokenizer.revision)]
+
+
+@user_errors()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s config=RECIPE [key=value ...] [--cache_dir FOLDER]",
+    )
+    parser.add_argument("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
+    parser.add_argument("--cache_dir", help="where downloads are kept (default: the Hub's own cache)")
+    args = parser.parse_intermixed_args()
+    config = parse(RunConfig, [*args.recipe, "experiment.output_dir=unused"])
+    sources = needed(config.model, config.experiment.init_weight)
+    if not sources:
+        print("nothing to fetch: this recipe starts from experiment.init_weight or from random weights")
+    for source, revision in sources:
+        found = find_pretrained(source, revision, args.cache_dir)
+        vq_model = published_vq_model(found.config, found.where)
+        size = found.weights.stat().st_size / 1e6
+        print(f"{source}: {found.weights.name}, {size:.0f} MB, {vq_model.num_latent_tokens} tokens of "
+              f"{vq_model.codebook_size} codes, {vq_model.image_size} px; in {found.weights.parent}")  # fmt: skip
+    if sources:
+        print("Training finds it there without a network; HF_HUB_OFFLINE=1 keeps it from asking")
+
+
+if __name__ == "__main__":
+    main()
