@@ -6,6 +6,7 @@ block's own output, not its input.
 Source: Chang et al., MaskGIT: Masked Generative Image Transformer, 2022; Yu et al., An Image is Worth 32 Tokens, 2024.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,8 +48,35 @@ class UpLevel(nn.Module):
         for block in self.block:
             x = block(x)
         if hasattr(self, "upsample_conv"):
-            x = self.upsample_conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+            x = doubled(x, self.upsample_conv)
         return x
+
+
+def doubled(x: Tensor, conv: nn.Conv2d) -> Tensor:  # (N, C, h, w)
+    """A 3x3 convolution of nearest-neighbour doubled planes, (N, O, 2h, 2w), with 4/9 of the products.
+
+    Two of three rows that an output row reads are copies of one, so their weights add up: an even row reads rows i - 1
+    and i with (w0, w1 + w2), an odd one rows i and i + 1 with (w0 + w1, w2); columns likewise. So four 2x2
+    convolutions at the lower resolution give the four places of each pixel.
+    """
+    n, _, height, width = x.shape
+    rows = _halves(conv.weight.unsqueeze(0), 3)  # (2, O, C, 2, 3), even and odd rows first
+    kernels = _halves(rows.unsqueeze(0), 5).flatten(0, 2)  # (columns, rows, O, C, 2, 2) as 4 * O channels
+    places = F.conv2d(x, kernels, conv.bias.repeat(4), padding=1).unflatten(1, (2, 2, -1))  # type: ignore[union-attr]
+    out = x.new_empty(n, conv.out_channels, 2 * height, 2 * width, dtype=places.dtype)
+    out = out.contiguous(memory_format=torch.channels_last)
+    for column in range(2):
+        for row in range(2):
+            place = places[:, column, row, :, row : row + height, column : column + width]
+            out[:, :, row::2, column::2] = place
+    return out
+
+
+def _halves(weight: Tensor, axis: int) -> Tensor:
+    """Kernels of even and odd rows along the first axis, from three weights along `axis`."""
+    first, middle, last = weight.split(1, dim=axis)
+    even, odd = torch.cat([first, middle + last], dim=axis), torch.cat([first + middle, last], dim=axis)
+    return torch.cat([even, odd])
 
 
 class PixelDecoder(nn.Module):
@@ -67,7 +95,7 @@ class PixelDecoder(nn.Module):
         self.conv_out = nn.Conv2d(WIDTH, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, 256, h, w)
-        x = self.conv_in(x)
+        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))
         for block in self.mid:
             x = block(x)
         for level in reversed(self.up):

@@ -24,6 +24,7 @@ from modeling.segmenter import LV, Judge, Segmenter
 from modeling.tokenizer import Tokenizer, transformer_size
 from modeling.tokens import NOT_SENT, FrameLayout, TokenParts, check_dtype, check_images, check_knobs, check_range
 from utils import registry
+from utils.device import exact_float32
 
 
 class TiTok(nn.Module):
@@ -120,8 +121,9 @@ class TiTok(nn.Module):
             raise ValueError("this model only segments (model.decoder none): it has no tokens; load a trained stage")
 
     @torch.inference_mode()
+    @exact_float32()
     def encode(self, x: Tensor, ed: Tensor | int | None = None, es: Tensor | int | None = None) -> Tensor:
-        """Images to tokens, in the precision of the weights.
+        """Images to tokens, in the precision of the weights: `model.to(torch.bfloat16)` is faster and changes some.
 
         Args:
             x: (B, C, H, W, D, T) or (B, C, H, W), in [0, 1], H = W = image_size.

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.pixel_decoder import LATENT_CHANNELS, PROXY_CODEBOOK_SIZE, PixelDecoder
 from modeling.quantizer.vq import Quantized, VectorQuantizer
-from modeling.transformer import Attention, Block, coarse_points, grid_points, patchify, sincos_2d
+from modeling.transformer import Attention, Block, coarse_points, grid_points, patchify, sincos_2d, through
 
 SIZES: dict[str, dict[str, int]] = {
     "small": {"width": 512, "num_layers": 8, "num_heads": 8},
@@ -94,18 +95,15 @@ class TiTokEncoder(nn.Module):
         x = torch.cat([self.class_embedding.expand(n, 1, -1), x], dim=1) + self.positional_embedding
         latents = (latent_tokens + self.latent_token_positional_embedding).expand(n, -1, -1)
         x = self.ln_pre(torch.cat([x, latents], dim=1))  # (N, 1 + P + K, E)
-        for block in self.transformer:
-            x = block(x)
-        return self.ln_post(x[:, 1 + self.grid**2 :])
+        return self.ln_post(through(self.transformer, x, slice(1 + self.grid**2, None)))
 
     def project(self, latents: Tensor) -> Tensor:  # (N, K, E)
         """Projection to the quantizer's space, (N, token_size, 1, K)."""
         n, count, width = latents.shape
         if self.is_legacy:  # the published legacy models reinterpret memory here instead of transposing
-            x = latents.reshape(n, width, count, 1)
-        else:
-            x = latents.transpose(1, 2).unsqueeze(-1)
-        return self.conv_out(x).reshape(n, self.token_size, 1, count)
+            latents = latents.reshape(n, width, count).transpose(1, 2)
+        z = F.linear(latents, self.conv_out.weight.flatten(1), self.conv_out.bias)  # the 1x1 convolution as a product
+        return z.transpose(1, 2).unsqueeze(2)
 
 
 class TiTokDecoder(nn.Module):
@@ -145,9 +143,7 @@ class TiTokDecoder(nn.Module):
         masks = self.mask_token.expand(n, self.grid**2, -1)
         masks = torch.cat([self.class_embedding.expand(n, 1, -1), masks], dim=1) + self.positional_embedding
         x = self.ln_pre(torch.cat([masks, latents], dim=1))  # (N, 1 + P + K, E)
-        for block in self.transformer:
-            x = block(x)
-        x = self.ln_post(x[:, 1 : 1 + self.grid**2]).transpose(1, 2)
+        x = self.ln_post(through(self.transformer, x, slice(1, 1 + self.grid**2))).transpose(1, 2)
         x = self.ffn(x.unflatten(2, (self.grid, self.grid)))
         if not self.is_legacy:  # channels hold (row, column, colour), colour fastest
             x = x.unflatten(1, (self.patch, self.patch, 3)).permute(0, 3, 4, 1, 5, 2)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ALL = slice(None)
+
 
 class Attention(nn.Module):
     """Multi-head self-attention, batch first; parameters named as in `torch.nn.MultiheadAttention`."""
@@ -18,13 +20,22 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, L, E)
-        """Attend over L."""
-        n, length, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.view(n, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v)  # (N, heads, L, E / heads)
-        return self.out_proj(out.transpose(1, 2).reshape(n, length, width))
+    def forward(self, x: Tensor, rows: slice = ALL) -> Tensor:  # (N, L, E)
+        """Attend over L from some of its rows, (N, rows, E)."""
+        width = x.shape[2]
+        if rows == ALL:
+            q, k, v = (self._heads(part) for part in self._project(x, 0, 3 * width).chunk(3, dim=2))
+        else:
+            q = self._heads(self._project(x[:, rows], 0, width))
+            k, v = (self._heads(part) for part in self._project(x, width, 3 * width).chunk(2, dim=2))
+        out = F.scaled_dot_product_attention(q, k, v)  # (N, heads, rows, E / heads)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def _project(self, x: Tensor, first: int, last: int) -> Tensor:
+        return F.linear(x, self.in_proj_weight[first:last], self.in_proj_bias[first:last])
+
+    def _heads(self, x: Tensor) -> Tensor:  # (N, L, E) -> (N, heads, L, E / heads)
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
 
 class Mlp(nn.Module):
@@ -49,9 +60,17 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = Mlp(width)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, L, E)
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x: Tensor, rows: slice = ALL) -> Tensor:  # (N, L, E)
+        """Some rows of what the block makes of x, (N, rows, E); they attend to all rows."""
+        x = x[:, rows] + self.attn(self.ln_1(x), rows)
         return x + self.mlp(self.ln_2(x))
+
+
+def through(blocks: nn.ModuleList, x: Tensor, rows: slice) -> Tensor:  # (N, L, E)
+    """The given rows after a chain of blocks, (N, rows, E); the last block works on no others."""
+    for block in blocks[:-1]:
+        x = block(x)
+    return blocks[-1](x, rows)
 
 
 def zero_(*modules: nn.Module) -> None:

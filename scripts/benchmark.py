@@ -1,238 +1,37 @@
 """Measure what a user waits for. Research use only, not a medical device.
 
     python scripts/benchmark.py data --data acdc_wds --output data.json
+    python scripts/benchmark.py tokenizer --variants l32 s128 --output tokenizer.json
+    python scripts/benchmark.py decode --device cuda --output decode.json
 
-`data` compares this project's loader with webdataset on the same shards, in turns, at the same batch size:
-
-    loader           random access in the seeded order of the epoch, only the phases asked for, on the model's grid
-    webdataset       reads each shard from front to back, decodes every .npy (never a pickle) and .json, and takes the
-                     same unit out of them in native pixels: no window, no crop, no mask, no batch of one shape
-    webdataset+grid  the same reading, then this project's own functions bring the unit to the grid: equal work
-
-A frame, slice or stack is one sample. Rates are given by the clock and by CPU time, of the main process and its workers
-together; the latter holds on a busy machine too, and tells how many cores a GPU needs. Memory is resident memory of
-main process and workers, where what they share counts for each, when the first batch has come and at the end.
+Each command is a file of scripts/benchmarks; `COMMAND --help` says what it compares and how.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import os
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-import psutil
-import torch
-import webdataset
-from torch.utils.data import DataLoader
-
-from data.dataset import UNITS, CineDataset, Sample, on_grid
-from data.loader import collate, train_loader
-from data.manifest import SPLITS, read_manifest
-from data.preprocess import MODES
-from data.samples import SampleEntry
-from data.shards import SliceSample
-from data.tar_index import NpyPlace
-from utils.files import write_json
+from scripts.benchmarks import data, decode, tokenizer
 from utils.log import user_errors
 
-SIDES = ("loader", "webdataset", "webdataset+grid")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What is read: see the command's options."""
-
-    data: str
-    split: str
-    unit: str
-    phases: int
-    image_size: int
-    geometry: str
-    batch: int
-
-    def shards(self) -> list[str]:
-        """The shard files."""
-        return [str(Path(self.data) / shard["file"]) for shard in read_manifest(self.data)["shards"][self.split]]
-
-
-def decoded(sample: dict[str, Any]) -> SliceSample:
-    """A sample of webdataset, decoded without pickles, as this project's reader gives it."""
-    cine = np.load(io.BytesIO(sample["cine.npy"]), allow_pickle=False)
-    info = json.loads(sample["json"])
-    masks = {
-        info[key]: np.load(io.BytesIO(sample[f"mask_{key}.npy"]), allow_pickle=False)
-        for key in ("ed", "es")
-        if f"mask_{key}.npy" in sample
-    }
-    entry = SampleEntry(sample["__key__"], "", NpyPlace(0, cine.shape, cine.dtype), {}, info)
-    return SliceSample(entry, cine, masks)
-
-
-def units(slices: Iterable[SliceSample], reading: Reading) -> Iterator[tuple[list[SliceSample], np.ndarray]]:
-    """Cut slices, which come in the order of the shards, into frames, slices or stacks, each with its phases."""
-    stack: list[SliceSample] = []
-    for part in slices:
-        phases = part.entry.phases
-        if reading.unit == "frame":
-            yield from (at([part], np.array([phase])) for phase in range(phases))
-        elif reading.unit == "slice":
-            yield at([part], np.arange(reading.phases) * phases // reading.phases)
-        else:
-            stack.append(part)
-            if len(stack) == part.entry.slices:
-                yield at(stack, np.sort([part.entry.info["ed"] or 0, part.entry.info["es"] or 0]))
-                stack = []
-
-
-def at(slices: list[SliceSample], times: np.ndarray) -> tuple[list[SliceSample], np.ndarray]:
-    """Slices at some of their phases."""
-    wanted = set(times.tolist())
-    parts = [s._replace(cine=s.cine[times], masks={t: m for t, m in s.masks.items() if t in wanted}) for s in slices]
-    return parts, times
-
-
-def native(unit: tuple[list[SliceSample], np.ndarray]) -> torch.Tensor:
-    """A unit in native pixels, (D, T, H, W)."""
-    return torch.from_numpy(np.stack([part.cine for part in unit[0]]))
-
-
-def sample(unit: tuple[list[SliceSample], np.ndarray], reading: Reading) -> Sample:
-    """A unit on the model's grid."""
-    slices, times = unit
-    arrays = on_grid(slices, times, reading.image_size, reading.geometry)
-    return Sample({**arrays, "key_frames": np.full(2, -1, np.int64)}, 0, slices[0].entry.key)
-
-
-def every_shard(shards: Iterable[Any]) -> Iterable[Any]:
-    """All shards for each worker: one shard could not be divided among two, and only speed is measured."""
-    return shards
-
-
-def together(samples: list[Any]) -> list[Any]:
-    """A batch of samples of different shapes."""
-    return samples
-
-
-def by_webdataset(reading: Reading, workers: int, grid: bool) -> DataLoader[Any]:
-    """Webdataset's endless reading of the shards."""
-    dataset = webdataset.WebDataset(reading.shards(), shardshuffle=False, workersplitter=every_shard).repeat()
-    dataset = dataset.map(decoded).compose(partial(units, reading=reading))
-    dataset = dataset.map(partial(sample, reading=reading) if grid else native)
-    return DataLoader(dataset, reading.batch, num_workers=workers, collate_fn=collate if grid else together)
-
-
-def by_loader(reading: Reading, workers: int) -> DataLoader[Sample]:
-    """This project's loader."""
-    phases = reading.phases if reading.unit == "slice" else None
-    dataset = CineDataset(
-        reading.data, reading.split, reading.unit, reading.image_size, reading.geometry, phases=phases
-    )
-    return train_loader(dataset, reading.batch, workers=workers)
-
-
-def make_side(side: str, reading: Reading, workers: int) -> Callable[[], DataLoader[Any]]:
-    """What makes the loader of a side."""
-    if side == "loader":
-        return partial(by_loader, reading, workers)
-    return partial(by_webdataset, reading, workers, side == "webdataset+grid")
-
-
-def processes() -> list[psutil.Process]:
-    """This process and its workers."""
-    main = psutil.Process()
-    return [main, *main.children(recursive=True)]
-
-
-def resident_mib() -> float:
-    """Resident memory in MiB."""
-    return sum(process.memory_info().rss for process in processes()) / 2**20
-
-
-def cpu_seconds() -> float:
-    """CPU time so far."""
-    return sum(sum(process.cpu_times()[:2]) for process in processes())
-
-
-def measure(make: Callable[[], DataLoader[Any]], batch: int, seconds: float) -> dict[str, float]:
-    """Samples a second after the first batch, and memory."""
-    batches = iter(make())
-    next(batches)
-    first, cpu, count, start = resident_mib(), cpu_seconds(), 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
-        next(batches)
-        count += batch
-    rates = {"samples_per_s": count / passed, "samples_per_cpu_s": count / (cpu_seconds() - cpu)}
-    return {**rates, "mib_first": first, "mib_last": resident_mib()}
-
-
-def run_data(args: argparse.Namespace) -> None:
-    """Measure reading, print a table, and write it down."""
-    torch.set_num_threads(1)
-    rows = []
-    print(f"{'unit':6} {'workers':>7} {'side':16} {'samples/s':>10} {'ratio':>6} {'/ CPU s':>10} {'ratio':>6} "
-          f"{'MiB first':>10} {'last':>6}    ratio: loader / side")  # fmt: skip
-    for unit in args.units:
-        reading = Reading(args.data, args.split, unit, args.phases, args.image_size, args.geometry, args.batch)
-        for workers in args.workers:
-            turns: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-            for _ in range(args.rounds):
-                for side in SIDES:
-                    turns[side].append(measure(make_side(side, reading, workers), args.batch, args.seconds))
-            found = {
-                side: {name: statistics.median(turn[name] for turn in turns[side]) for name in turns[side][0]}
-                for side in SIDES
-            }
-            for side, values in found.items():
-                rates = ("samples_per_s", "samples_per_cpu_s")
-                ratios = [found["loader"][name] / values[name] for name in rates]
-                named = {f"loader_over_side_{name}": ratio for name, ratio in zip(rates, ratios, strict=True)}
-                rows.append({"unit": unit, "workers": workers, "side": side, **values, **named})
-                print(f"{unit:6} {workers:7} {side:16} {values['samples_per_s']:10.1f} {ratios[0]:6.2f} "
-                      f"{values['samples_per_cpu_s']:10.1f} {ratios[1]:6.2f} {values['mib_first']:10.0f} "
-                      f"{values['mib_last']:6.0f}")  # fmt: skip
-    if args.output:
-        settings = {name: value for name, value in vars(args).items() if name not in ("run", "data", "output")}
-        about = {"command": "data", "data": Path(args.data).name, "cpu_count": os.cpu_count()}
-        write_json(args.output, {**about, "settings": settings, "results": rows})
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    data = commands.add_parser("data", help="samples a second and memory of the loader, against webdataset")
-    add = data.add_argument
-    add("--data", required=True, metavar="FOLDER", help="folder of shards, from scripts/convert_acdc_to_wds.py")
-    add("--split", choices=SPLITS, default="train")
-    add("--units", nargs="+", choices=UNITS, default=list(UNITS))
-    add("--workers", nargs="+", type=int, default=[0, 1, 2], help="loading processes (default 0 1 2)")
-    add("--phases", type=int, default=4, help="phases of a slice (default 4)")
-    add("--image_size", type=int, default=128, help="side of the model's grid in pixels (default 128)")
-    add("--geometry", choices=MODES, default="crop")
-    add("--batch", type=int, default=16, help="samples of a batch (default 16)")
-    add("--seconds", type=float, default=5.0, help="for each side in each round (default 5)")
-    add("--rounds", type=int, default=3, help="the sides take turns so often; the median counts (default 3)")
-    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
-    data.set_defaults(run=run_data)
-    return parser.parse_args()
+COMMANDS = {"data": data, "tokenizer": tokenizer, "decode": decode}
 
 
 @user_errors()
-def main() -> None:
-    args = parse_arguments()
-    args.run(args)
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(command)
+    args = parser.parse_args(argv)
+    COMMANDS[args.command].run(args)
 
 
 if __name__ == "__main__":

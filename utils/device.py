@@ -1,5 +1,9 @@
 """Where a script computes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 
 
@@ -30,3 +34,17 @@ def native_precision(device: torch.device) -> str:
     else:
         native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return "bf16" if native else "no"
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Let float32 be float32 on a GPU, whose faster TF32 products would change tokens; also a decorator."""
+    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = False
+        yield
+    finally:
+        for switch, allowed in zip(switches, before, strict=True):
+            switch.allow_tf32 = allowed

@@ -99,7 +99,7 @@ class VectorQuantizer(nn.Module):
 
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:  # (M, C), (V, C)
     """Index of the codebook entry at the smallest squared distance, (M,)."""
-    distance = z.square().sum(1, keepdim=True) + codebook.square().sum(1) - 2 * (z @ codebook.T)
+    distance = torch.addmm(codebook.square().sum(1), z, codebook.T, alpha=-2)  # |z|² is the same for every entry
     return distance.argmin(dim=1)
 
 

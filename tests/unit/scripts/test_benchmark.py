@@ -1,6 +1,5 @@
 """The benchmark compares like with like, and writes down what it found."""
 
-import importlib
 import json
 import sys
 from itertools import islice
@@ -10,9 +9,9 @@ import numpy as np
 import pytest
 
 from data.dataset import UNITS, CineDataset
+from scripts import benchmark
+from scripts.benchmarks import data
 from tests.shards import made_up, make_shards
-
-benchmark = importlib.import_module("scripts.benchmark")
 
 
 @pytest.fixture
@@ -22,9 +21,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_equal_work_is_the_same_arrays(folder: Path, unit: str) -> None:
-    reading = benchmark.Reading(str(folder), "train", unit, 4, 16, "crop", 1)
+    reading = data.Reading(str(folder), "train", unit, 4, 16, "crop", 1)
     dataset = CineDataset(folder, "train", unit, 16, "crop", phases=4 if unit == "slice" else None)
-    other = (batch for batch in benchmark.by_webdataset(reading, 0, grid=True))
+    other = (batch for batch in data.by_webdataset(reading, 0, grid=True))
     batches = list(islice(other, len(dataset)))
     times = [np.rint(batch.phase[0].numpy() * 4).astype(int) for batch in batches]
     for index, (batch, found) in enumerate(zip(batches, times, strict=True)):
@@ -42,11 +41,11 @@ def test_the_table_is_written_with_each_side_unit_and_number_of_workers(
     options = ["data", "--data", folder, "--units", "frame", "stack", "--workers", "0", "1", "--seconds", "0.01"]
     more = ["--rounds", "1", "--image_size", "16", "--batch", "2", "--output", output]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, options + more)])
-    monkeypatch.setattr(benchmark, "cpu_seconds", iter(range(1000)).__next__)
+    monkeypatch.setattr(data, "cpu_seconds", iter(range(1000)).__next__)
     benchmark.main()
     found = json.loads(output.read_text())
     assert {(r["unit"], r["workers"], r["side"]) for r in found["results"]} == {
-        (unit, workers, side) for unit in ("frame", "stack") for workers in (0, 1) for side in benchmark.SIDES
+        (unit, workers, side) for unit in ("frame", "stack") for workers in (0, 1) for side in data.SIDES
     }
     assert all(row["samples_per_s"] > 0 and row["mib_last"] > 0 for row in found["results"])
     assert found["data"] == "shards" and str(tmp_path) not in output.read_text()

@@ -1,0 +1,94 @@
+"""Tokens to frames by `TiTok.decode_tokens`, in milliseconds a frame: what a user of a trained model waits for.
+
+Weights are random unless --model names a trained one; they do not change the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modeling.config import ModelConfig
+from modeling.titok import TiTok
+from scripts.benchmarks.timing import gflop, in_turns, peak_mib
+from scripts.benchmarks.tokenizer import DTYPES
+from utils.device import pick_device
+from utils.files import write_json
+
+HELP = "ms a frame of TiTok.decode_tokens, the promise of 5 ms on a GPU"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command can be told."""
+    add = parser.add_argument
+    add("--model", metavar="FOLDER", help="a trained model; without it one of random weights, see --size")
+    add("--size", nargs="+", choices=("S", "B", "L"), default=["B"], help="of the DiT (default B)")
+    add("--patch", nargs="+", type=int, default=[16], help="its patch size (default 16)")
+    add("--image_size", type=int, default=256, help="side of a frame (default 256)")
+    add("--phases", type=int, default=20, help="frames of a slice (default 20)")
+    add("--batch", nargs="+", type=int, default=[1], help="slices at a time (default 1)")
+    add("--steps", nargs="+", type=int, default=[1], help="network evaluations: 1, or more with realism 1 (default 1)")
+    add("--dtype", nargs="+", choices=list(DTYPES), default=["fp32", "bf16"])
+    add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU where there is one)")
+    add("--rounds", type=int, default=5, help="how often; the median counts (default 5)")
+    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+
+
+def random_model(size: str, patch: int, image_size: int) -> TiTok:
+    """A model with the published L-32's encoder left small: it takes no part in decoding."""
+    config = ModelConfig()
+    config.tokenizer.init, config.tokenizer.vq_model.image_size = "random", image_size
+    config.tokenizer.vq_model.vit_enc_model_size = {"width": 64, "num_layers": 1, "num_heads": 1}
+    config.adapters.phase_heads = 1
+    config.dit.size, config.dit.patch_size = size, patch
+    return TiTok(config)
+
+
+@torch.inference_mode()
+def measure(model: TiTok, batch: int, phases: int, steps: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Milliseconds, GFLOP and peak memory of one decode, the first two a frame."""
+    size = model.config.image_size
+    x = torch.rand(batch, model.config.channels, size, size, 1, phases, device=device)
+    tokens = model.encode(x, ed=0, es=phases // 2)
+    call = partial(model.decode_tokens, tokens, steps=steps, realism=float(steps > 1), seed=0)
+    frames = batch * phases
+    return {
+        "ms": 1e3 * in_turns({"decode": call}, rounds, device)["decode"] / frames,
+        "gflop": gflop(call) / frames,
+        "peak_mib": peak_mib(call, device),
+    }
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print a table, and write it down."""
+    device, rows = pick_device(args.device), []
+    columns = ("model", "image", "dtype", "slices", "phases", "steps", "ms a frame", "GFLOP", "peak MiB", "M params")
+    print("  ".join(name.rjust(10) for name in columns))
+    if args.model:
+        models = [(Path(args.model).name, partial(TiTok.from_pretrained, args.model))]
+    else:
+        chosen = [(size, patch) for size in args.size for patch in args.patch]
+        models = [(f"{size}/{patch}", partial(random_model, size, patch, args.image_size)) for size, patch in chosen]
+    for name, make in models:
+        for dtype in args.dtype:
+            model = make().eval().to(device, DTYPES[dtype])
+            decoder = model.dit if model.dit is not None else model.tokenizer.decoder
+            millions = sum(p.numel() for p in decoder.parameters()) / 1e6
+            for batch in args.batch:
+                for steps in args.steps:
+                    found = measure(model, batch, args.phases, steps, args.rounds, device)
+                    rows.append({"model": name, "image_size": model.config.image_size, "dtype": dtype, "batch": batch,
+                                 "phases": args.phases, "steps": steps, "parameters_m": millions, **found})  # fmt: skip
+                    cells = (name, str(model.config.image_size), dtype, str(batch), str(args.phases), str(steps),
+                             f"{found['ms']:.2f}", f"{found['gflop']:.1f}", f"{found['peak_mib']:.0f}",
+                             f"{millions:.1f}")  # fmt: skip
+                    print("  ".join(cell.rjust(10) for cell in cells), flush=True)
+    if args.output:
+        about = {"command": "decode", "device": device.type, "threads": torch.get_num_threads()}
+        about |= {"cpu_count": os.cpu_count(), "rounds": args.rounds, "torch": torch.__version__}
+        write_json(args.output, {**about, "results": rows})
