@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -30,6 +30,15 @@ class Sample(NamedTuple):
     key: str
 
 
+class Tokens(Protocol):
+    """Tokens of samples that were worked out before, see data/token_cache.py."""
+
+    variants: int
+
+    def __call__(self, variant: int, index: int) -> np.ndarray:
+        """(frames, K) int64."""
+
+
 class CineDataset(Dataset[Sample]):
     """Frames, slices or stacks of one split on the model grid.
 
@@ -46,9 +55,13 @@ class CineDataset(Dataset[Sample]):
         key_frames: for slices, take ED, ES and `phases - 2` evenly spaced others, in the order of the cycle.
         augment: changes to each sample, seeded by (seed, epoch, key); for the training split alone.
         cache_dir: where shards from a URL are kept.
+    Attributes:
+        tokens: where set, samples bring their tokens along, and epoch e draws what epoch e % tokens.variants draws.
     Raises:
         ValueError: naming the option that cannot be used.
     """
+
+    tokens: Tokens | None = None
 
     def __init__(
         self,
@@ -66,7 +79,7 @@ class CineDataset(Dataset[Sample]):
         _check_options(unit, image_size, geometry, phases, key_frames)
         self.reader = ShardReader(folder, split, cache_dir)
         self.unit, self.image_size, self.geometry, self.phases, self.seed = unit, image_size, geometry, phases, seed
-        self.has_key_frames, self.augment = key_frames or unit == "stack", augment
+        self.has_key_frames, self.augment = key_frames or unit == "stack", augment or AugmentConfig()
         self._stacks = list(self.reader.patients().values())
         sizes = {
             "frame": [entry.phases for entry in self.reader.samples],
@@ -82,6 +95,7 @@ class CineDataset(Dataset[Sample]):
     def __getitem__(self, where: tuple[int, int]) -> Sample:
         """The sample at (epoch, index)."""
         epoch, index = where
+        drawn = epoch if self.tokens is None else epoch % self.tokens.variants
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} asked for, but the split has {len(self)}")
         at = int(np.searchsorted(self._ends, index, side="right"))
@@ -93,13 +107,26 @@ class CineDataset(Dataset[Sample]):
             times, places = np.array([phase]), np.full(2, -1, np.int64)
             key = f"{key}_t{phase:02d}"
         else:
-            times, places = self._choose(slices, epoch)
+            times, places = self._choose(slices, drawn)
         arrays = on_grid([self.reader.read(i, times) for i in slices], times, self.image_size, self.geometry)
         arrays["key_frames"] = places
-        sample_seed = stable_seed(self.seed, epoch, key)
-        if self.augment is not None and self.augment.enabled:
-            arrays = augmented(arrays, self.augment, sample_seed, entry.phases)
-        return Sample(arrays, sample_seed, key)
+        if self.augment.enabled:
+            arrays = augmented(arrays, self.augment, stable_seed(self.seed, drawn, key), entry.phases)
+        if self.tokens is not None:
+            arrays["tokens"] = self.tokens(drawn, index).reshape(len(slices), len(times), -1)  # (D, T, K)
+        return Sample(arrays, stable_seed(self.seed, epoch, key), key)
+
+    def frames_of(self, index: int) -> int:
+        """D * T of a sample, whatever the epoch."""
+        if self.unit == "frame":
+            return 1
+        if self.unit == "stack":
+            return 2 * len(self._stacks[index])
+        return self.phases or self.reader.samples[index].phases
+
+    def draws(self) -> bool:
+        """Whether a sample looks different in every epoch."""
+        return self.augment.enabled or (self.unit == "slice" and self.phases is not None)
 
     def _choose(self, slices: list[int], epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(T,) phase indices to take from slices, and the places (2,) of ED and ES among them, -1 if not asked for."""

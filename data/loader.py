@@ -20,8 +20,15 @@ from data.dataset import CineDataset, Sample
 from utils.seeding import stable_seed
 from utils.types import Batch
 
-SLICE_AXIS = {"image": 3, "mask": 2, "has_label": 0, "field": 2, "slice_position": 0}  # of arrays without B
-MIDDLE = 0.5  # the slice position of padding
+SLICE_AXIS = {
+    "image": 3,
+    "mask": 2,
+    "has_label": 0,
+    "field": 2,
+    "slice_position": 0,
+    "tokens": 0,
+}  # of arrays without B
+PADDING = {"slice_position": 0.5, "tokens": -1}  # 0 elsewhere
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -52,7 +59,7 @@ def padded(name: str, array: np.ndarray, depth: int) -> np.ndarray:
         return array
     shape = list(array.shape)
     shape[axis] = depth - array.shape[axis]
-    added = np.full(shape, MIDDLE if name == "slice_position" else 0, array.dtype)
+    added = np.full(shape, PADDING.get(name, 0), array.dtype)
     return np.concatenate([array, added], axis=axis)
 
 

@@ -28,12 +28,14 @@ class Prediction(NamedTuple):
         one_step: (B,) bool, True where x̂ saw tokens alone, no noisy image.
         latents: (B * D, T, K, E) encoder latents before projection.
         quantized: of all B * D * T frames.
+        ids: their tokens, (B * D * T, K), also where a cache gave them and nothing was encoded.
         codebook: (codebook_size, token_size).
         logits: (B, D, 2, 4, H, W) of the segmented originals at ED and ES; None without segmenter or key frames.
         judge: the segmenter's opinion of x̂ at ED and ES, likewise.
         step: of the optimizer, for terms that wait.
 
-    Reconstruction, latents, quantized and codebook are None in a model that only segments.
+    Reconstruction, latents, quantized, ids and codebook are None in a model that only segments; latents and quantized
+    are None where the tokens come from a cache.
     """
 
     image: Tensor
@@ -42,6 +44,7 @@ class Prediction(NamedTuple):
     one_step: Tensor
     latents: Tensor | None = None
     quantized: Quantized | None = None
+    ids: Tensor | None = None
     codebook: Tensor | None = None
     logits: Tensor | None = None
     judge: Judge | None = None
@@ -53,7 +56,7 @@ class Prediction(NamedTuple):
 
     def tokens(self) -> tuple[Quantized, Tensor]:
         """The quantized latents, and the codebook."""
-        needed = "a tokenizer (model.decoder dit or titok)"
+        needed = "a tokenizer that encodes (model.decoder dit or titok, no dataset.tokens)"
         return have(self.quantized, needed), have(self.codebook, needed)
 
     def key_logits(self) -> Tensor:

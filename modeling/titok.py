@@ -10,64 +10,21 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from modeling import flow
-from modeling.adapters import Adapters, to_gray
 from modeling.config import ModelConfig
-from modeling.dit import DiT
+from modeling.parts import Parts
 from modeling.phases import at_phases, cycle, key_phases
 from modeling.prediction import Prediction
 from modeling.pretrained import read_pretrained, write_pretrained, write_published
-from modeling.quantizer.vq import Quantized
-from modeling.segmenter import LV, Judge, Segmenter
-from modeling.tokenizer import Tokenizer, transformer_size
-from modeling.tokens import NOT_SENT, FrameLayout, TokenParts, check_dtype, check_images, check_knobs, check_range
-from utils import registry
+from modeling.segmenter import Judge
+from modeling.tokens import NOT_SENT, TokenParts, check_dtype, check_images, check_knobs, check_range
 from utils.device import exact_float32
 
 
-class TiTok(nn.Module):
-    """The model.
-
-    Args:
-        config: the model as plain data.
-
-    Raises:
-        ValueError: when a part refuses its options.
-    """
-
-    frames_per_chunk = 128
-    tokenizer: Tokenizer  # None where the model only segments
-    layout: FrameLayout
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        vq_model = config.tokenizer.vq_model
-        chosen = config.conditioning
-        self.conditioning = registry.build(
-            "modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning"
-        )
-        self.adapters = self.dit = None
-        if config.decoder == "none":
-            self.tokenizer = None  # type: ignore[assignment]
-            return
-        self.tokenizer = Tokenizer(vq_model, with_decoder=config.decoder == "titok")
-        width = transformer_size(vq_model.vit_enc_model_size)[0]
-        self.adapters = Adapters(width, config.adapters) if config.channels == 1 else None
-        if config.decoder == "dit":
-            anatomy_width = self.conditioning.width
-            token_rms = vq_model.token_size**-0.5 if vq_model.use_l2_norm else 1.0
-            self.dit = DiT(
-                config.image_size, vq_model.num_latent_tokens, vq_model.token_size, token_rms, anatomy_width, config.dit
-            )
-        self.layout = FrameLayout(
-            vq_model.num_latent_tokens,
-            vq_model.codebook_size,
-            self.conditioning.num_tokens,
-            self.conditioning.codebook_size,
-        )
+class TiTok(Parts):
+    """A whole model; see `Parts` for what it is made of."""
 
     @classmethod
     def from_pretrained(cls, source: str | Path, revision: str | None = None, cache_dir: str | None = None) -> "TiTok":
@@ -94,31 +51,6 @@ class TiTok(nn.Module):
     def save_tokenizer(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the tokenizer alone in the layout of the published ones, without the adapters."""
         write_published(Path(folder), asdict(self.config.tokenizer.vq_model), self.state_dict(), dtype)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating point type of the weights."""
-        return next(self.parameters()).dtype
-
-    @property
-    def segmenter(self) -> Segmenter | None:
-        """The conditioning's segmenter, where it has one."""
-        return self.conditioning.segmenter
-
-    @property
-    def num_codes(self) -> int:
-        """Entries of the codebook; 0 in a model that only segments."""
-        return 0 if self.tokenizer is None else self.layout.codebook_size
-
-    def bypass_quantizer(self, bypass: bool) -> None:
-        """Let latents pass unchanged, or quantize them."""
-        if self.tokenizer is not None:
-            self.tokenizer.quantize.bypass = bypass
-
-    def check_tokens(self) -> None:
-        """Raise ValueError in a model that only segments."""
-        if self.tokenizer is None:
-            raise ValueError("this model only segments (model.decoder none): it has no tokens; load a trained stage")
 
     @torch.inference_mode()
     @exact_float32()
@@ -155,14 +87,6 @@ class TiTok(nn.Module):
         anatomy = torch.cat([self.conditioning.encode(part) for part in keys.split(self.frames_per_chunk)])
         anatomy = anatomy.view(batch, slices, -1)
         return self.layout.pack(TokenParts(ed, es, ids, anatomy))
-
-    def lv_curve(self, x: Tensor) -> Tensor | None:  # (B, C, H, W, D, T)
-        """Segmented pixels of the LV at each phase, (B, T); None without a segmenter."""
-        if self.segmenter is None:
-            return None
-        frames = rearrange(x, "b c h w d t -> (b t d) c h w").to(self.dtype)
-        areas = [(self.segmenter.labels(part) == LV).sum((1, 2)) for part in frames.split(self.frames_per_chunk)]
-        return torch.cat(areas).view(len(x), x.shape[5], -1).sum(2)
 
     @torch.inference_mode()
     def decode_tokens(self, tokens: Tensor, steps: int = 1, realism: float = 0.0, seed: int | None = None) -> Tensor:
@@ -203,21 +127,6 @@ class TiTok(nn.Module):
         frames = rearrange(torch.cat(decoded), "(b d) t c h w -> b c h w d t", b=batch).clamp(0, 1)
         return frames[..., 0, 0] if single else frames
 
-    def quantize(self, frames: Tensor, phase: Tensor) -> tuple[Tensor, Quantized]:  # (G, T, C, H, W), (G, T)
-        """Latents before projection (G, T, K, E), and the quantized ones of all G * T frames."""
-        pixels = frames.flatten(0, 1)
-        if self.adapters is not None:
-            pixels = self.adapters.to_rgb(pixels)
-        latents = self.tokenizer.latents(pixels).unflatten(0, frames.shape[:2])
-        if self.adapters is not None:
-            latents = self.adapters.along_phases(latents, phase)
-        return latents, self.tokenizer.quantize_latents(latents.flatten(0, 1))
-
-    def tokenizer_is_frozen(self) -> bool:
-        """True when no parameter of the path from image to tokens trains."""
-        parts = (self.tokenizer or nn.Module(), self.adapters or nn.Module())
-        return not any(parameter.requires_grad for part in parts for parameter in part.parameters())
-
     def decode_groups(
         self,
         ids: Tensor,  # (G, T, K)
@@ -230,8 +139,7 @@ class TiTok(nn.Module):
         first: int,
     ) -> Tensor:
         """Decode the slices numbered from `first`, (G, T, C, H, W)."""
-        sent = (ids != NOT_SENT).flatten(0, 1)[:, None, None]  # (G * T, 1, 1, K)
-        vectors = self.tokenizer.quantize.lookup(ids.flatten(0, 1).clamp(min=0)).to(self.dtype) * sent
+        vectors = self.lookup(ids.flatten(0, 1)).to(self.dtype)
         if self.dit is None:
             return self.own_decode(vectors).unflatten(0, ids.shape[:2])
         context = vectors.squeeze(2).transpose(1, 2).unflatten(0, ids.shape[:2])  # (G, T, K, token_size)
@@ -247,11 +155,6 @@ class TiTok(nn.Module):
             mean = mean + realism * (flow.euler(predict, noise, steps) - mean)
         return (mean + 1) / 2
 
-    def own_decode(self, vectors: Tensor) -> Tensor:  # (N, token_size, 1, K)
-        """The tokenizer's own decoder, (N, C, H, W)."""
-        pixels = self.tokenizer.decode(vectors)
-        return to_gray(pixels) if self.config.channels == 1 else pixels
-
     def forward(
         self,
         image: Tensor,  # (B, 1, H, W, D, T)
@@ -261,6 +164,7 @@ class TiTok(nn.Module):
         noise: Tensor,  # like image
         key_frames: Tensor | None = None,  # (B, 2) places of ED and ES along T
         sent: Tensor | None = None,  # (B,) bool, whose anatomy reaches the decoder; all when not given
+        ids: Tensor | None = None,  # (B, D, T, K) tokens of the image where they are known; encoded when not given
     ) -> Prediction:
         """One training pass; gradients flow wherever parameters are trainable."""
         context, logits = self.observe(image, key_frames, sent)
@@ -269,20 +173,26 @@ class TiTok(nn.Module):
         slices, phases = image.shape[4:]
         groups = phase.repeat_interleave(slices, dim=0)  # (G, T)
         frames = rearrange(image, "b c h w d t -> (b d) t c h w")
-        device = image.device.type
-        with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not self.tokenizer_is_frozen()):
-            latents, quantized = self.quantize(frames, groups)  # frozen: in full precision, as encode does it
+        latents = quantized = None
+        if ids is None:
+            device = image.device.type
+            with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not self.tokenizer_is_frozen()):
+                latents, quantized = self.quantize(frames, groups)  # frozen: in full precision, as encode does it
+            vectors, tokens = quantized.vectors, quantized.indices
+        else:
+            tokens = ids.flatten(0, 2)
+            vectors = self.lookup(tokens)
         codebook = self.tokenizer.quantize.codebook()
         if self.dit is None:
-            x_hat = self.own_decode(quantized.vectors).unflatten(0, (len(frames), phases))
+            x_hat = self.own_decode(vectors).unflatten(0, (len(frames), phases))
             t = torch.zeros_like(t)
         else:
-            vectors = quantized.vectors.squeeze(2).transpose(1, 2).unflatten(0, (len(frames), phases))
+            context_tokens = vectors.squeeze(2).transpose(1, 2).unflatten(0, (len(frames), phases))
             noisy = flow.interpolate(2 * image - 1, noise, t)
             x_hat = self.dit(
                 rearrange(noisy, "b c h w d t -> (b d) t c h w"),
                 t.repeat_interleave(slices),
-                vectors,
+                context_tokens,
                 slice_position.flatten(),
                 groups,
                 context,
@@ -292,7 +202,7 @@ class TiTok(nn.Module):
         judge = None
         if self.segmenter is not None and key_frames is not None:
             judge = Judge(self.segmenter, at_phases(x_hat, key_frames))
-        return Prediction(image, x_hat, t, t == 0, latents, quantized, codebook, logits, judge)
+        return Prediction(image, x_hat, t, t == 0, latents, quantized, tokens, codebook, logits, judge)
 
     def observe(
         self, image: Tensor, key_frames: Tensor | None, sent: Tensor | None
@@ -307,7 +217,3 @@ class TiTok(nn.Module):
         if seen is None:
             return None, None
         return seen.context, seen.logits.unflatten(0, (batch, slices))
-
-    def nothing_sent(self, count: int, device: torch.device) -> Tensor:
-        """Anatomy ids of slices without anatomy, (count, 2 * A)."""
-        return torch.full((count, 2 * self.conditioning.num_tokens), NOT_SENT, device=device)

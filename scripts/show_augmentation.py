@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 from data.augment import AugmentConfig
 from data.dataset import CineDataset
 from modeling.config import ModelConfig
-from scripts.train_mri_titok import RunConfig
+from scripts.recipe import RunConfig
 from utils.clinical import KEY_FRAMES, STRUCTURES, volume_ml
 from utils.config import parse
 from utils.figures import GREY, INK, save

@@ -11,7 +11,6 @@ import math
 import os
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,118 +21,24 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor
 from tqdm import tqdm
 
-from data.augment import AugmentConfig
 from data.dataset import CineDataset
-from data.loader import collate, train_loader
+from data.loader import train_loader
+from data.token_cache import TokenCache
 from modeling import flow
-from modeling.config import ModelConfig
-from modeling.flow import FlowConfig
 from modeling.objective import Objective, build_objective
 from modeling.pretrained import export_config
 from modeling.start import start_model
 from modeling.titok import TiTok
 from modeling.tokens import anatomy_is_sent
+from scripts.recipe import RunConfig, fixed_batch, same_run, training_data
 from utils.checkpoint import latest_training, load_training, save_model, save_training
 from utils.config import parse, to_plain
 from utils.device import native_precision
 from utils.ema import EMA
 from utils.log import RunLog, user_errors
-from utils.optim import OptimizerConfig, learning_rate, parameter_groups, select_trainable
+from utils.optim import learning_rate, parameter_groups, select_trainable
 from utils.preview import preview
 from utils.ranks import sum_over_ranks
-from utils.types import Batch
-
-
-@dataclass
-class ExperimentConfig:
-    """Where a run writes and starts from."""
-
-    output_dir: str = "???"
-    init_weight: str | None = None
-    seed: int = 0
-    wandb: bool = False
-
-
-@dataclass
-class DatasetConfig:
-    """What a run reads; see data/dataset.py.
-
-    Args:
-        shards: a folder, or the URL of one, which is copied to `cache_dir` first.
-        cache_dir: None for `titok_mri` in the user's cache folder.
-        unit: `frame`, `slice`, or `stack`, all slices at ED and ES.
-        phases: of a slice; None takes all.
-        key_frames: ED and ES are among the phases of every slice.
-        augment: what changes at random.
-        workers: loading processes of each rank.
-    """
-
-    shards: str = "acdc_wds"
-    cache_dir: str | None = None
-    unit: str = "frame"
-    phases: int | None = None
-    key_frames: bool = False
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    workers: int = 2
-
-
-@dataclass
-class TrainingConfig:
-    """The loop.
-
-    Args:
-        trainable: globs of parameter names.
-        mixed_precision: no, fp16, bf16; auto is bf16 where the device computes in it, else no.
-        continuous_steps: run without quantizer before k-means.
-    """
-
-    trainable: list[str] = field(default_factory=list)
-    max_steps: int = 1000
-    global_batch_size: int = 32
-    gradient_accumulation_steps: int = 1
-    mixed_precision: str = "no"
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.999
-    continuous_steps: int = 0
-    log_every: int = 50
-    preview_every: int = 1000
-    checkpoint_every: int = 1000
-
-
-@dataclass
-class RunConfig:
-    """A recipe."""
-
-    experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    losses: dict[str, Any] = field(default_factory=dict)
-    flow: FlowConfig = field(default_factory=FlowConfig)
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-
-MAY_CHANGE_ON_RESUME = (
-    *("training.max_steps", "training.log_every", "training.preview_every", "training.checkpoint_every"),
-    *("dataset.workers", "dataset.shards", "dataset.cache_dir"),
-    *("experiment.wandb", "experiment.output_dir", "experiment.init_weight"),
-)
-
-
-def same_run(saved: dict[str, Any], current: dict[str, Any], where: str, prefix: str = "") -> None:
-    """Raise ValueError where a resumed run's config differs in a key that would make it another run."""
-    for key in saved.keys() | current.keys():
-        name = f"{prefix}{key}"
-        before, now = saved.get(key), current.get(key)
-        if name in MAY_CHANGE_ON_RESUME or before == now:
-            continue
-        if isinstance(before, dict) and isinstance(now, dict):
-            same_run(before, now, where, f"{name}.")
-        else:
-            raise ValueError(
-                f"{where} holds a run with {name}={before}, this command says {now}; "
-                "choose another experiment.output_dir, or remove that folder to start again"
-            )
 
 
 @torch.no_grad()
@@ -149,16 +54,6 @@ def fit_codebook(model: TiTok, dataset: CineDataset, seed: int, device: torch.de
         if found >= needed:
             break
     model.tokenizer.quantize.fit_codebook(torch.cat(parts), seed)
-
-
-def fixed_batch(config: RunConfig, key_frames: bool, count: int = 6) -> Batch | None:
-    """The same few held-out slices of a run for every preview; None where the split has none."""
-    model, data = config.model, config.dataset
-    phases = data.phases or (2 if key_frames else 1)
-    dataset = CineDataset(data.shards, "val", "slice", model.image_size, model.geometry, phases,
-                          config.experiment.seed, key_frames, cache_dir=data.cache_dir)  # fmt: skip
-    chosen = [len(dataset) * i // count for i in range(count)] if len(dataset) else []
-    return collate([dataset[0, index] for index in chosen]) if chosen else None
 
 
 def train(config: RunConfig) -> None:
@@ -184,9 +79,13 @@ def train(config: RunConfig) -> None:
     plain = to_plain(config)
 
     # Data.
-    dataset = CineDataset(config.dataset.shards, "train", config.dataset.unit, config.model.image_size,
-                          config.model.geometry, config.dataset.phases, config.experiment.seed,
-                          config.dataset.key_frames, config.dataset.augment, config.dataset.cache_dir)  # fmt: skip
+    dataset = training_data(config)
+    if config.dataset.tokens is not None:
+        if not model.tokenizer_is_frozen():
+            raise ValueError(
+                "dataset.tokens is given, but training.trainable names tokenizer or adapters; leave one out"
+            )
+        dataset.tokens = TokenCache(config.dataset.tokens, dataset, model.tokens_hash())
     if model.segmenter is not None and not dataset.has_key_frames:
         raise ValueError("model.conditioning looks at ED and ES: set dataset.unit=slice and dataset.key_frames=true, "
                          "or dataset.unit=stack")  # fmt: skip
@@ -238,14 +137,15 @@ def train(config: RunConfig) -> None:
             sent = anatomy_is_sent(batch.sample_seed, model.conditioning.dropout)
             with accelerator.no_sync(learner) if part < micro - 1 else nullcontext():
                 with accelerator.autocast():
-                    prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise, keys, sent)
+                    prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise, keys, sent,
+                                         batch.tokens)  # fmt: skip
                 sums, counts = objective(prediction._replace(step=step), batch)
                 counts = sum_over_ranks(counts)
                 # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean
                 accelerator.backward(objective.total(sums, counts) * ranks / micro)
             terms += torch.stack([sums.detach(), counts / ranks])
-            if prediction.quantized is not None:
-                usage += prediction.quantized.indices[batch.frames()].flatten().bincount(minlength=len(usage))
+            if prediction.ids is not None:
+                usage += prediction.ids[batch.frames()].flatten().bincount(minlength=len(usage))
         accelerator.clip_grad_norm_(trainable.values(), options.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()

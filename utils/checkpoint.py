@@ -1,5 +1,6 @@
 """Weights on disk: written whole or not at all, read without ever running what a file holds."""
 
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -59,6 +60,16 @@ def load_weights(path: str | Path) -> tuple[State, dict[str, Any] | None]:
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f'{path}: expected a state dict, or {{"model": ..., "config": ...}}, found {_describe(data)}')
     return state, config
+
+
+def hash_weights(state: State) -> str:
+    """blake2b over names, types, shapes and values, in the order of the names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def start_from(module: nn.Module, state: State, source: str) -> list[str]:

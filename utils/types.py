@@ -26,6 +26,7 @@ class Batch(NamedTuple):
         spacing_mm: (B, 3) float32; along H, W and D, on this grid.
         sample_seed: (B,) int64; a function of (seed, epoch, key), from which all randomness of the sample follows.
         key: B sample ids, such as `patient001_z03`.
+        tokens: (B, D, T, K) int64 ids where a cache has them, -1 in padding slices.
     """
 
     image: Tensor
@@ -38,6 +39,7 @@ class Batch(NamedTuple):
     spacing_mm: Tensor
     sample_seed: Tensor
     key: list[str]
+    tokens: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Move every tensor to a device."""

@@ -65,7 +65,7 @@ class VectorQuantizer(nn.Module):
             codebook = self.codebook()
             indices = nearest(z.reshape(-1, z.shape[-1]), codebook).view(z.shape[:2])  # (N, K)
             codes = z.detach() if self.bypass else F.embedding(indices, codebook)  # (N, K, C)
-            straight = z + (codes - z).detach()
+            straight = z + (codes - z).detach() if z.requires_grad else codes  # frozen: what the ids alone give
             return Quantized(straight.transpose(1, 2).unsqueeze(2), z, codes, indices)
 
     def lookup(self, indices: Tensor) -> Tensor:  # (N, K)

@@ -23,7 +23,7 @@ def pair(reconstruction_error: float = 0.0, t: float = 0.0) -> tuple[Prediction,
     quantized = Quantized(codes.transpose(1, 2).unsqueeze(2), z, codes, indices)
     times = torch.full((2,), t)
     prediction = Prediction(
-        image, image + reconstruction_error, times, times == 0, torch.randn(2, 1, 3, 8), quantized, codebook
+        image, image + reconstruction_error, times, times == 0, torch.randn(2, 1, 3, 8), quantized, indices, codebook
     )
     field = torch.ones(2, 8, 8, 1, dtype=torch.bool)
     field[1, 4:] = False

@@ -10,7 +10,7 @@ from PIL import Image
 from data.augment import AugmentConfig
 from data.dataset import CineDataset
 from scripts import show_augmentation
-from scripts.train_mri_titok import RunConfig
+from scripts.recipe import RunConfig
 from utils.config import parse
 
 RECIPE = """

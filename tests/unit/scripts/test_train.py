@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-train = importlib.import_module("scripts.train_mri_titok")
+recipe = importlib.import_module("scripts.recipe")
 
 
 @pytest.mark.parametrize(("key", "refused"), [("seed", True), ("wandb", False)])
@@ -13,7 +13,7 @@ def test_a_resumed_run_may_change_how_it_is_watched_but_not_what_it_is(key: str,
     saved: dict[str, Any] = {"experiment": {"seed": 0, "wandb": False}, "losses": {"flow": {"weight": 1.0}}}
     current: dict[str, Any] = {"experiment": {**saved["experiment"], key: 3}, "losses": saved["losses"]}
     if not refused:
-        train.same_run(saved, current, "out")
+        recipe.same_run(saved, current, "out")
         return
     with pytest.raises(ValueError, match=r"out holds a run with experiment\.seed=0, this command says 3"):
-        train.same_run(saved, current, "out")
+        recipe.same_run(saved, current, "out")

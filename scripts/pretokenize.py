@@ -1,0 +1,174 @@
+"""Work out the tokens of a training once, so that it runs without the frozen encoder.
+
+Research use only, not a medical device.
+
+    python scripts/pretokenize.py config=configs/training/MRI/stage2/mri_titok_dit_fusion.yaml --variants 10
+    accelerate launch scripts/train_mri_titok.py config=configs/training/MRI/stage2/mri_titok_dit_fusion.yaml \\
+        dataset.tokens=...
+
+Takes the recipe of the training, whose tokenizer must be frozen, and any key=value that it will be given. Where the
+recipe draws something anew each epoch (phases of a slice, augmentation), --variants says how many epochs of draws are
+worked out; training then repeats them. Anatomy tokens are not kept: the segmenter still trains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data.dataset import CineDataset
+from data.loader import collate
+from data.remote import folder_or_url
+from data.token_cache import description, first_frames, write_tokens
+from modeling.start import start_model
+from modeling.titok import TiTok
+from scripts.recipe import RunConfig, training_data
+from utils.config import parse
+from utils.device import exact_float32, pick_device
+from utils.files import read_json
+from utils.log import user_errors
+from utils.optim import select_trainable
+from utils.types import Batch
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@torch.inference_mode()
+@exact_float32()
+def encode(model: TiTok, batch: Batch, dtype: torch.dtype) -> torch.Tensor:
+    """Tokens as a training pass works them out, (B, D, T, K) int64 on the CPU."""
+    depth, phases = batch.image.shape[4:]
+    frames = batch.image.permute(0, 4, 5, 1, 2, 3).flatten(0, 1).to(dtype)  # (B * D, T, C, H, W)
+    _, quantized = model.quantize(frames, batch.phase.repeat_interleave(depth, dim=0))
+    return quantized.indices.view(len(batch.image), depth, phases, -1).cpu()
+
+
+def groups(dataset: CineDataset, most_frames: int) -> list[list[int]]:
+    """Samples in order, put together as far as they have equal numbers of frames and `most_frames` allow."""
+    found: list[list[int]] = []
+    for index in range(len(dataset)):
+        frames = dataset.frames_of(index)
+        fits = found and dataset.frames_of(found[-1][0]) == frames and (len(found[-1]) + 1) * frames <= most_frames
+        if fits and dataset.unit != "stack":
+            found[-1].append(index)
+        else:
+            found.append([index])
+    return found
+
+
+def fill(model: TiTok, dataset: CineDataset, folder: Path, described: dict[str, Any], options: argparse.Namespace,
+         device: torch.device) -> float:  # fmt: skip
+    """Write the cache; returns the seconds of encoding a frame."""
+    first, frames, spent = first_frames(dataset), groups(dataset, options.batch_frames), 0.0
+    with write_tokens(folder, described, int(first[-1])) as tokens:
+        wheres = [[(variant, index) for index in part] for variant in range(options.variants) for part in frames]
+        loader = DataLoader(dataset, batch_sampler=wheres, num_workers=options.workers, collate_fn=collate)
+        bar = tqdm(loader, total=len(wheres), unit="batch", desc="tokenizing")
+        for where, batch in zip(wheres, bar, strict=True):
+            start = time.perf_counter()
+            ids = encode(model, batch.to(device), DTYPES[options.dtype])
+            spent += time.perf_counter() - start
+            variant, begin, end = where[0][0], first[where[0][1]], first[where[-1][1] + 1]
+            tokens[variant, begin:end] = ids.flatten(0, 2).numpy()
+    return spent / (options.variants * int(first[-1]))
+
+
+def check(options: argparse.Namespace, dataset: CineDataset, model: TiTok) -> None:
+    """Refuse what a cache cannot stand for."""
+    if model.tokenizer is None or not model.tokenizer_is_frozen():
+        raise ValueError(
+            "the recipe trains tokenizer or adapters, whose tokens change at every step; give one of stage 2 or 3"
+        )
+    if options.variants < 1:
+        raise ValueError(f"--variants is {options.variants}, expected 1 or more")
+    if dataset.draws() and not options.variants_given:
+        raise ValueError(
+            "the recipe draws phases (dataset.phases) or augments (dataset.augment) anew each epoch; say with "
+            "--variants how many epochs of draws are kept, or leave both out of the recipe"
+        )
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s config=RECIPE [key=value ...] [options]",
+    )
+    add = parser.add_argument
+    add("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
+    add("--variants", type=int, help="epochs of draws to keep; must be given where the recipe draws (else 1)")
+    add("--output_dir", type=Path, help="where the cache goes (default: beside the shards, tokens-HASH)")
+    add("--dtype", choices=list(DTYPES), default="fp32", help="bf16 is faster and changes tokens (default fp32)")
+    add("--batch_frames", type=int, default=64, help="frames at a time (default 64)")
+    add("--workers", type=int, default=min(2, os.cpu_count() or 1), help="loading processes (default up to 2)")
+    add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU where there is one)")
+    options = parser.parse_intermixed_args(argv)
+    options.variants_given = options.variants is not None
+    options.variants = 1 if options.variants is None else options.variants
+    return options
+
+
+@user_errors()
+def main(argv: list[str] | None = None) -> None:
+    options = parse_arguments(argv)
+    config = parse(RunConfig, [*options.recipe, "experiment.output_dir=unused", "dataset.tokens=null"])
+    device = pick_device(options.device)
+    model, _ = start_model(config.model, config.experiment.init_weight)
+    select_trainable(model, config.training.trainable)
+    dataset = training_data(config)
+    check(options, dataset, model)
+    described = description(
+        dataset, model.tokens_hash(), model.layout.num_tokens, model.num_codes, options.variants, options.dtype
+    )
+    folder = options.output_dir or place_for(config.dataset.shards, described)
+    if (folder / "tokens.json").is_file():
+        found = read_json(folder / "tokens.json")
+        if all(found.get(key) == value for key, value in described.items()):
+            print(f"{folder} holds these very tokens already: nothing to do")
+            return
+    if folder.exists():
+        raise ValueError(f"{folder}: exists and holds something else; choose another --output_dir")
+    model.to(device, DTYPES[options.dtype])
+    if options.dtype != "fp32":
+        share = share_equal(config, dataset, options, device)
+        print(f"{options.dtype}: {share:.3f} of the first sample's tokens are those of fp32")
+    each = fill(model, dataset, folder, described, options, device)
+    step = config.training.global_batch_size * math.ceil(first_frames(dataset)[-1] / len(dataset))
+    size = (folder / "tokens.npy").stat().st_size / 1e6
+    print(f"{len(dataset)} {dataset.unit}s, {options.variants} variants, {size:.1f} MB")
+    print(f"encoding took {1e3 * each:.2f} ms a frame: a step of {step} frames is spared {1e3 * each * step:.0f} ms")
+    print(f"The cache is {folder}; train with dataset.tokens={folder}")
+
+
+def share_equal(config: RunConfig, dataset: CineDataset, options: argparse.Namespace, device: torch.device) -> float:
+    """Share of the first sample's tokens that the other type of weights leaves as float32 has them."""
+    exact, _ = start_model(config.model, config.experiment.init_weight)
+    batch = collate([dataset[0, 0]]).to(device)
+    ids = [encode(exact.to(device, dtype), batch, dtype) for dtype in (torch.float32, DTYPES[options.dtype])]
+    return float((ids[0] == ids[1]).float().mean())
+
+
+def place_for(shards: str, described: dict[str, Any]) -> Path:
+    """A folder beside local shards, named after what it holds."""
+    place = folder_or_url(shards)
+    if not isinstance(place, Path):
+        raise ValueError(f"dataset.shards {shards} is a URL; say with --output_dir where the cache goes")
+    digest = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=4).hexdigest()
+    return place / f"tokens-{digest}"
+
+
+if __name__ == "__main__":
+    main()

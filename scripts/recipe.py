@@ -1,0 +1,123 @@
+"""A recipe: all that a training run can be told, and the data that it asks for."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from data.augment import AugmentConfig
+from data.dataset import CineDataset
+from data.loader import collate
+from modeling.config import ModelConfig
+from modeling.flow import FlowConfig
+from utils.optim import OptimizerConfig
+from utils.types import Batch
+
+
+@dataclass
+class ExperimentConfig:
+    """Where a run writes and starts from."""
+
+    output_dir: str = "???"
+    init_weight: str | None = None
+    seed: int = 0
+    wandb: bool = False
+
+
+@dataclass
+class DatasetConfig:
+    """What a run reads; see data/dataset.py.
+
+    Args:
+        shards: a folder, or the URL of one, which is copied to `cache_dir` first.
+        cache_dir: None for `titok_mri` in the user's cache folder.
+        unit: `frame`, `slice`, or `stack`, all slices at ED and ES.
+        phases: of a slice; None takes all.
+        key_frames: ED and ES are among the phases of every slice.
+        augment: what changes at random.
+        workers: loading processes of each rank.
+        tokens: a cache of scripts/pretokenize.py; the tokenizer then does not run, and must be frozen.
+    """
+
+    shards: str = "acdc_wds"
+    cache_dir: str | None = None
+    unit: str = "frame"
+    phases: int | None = None
+    key_frames: bool = False
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    workers: int = 2
+    tokens: str | None = None
+
+
+@dataclass
+class TrainingConfig:
+    """The loop.
+
+    Args:
+        trainable: globs of parameter names.
+        mixed_precision: no, fp16, bf16; auto is bf16 where the device computes in it, else no.
+        continuous_steps: run without quantizer before k-means.
+    """
+
+    trainable: list[str] = field(default_factory=list)
+    max_steps: int = 1000
+    global_batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    mixed_precision: str = "no"
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    continuous_steps: int = 0
+    log_every: int = 50
+    preview_every: int = 1000
+    checkpoint_every: int = 1000
+
+
+@dataclass
+class RunConfig:
+    """A recipe."""
+
+    experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    losses: dict[str, Any] = field(default_factory=dict)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+MAY_CHANGE_ON_RESUME = (
+    *("training.max_steps", "training.log_every", "training.preview_every", "training.checkpoint_every"),
+    *("dataset.workers", "dataset.shards", "dataset.cache_dir"),
+    *("experiment.wandb", "experiment.output_dir", "experiment.init_weight"),
+)
+
+
+def same_run(saved: dict[str, Any], current: dict[str, Any], where: str, prefix: str = "") -> None:
+    """Raise ValueError where a resumed run's config differs in a key that would make it another run."""
+    for key in saved.keys() | current.keys():
+        name = f"{prefix}{key}"
+        before, now = saved.get(key), current.get(key)
+        if name in MAY_CHANGE_ON_RESUME or before == now:
+            continue
+        if isinstance(before, dict) and isinstance(now, dict):
+            same_run(before, now, where, f"{name}.")
+        else:
+            raise ValueError(
+                f"{where} holds a run with {name}={before}, this command says {now}; "
+                "choose another experiment.output_dir, or remove that folder to start again"
+            )
+
+
+def training_data(config: RunConfig) -> CineDataset:
+    """The train split as the recipe reads it."""
+    model, data = config.model, config.dataset
+    return CineDataset(data.shards, "train", data.unit, model.image_size, model.geometry, data.phases,
+                       config.experiment.seed, data.key_frames, data.augment, data.cache_dir)  # fmt: skip
+
+
+def fixed_batch(config: RunConfig, key_frames: bool, count: int = 6) -> Batch | None:
+    """The same few held-out slices of a run for every preview; None where the split has none."""
+    model, data = config.model, config.dataset
+    phases = data.phases or (2 if key_frames else 1)
+    dataset = CineDataset(data.shards, "val", "slice", model.image_size, model.geometry, phases,
+                          config.experiment.seed, key_frames, cache_dir=data.cache_dir)  # fmt: skip
+    chosen = [len(dataset) * i // count for i in range(count)] if len(dataset) else []
+    return collate([dataset[0, index] for index in chosen]) if chosen else None
