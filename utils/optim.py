@@ -1,8 +1,10 @@
 """What trains, in which groups, at which rate: pure functions of the recipe and the step."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import product
 from typing import Any
 
 from torch import nn
@@ -10,7 +12,17 @@ from torch import nn
 
 @dataclass
 class OptimizerConfig:
-    """AdamW; weight decay spares biases and norms. `scale` multiplies the rate of parameters by glob, first match."""
+    """AdamW; weight decay spares biases and norms.
+
+    Args:
+        learning_rate: after the warm-up.
+        beta1: decay of the mean gradient.
+        beta2: decay of the mean squared gradient.
+        weight_decay: of matrices.
+        warmup_steps: over which the rate rises to `learning_rate`.
+        end_fraction: of `learning_rate`, at the last step.
+        scale: {glob: factor on the rate} for parameters, see `names`; the first glob that names one counts.
+    """
 
     learning_rate: float = 1e-4
     beta1: float = 0.9
@@ -30,23 +42,36 @@ def learning_rate(step: int, optimizer: OptimizerConfig, max_steps: int) -> floa
     return optimizer.learning_rate * (optimizer.end_fraction + (1 - optimizer.end_fraction) * cosine)
 
 
+def names(glob: str, name: str) -> bool:
+    """Whether a glob names a parameter, or a module that it belongs to.
+
+    `8-11` between dots stands for the numbers 8 to 11: `dit.blocks.8-11` names all parameters of these four blocks.
+    """
+    parts = []
+    for part in glob.split("."):
+        ends = re.fullmatch(r"([0-9]+)-([0-9]+)", part)
+        parts.append([str(n) for n in range(int(ends[1]), int(ends[2]) + 1)] if ends else [part])
+    written_out = (".".join(choice) for choice in product(*parts))
+    return any(fnmatchcase(name, one) or fnmatchcase(name, f"{one}.*") for one in written_out)
+
+
 def select_trainable(model: nn.Module, globs: list[str]) -> dict[str, nn.Parameter]:
     """Freeze all but the parameters that the globs name, and put fully frozen components in eval mode.
 
     Raises:
         ValueError: for a glob that names no parameter.
     """
-    names = [name for name, _ in model.named_parameters()]
+    known = [name for name, _ in model.named_parameters()]
     for glob in globs:
-        if not any(fnmatchcase(name, glob) for name in names):
-            raise ValueError(f"training.trainable: {glob!r} names no parameter; names begin with {first_parts(names)}")
+        if not any(names(glob, name) for name in known):
+            raise ValueError(f"training.trainable: {glob!r} names no parameter; names begin with {first_parts(known)}")
     chosen = {}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(fnmatchcase(name, glob) for glob in globs))
+        parameter.requires_grad_(any(names(glob, name) for glob in globs))
         if parameter.requires_grad:
             chosen[name] = parameter
     if not chosen:
-        raise ValueError(f"training.trainable is empty: name parameters by globs such as {first_parts(names)}")
+        raise ValueError(f"training.trainable is empty: name parameters by globs such as {first_parts(known)}")
     for child in model.children():
         child.train(any(parameter.requires_grad for parameter in child.parameters()))
     return chosen
@@ -61,7 +86,7 @@ def parameter_groups(trainable: dict[str, nn.Parameter], optimizer: OptimizerCon
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     unused = set(optimizer.scale)
     for name, parameter in trainable.items():
-        glob = next((glob for glob in optimizer.scale if fnmatchcase(name, glob)), None)
+        glob = next((glob for glob in optimizer.scale if names(glob, name)), None)
         unused.discard(glob)
         decay = optimizer.weight_decay if parameter.ndim >= 2 else 0.0
         groups.setdefault((decay, float(optimizer.scale[glob]) if glob else 1.0), []).append(parameter)
@@ -70,6 +95,6 @@ def parameter_groups(trainable: dict[str, nn.Parameter], optimizer: OptimizerCon
     return [{"params": p, "weight_decay": decay, "scale": scale} for (decay, scale), p in groups.items()]
 
 
-def first_parts(names: list[str]) -> str:
+def first_parts(known: list[str]) -> str:
     """The components of parameter names, as globs."""
-    return ", ".join(sorted({f"{name.split('.')[0]}.*" for name in names}))
+    return ", ".join(sorted({f"{name.split('.')[0]}.*" for name in known}))

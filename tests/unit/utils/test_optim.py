@@ -3,7 +3,7 @@
 import pytest
 
 from tests.tiny import tiny_model
-from utils.optim import OptimizerConfig, learning_rate, parameter_groups, select_trainable
+from utils.optim import OptimizerConfig, learning_rate, names, parameter_groups, select_trainable
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_end_fraction() -> None:
@@ -19,6 +19,14 @@ def test_only_what_the_globs_name_trains_and_the_rest_is_in_eval_mode() -> None:
     assert set(chosen) == {n for n, _ in model.named_parameters() if n.startswith(("dit.blocks.1.", "dit.head."))}
     assert {n for n, p in model.named_parameters() if p.requires_grad} == set(chosen)
     assert model.dit is not None and model.dit.training and not model.tokenizer.training
+
+
+def test_a_glob_names_whole_modules_and_a_range_of_numbered_ones() -> None:
+    name = "dit.blocks.10.attn.qkv.weight"
+    for glob in ("dit", "dit.blocks.10", "dit.blocks.8-11", "dit.blocks.8-11.attn.*", "dit.blocks.8-11.*", "*qkv*"):
+        assert names(glob, name), glob
+    for glob in ("dit.blocks.1", "dit.blocks.8-9", "dit.blocks.11-8", "di", "dit.blocks.8-11.mlp"):
+        assert not names(glob, name), glob
 
 
 @pytest.mark.parametrize("globs", [["dti.*"], []])

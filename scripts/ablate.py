@@ -1,0 +1,185 @@
+"""Train a recipe with all its losses and again with each of them off in turn, and set the results side by side.
+
+Research use only, not a medical device.
+
+    python scripts/ablate.py config=configs/demo/stage2.yaml dataset.shards=demo_output/phantom_wds \\
+        experiment.init_weight=demo_output/stage1/checkpoint_last.pth experiment.output_dir=ablation
+
+Seed, steps, data and first weights are the recipe's in every arm; `--terms` picks the losses that are switched off.
+Cut off and started again, it goes on. OUTPUT_DIR then holds an output folder an arm (`full`, `without_TERM`), the
+evaluation of all of them in `report/`, and the table as ablation.json, ablation.csv and ablation.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import yaml
+from matplotlib.figure import Figure
+
+from data.manifest import SPLITS
+from scripts.recipe import RunConfig
+from utils.config import parse, to_plain
+from utils.figures import COLORS, INK, save
+from utils.files import read_json, write_json, write_text
+from utils.log import user_errors
+
+SCRIPTS = Path(__file__).resolve().parent
+FULL = "full"
+FIGURES = {  # of summary.json: what the table shows, and its decimals
+    "psnr": ("PSNR (dB)", 2),
+    "psnr_heart": ("heart PSNR (dB)", 2),
+    "ssim": ("SSIM", 4),
+    "dice_mean": ("Dice", 3),
+    "lv_ef_error": ("LV EF error (%)", 1),
+}
+
+Arms = dict[str, dict[str, Any]]
+
+
+def arms_of(recipe: dict[str, Any], terms: list[str] | None) -> Arms:
+    """The recipes to train, by name of the arm.
+
+    Args:
+        recipe: as plain values.
+        terms: losses to switch off, one an arm; all of the recipe's where not given.
+    Raises:
+        ValueError: for a loss that the recipe does not have, or a recipe of a single loss.
+    """
+    losses = recipe["losses"]
+    terms = list(losses) if terms is None else terms
+    if unknown := sorted(set(terms) - set(losses)):
+        raise ValueError(f"--terms: {', '.join(unknown)} is not among the recipe's losses: {', '.join(losses)}")
+    if len(losses) < 2:
+        raise ValueError(f"the recipe's only loss is {', '.join(losses) or 'none'}: without it nothing would train")
+    kept = {term: {name: options for name, options in losses.items() if name != term} for term in terms}
+    return {f"without_{term}": {**recipe, "losses": rest} for term, rest in kept.items()} | {FULL: recipe}
+
+
+def run(command: list[str], what: str) -> None:
+    """Run a command whose own messages the user sees.
+
+    Raises:
+        ValueError: when it fails.
+    """
+    if code := subprocess.run(command, check=False).returncode:
+        raise ValueError(f"{what} ended with exit status {code}, see above; repeat the command to go on from there")
+
+
+def train(arms: Arms, output_dir: Path, launch: list[str]) -> None:
+    """Train each arm into its folder; a finished one is passed over in seconds."""
+    for number, (name, recipe) in enumerate(arms.items(), start=1):
+        print(f"== arm {number} of {len(arms)}: {name}", flush=True)
+        path = output_dir / "recipes" / f"{name}.yaml"
+        recipe = {**recipe, "experiment": {**recipe["experiment"], "output_dir": str(output_dir / name)}}
+        write_text(path, yaml.safe_dump(recipe, sort_keys=False))
+        run([*launch, str(SCRIPTS / "train_mri_titok.py"), f"config={path}"], f"the training of {name}")
+
+
+def table_of(models: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row an arm, the full recipe first: its figures, and each one's difference to the full recipe's.
+
+    Args:
+        models: {arm: {"mean": {figure: value}}}, as summary.json has them; what was not measured is None.
+    """
+    full = models[FULL]["mean"]
+    rows = []
+    for name in sorted(models, key=lambda name: name != FULL):
+        mean = models[name]["mean"]
+        found = {key: mean.get(key) for key in FIGURES if full.get(key) is not None}
+        change = {f"{key}_change": None if value is None else value - full[key] for key, value in found.items()}
+        rows.append({"arm": name, **found, **change})
+    return rows
+
+
+def text_of(rows: list[dict[str, Any]]) -> str:
+    """The table for people, each figure with its difference to the full recipe's."""
+    shown = [key for key in FIGURES if key in rows[0]]
+    lines = ["arm".ljust(24) + "".join(FIGURES[key][0].rjust(22) for key in shown)]
+    for row in rows:
+        cells = []
+        for key in shown:
+            decimals = FIGURES[key][1]
+            value, change = row[key], row[f"{key}_change"]
+            cell = "–" if value is None else f"{value:.{decimals}f}"
+            cells.append(cell if row["arm"] == FULL or value is None else f"{cell} ({change:+.{decimals}f})")
+        lines.append(str(row["arm"]).ljust(24) + "".join(cell.rjust(22) for cell in cells))
+    return "\n".join(lines)
+
+
+def csv_of(rows: list[dict[str, Any]]) -> str:
+    """The table for programs."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def draw(rows: list[dict[str, Any]], path: Path, caption: str) -> None:
+    """Save bars of what each arm's figures are more or less than the full recipe's."""
+    shown = [key for key in FIGURES if key in rows[0]]
+    arms = [row for row in rows if row["arm"] != FULL]
+    figure = Figure(figsize=(3.2 * len(shown), 1.2 + 0.4 * len(arms)), layout="constrained")
+    for index, (ax, key) in enumerate(zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True)):
+        ax.barh([row["arm"] for row in arms], [row[f"{key}_change"] or 0 for row in arms], color=COLORS[index])
+        ax.axvline(0, color=INK, linewidth=0.8)
+        ax.set_xlabel(f"{FIGURES[key][0]}, change", color=INK, fontsize=8)
+        ax.tick_params(labelsize=8, labelleft=index == 0)
+        ax.invert_yaxis()
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(caption, fontsize=9, color=INK)
+    save(figure, path)
+
+
+def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The options of the ablation, and the recipe's own `key=value`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s config=RECIPE experiment.output_dir=FOLDER [key=value ...] [options]",
+    )
+    add = parser.add_argument
+    add("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
+    add("--terms", nargs="+", metavar="LOSS", help="losses to switch off in turn (default: all of the recipe)")
+    add("--segmenter", metavar="FOLDER", help="trained model that judges the hearts of all arms (default: full's own)")
+    add("--split", choices=SPLITS, default="test", help="what the arms are evaluated on (default test)")
+    add("--launch", default="accelerate launch", help="how training is started (default 'accelerate launch')")
+    args = parser.parse_intermixed_args(argv)
+    return args, args.recipe
+
+
+@user_errors()
+def main(argv: list[str] | None = None) -> None:
+    args, recipe = parse_arguments(argv)
+    config = parse(RunConfig, recipe)
+    arms, output_dir = arms_of(to_plain(config), args.terms), Path(config.experiment.output_dir)
+    train(arms, output_dir, shlex.split(args.launch))
+    models = [str(output_dir / name) for name in arms]
+    report = output_dir / "report"
+    command = [sys.executable, str(SCRIPTS / "evaluate.py"), "--model", *models, "--data", config.dataset.shards]
+    command += ["--split", args.split, "--output_dir", str(report)]
+    run(command + (["--segmenter", args.segmenter] if args.segmenter else []), "the evaluation")
+    summary = read_json(report / "summary.json")
+    rows = table_of(summary["models"])
+    about = {"data": summary["data"], "split": args.split, "patients": summary["n"]}
+    settings = {"max_steps": config.training.max_steps, "seed": config.experiment.seed}
+    caption = f"{summary['data']}, {args.split}, n = {summary['n']}; {settings['max_steps']} steps an arm"
+    write_json(output_dir / "ablation.json", {**about, **settings, "losses": list(config.losses), "arms": rows})
+    write_text(output_dir / "ablation.csv", csv_of(rows))
+    draw(rows, output_dir / "ablation.png", f"Each loss off in turn, against all of them: {caption}")
+    print(f"{text_of(rows)}\n{caption}; in brackets the change against {FULL}")
+    print(f"The table is {output_dir / 'ablation.csv'}, also .json and .png; the report is {report / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()
