@@ -38,13 +38,21 @@ def native_precision(device: torch.device) -> str:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Let float32 be float32 on a GPU, whose faster TF32 products would change tokens; also a decorator."""
-    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [switch.allow_tf32 for switch in switches]
+    """Let float32 be float32 where a device would take TF32 or bf16 for it and change tokens; also a decorator."""
+    before = [(switch, name, getattr(switch, name)) for switch, name, _ in _switches()]
     try:
-        for switch in switches:
-            switch.allow_tf32 = False
+        for switch, name, exact in _switches():
+            setattr(switch, name, exact)
         yield
     finally:
-        for switch, allowed in zip(switches, before, strict=True):
-            switch.allow_tf32 = allowed
+        for switch, name, value in before:
+            setattr(switch, name, value)
+
+
+def _switches() -> list[tuple[Any, str, Any]]:
+    """What decides on the precision of float32 products, its attribute, and the exact value."""
+    backends: Any = torch.backends
+    if hasattr(backends.cuda.matmul, "fp32_precision"):  # where it was used, torch refuses to read the older allow_tf32
+        switches = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+        return [(switch, "fp32_precision", "ieee") for switch in switches]
+    return [(switch, "allow_tf32", False) for switch in (backends.cuda.matmul, backends.cudnn)]

@@ -11,6 +11,7 @@ from modeling.transformer import Block
 from scripts import benchmark
 from scripts.benchmarks import decode, tokenizer
 from scripts.benchmarks.published import Published
+from scripts.benchmarks.timing import gflop
 from tests.tiny import TINY, tiny_model
 
 SMALL: dict[str, Any] = {
@@ -31,6 +32,12 @@ def test_the_published_form_gives_our_tokens_and_our_images(later: dict[str, Any
         ids = ours.quantize_latents(ours.latents(pixels)).indices
         assert torch.equal(published.encode(pixels), ids) and len(ids.unique()) > 1
         torch.testing.assert_close(published.decode(ids), ours.decode(ours.quantize.lookup(ids)), rtol=0, atol=1e-4)
+
+
+def test_attention_is_among_the_operations_counted() -> None:
+    q = torch.randn(1, 2, 50, 16)
+    counted = gflop(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q))
+    assert counted == pytest.approx(2 * 2 * 2 * 50 * 50 * 16 / 1e9)
 
 
 def test_some_rows_of_a_block_are_those_of_all_its_rows() -> None:

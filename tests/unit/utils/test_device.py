@@ -1,8 +1,9 @@
 """A device is the one that was asked for, or an error says why not."""
 
 import pytest
+import torch
 
-from utils.device import pick_device
+from utils.device import exact_float32, pick_device
 
 
 def test_auto_is_a_device_that_is_there() -> None:
@@ -17,3 +18,18 @@ def test_a_named_device_is_that_device() -> None:
 def test_a_device_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} cannot be used"):
         pick_device(name)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="older torch names it otherwise")
+def test_float32_is_exact_inside_and_what_it_was_outside_even_after_an_error() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        chosen = torch.backends.cuda.matmul.fp32_precision
+        with pytest.raises(ZeroDivisionError), exact_float32():
+            assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "ieee"
+            raise ZeroDivisionError
+        assert torch.backends.cuda.matmul.fp32_precision == chosen == "tf32"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
