@@ -52,6 +52,15 @@ def test_no_later_stage_moves_encoder_adapters_or_codebook_by_a_bit(stages: Path
     assert moved and all(key.startswith(("dit.blocks.1.", "dit.head.")) for key in moved)
 
 
+def test_stage_two_runs_unchanged_from_a_tokenizer_in_the_published_layout(stages: Path, phantom_shards: Path) -> None:
+    TiTok.from_pretrained(stages / "one").save_tokenizer(stages / "published")
+    done = train(stages, "stage2", phantom_shards, "from_published", "model.tokenizer.init=published")
+    assert done.returncode == 0 and "fresh: adapters, dit;" in done.stdout, done.stderr
+    published, trained = (load_file(stages / name / "model.safetensors") for name in ("published", "from_published"))
+    kept = [key for key in trained if key.startswith("tokenizer.")]
+    assert kept and all(torch.equal(trained[key], published[key.removeprefix("tokenizer.")]) for key in kept)
+
+
 def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(stages: Path, phantom_shards: Path) -> None:
     more = ("experiment.init_weight=one/checkpoint_last.pth",)
     shutil.copytree(stages / "two", stages / "half")
