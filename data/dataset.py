@@ -201,6 +201,7 @@ def on_grid(slices: list[SliceSample], times: np.ndarray, size: int, mode: str) 
         "slice_position": np.array(positions, np.float32),  # (D,)
         "phase": (times / entry.phases).astype(np.float32),  # (T,)
         "spacing_mm": np.array(model_spacing(entry.info["spacing_mm"], geometry), np.float32),  # (3,)
+        "patient": np.array(stable_seed("patient", entry.patient)),
     }
 
 

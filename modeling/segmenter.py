@@ -28,11 +28,16 @@ class Segmented(NamedTuple):
 
     Args:
         logits: (N, 4, H, W) float32 of background, RV, MYO, LV.
-        features: (N, 128, H/8, W/8) mid-level features of the encoder.
+        pyramid: features of the encoder at 1/2, 1/4, 1/8, 1/16 and 1/32 of the side.
     """
 
     logits: Tensor
-    features: Tensor
+    pyramid: tuple[Tensor, ...]
+
+    @property
+    def features(self) -> Tensor:
+        """Mid-level features, (N, 128, H/8, W/8)."""
+        return self.pyramid[2]
 
 
 class Judge:
@@ -49,14 +54,27 @@ class Judge:
         self.segmenter, self.frames = segmenter, frames
         self.autocast = torch.is_autocast_enabled(frames.device.type)
 
+    def of(self, frames: Tensor) -> "Judge":
+        """The same segmenter's opinion of other frames."""
+        return Judge(self.segmenter, frames)
+
     @cached_property
-    def logits(self) -> Tensor:
-        """(..., 4, H, W)."""
+    def _segmented(self) -> Segmented:
         still = {name: value.detach() for name, value in self.segmenter.state_dict(keep_vars=True).items()}
         flat = self.frames.flatten(0, -4)
         with torch.autocast(flat.device.type, enabled=self.autocast):
-            logits = torch.func.functional_call(self.segmenter, still, (flat,)).logits
-        return logits.unflatten(0, self.frames.shape[:-3])
+            segmented: Segmented = torch.func.functional_call(self.segmenter, still, (flat,))
+        return segmented
+
+    @property
+    def logits(self) -> Tensor:
+        """(..., 4, H, W)."""
+        return self._segmented.logits.unflatten(0, self.frames.shape[:-3])
+
+    @property
+    def pyramid(self) -> tuple[Tensor, ...]:
+        """Features of all frames at five scales, (N, C, h, w) each."""
+        return self._segmented.pyramid
 
 
 class Merge(nn.Module):
@@ -91,11 +109,11 @@ class Segmenter(nn.Module):
     def forward(self, x: Tensor) -> Segmented:  # (N, 1, H, W) in [0, 1]
         """Logits at the size of the input, and mid-level features."""
         x = (2 * x - 1).contiguous(memory_format=torch.channels_last)
-        *skips, h = self.encoder(x)
+        *skips, h = pyramid = self.encoder(x)
         for merge, skip in zip(self.merges, reversed(skips), strict=True):
             h = merge(h, skip)
         logits = F.interpolate(self.head(h), size=x.shape[-2:], mode="bilinear", align_corners=False)
-        return Segmented(logits.float(), skips[2])
+        return Segmented(logits.float(), tuple(pyramid))
 
     @torch.inference_mode()
     def labels(self, x: Tensor) -> Tensor:  # (N, 1, H, W) in [0, 1]

@@ -55,6 +55,7 @@ class TrainingConfig:
         trainable: globs of parameter names.
         mixed_precision: no, fp16, bf16; auto is bf16 where the device computes in it, else no.
         continuous_steps: run without quantizer before k-means.
+        reseed_every: steps after which codebook entries that none of them used move to latents; 0 never.
     """
 
     trainable: list[str] = field(default_factory=list)
@@ -65,6 +66,7 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
     continuous_steps: int = 0
+    reseed_every: int = 0
     log_every: int = 50
     preview_every: int = 1000
     checkpoint_every: int = 1000

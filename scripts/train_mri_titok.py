@@ -26,6 +26,7 @@ from data.loader import train_loader
 from data.token_cache import TokenCache
 from modeling import flow
 from modeling.objective import Objective, build_objective
+from modeling.prediction import Prediction
 from modeling.pretrained import export_config
 from modeling.start import start_model
 from modeling.titok import TiTok
@@ -38,7 +39,10 @@ from utils.ema import EMA
 from utils.log import RunLog, user_errors
 from utils.optim import learning_rate, parameter_groups, select_trainable
 from utils.preview import preview
-from utils.ranks import sum_over_ranks
+from utils.ranks import average_gradients, gather_rows, sum_over_ranks
+from utils.types import Batch
+
+CODEBOOK = "tokenizer.quantize.embedding.weight"
 
 
 @torch.no_grad()
@@ -56,6 +60,36 @@ def fit_codebook(model: TiTok, dataset: CineDataset, seed: int, device: torch.de
     model.tokenizer.quantize.fit_codebook(torch.cat(parts), seed)
 
 
+def open_data(config: RunConfig, model: TiTok) -> CineDataset:
+    """The train split, with the tokens of a cache where the recipe names one.
+
+    Raises:
+        ValueError: where data and model do not fit together.
+    """
+    dataset = training_data(config)
+    if config.dataset.tokens is not None:
+        if not model.tokenizer_is_frozen():
+            raise ValueError(
+                "dataset.tokens is given, but training.trainable names tokenizer or adapters; leave one out"
+            )
+        dataset.tokens = TokenCache(config.dataset.tokens, dataset, model.tokens_hash())
+    if model.segmenter is not None and not dataset.has_key_frames:
+        raise ValueError("model.conditioning looks at ED and ES: set dataset.unit=slice and dataset.key_frames=true, "
+                         "or dataset.unit=stack")  # fmt: skip
+    return dataset
+
+
+def reseed_codebook(
+    model: TiTok, prediction: Prediction, batch: Batch, dead: Tensor, seed: int, optimizer: Any, ema: EMA
+) -> None:
+    """Move entries that nothing used to latents of this batch, alike on every rank; their averages begin anew."""
+    z = prediction.tokens()[0].z[batch.frames()].flatten(0, 1).detach()
+    model.tokenizer.quantize.reseed(dead, gather_rows(z), seed)
+    for name in ("exp_avg", "exp_avg_sq"):
+        optimizer.state[model.tokenizer.quantize.embedding.weight][name][dead] = 0
+    ema.restart(CODEBOOK, dead)
+
+
 def train(config: RunConfig) -> None:
     """The whole story of a run, from first weights to export."""
     precision = config.training.mixed_precision
@@ -68,41 +102,37 @@ def train(config: RunConfig) -> None:
         torch.backends.cuda.enable_flash_sdp(False)
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))  # `accelerate launch` leaves one thread
     options, folder = config.training, Path(config.experiment.output_dir)
-    torch.manual_seed(config.experiment.seed)
 
-    # Losses; then the model: first weights, what trains, its average.
-    objective = build_objective(config.losses)
+    # Losses; then, drawn independently of them, the model: first weights, what trains, its average. Data.
+    torch.manual_seed(config.experiment.seed)
+    objective = build_objective(config.losses).to(device)
+    torch.manual_seed(config.experiment.seed)
     model, fresh = start_model(config.model, config.experiment.init_weight)
     trainable = select_trainable(model, options.trainable)
+    learned = {f"losses.{name}": parameter for name, parameter in objective.named_parameters()}
+    if options.reseed_every and CODEBOOK not in trainable:
+        raise ValueError(
+            f"training.reseed_every is {options.reseed_every}, but training.trainable does not name {CODEBOOK}"
+        )
     model.to(device)
     ema = EMA(trainable, options.ema_decay)
-    plain = to_plain(config)
-
-    # Data.
-    dataset = training_data(config)
-    if config.dataset.tokens is not None:
-        if not model.tokenizer_is_frozen():
-            raise ValueError(
-                "dataset.tokens is given, but training.trainable names tokenizer or adapters; leave one out"
-            )
-        dataset.tokens = TokenCache(config.dataset.tokens, dataset, model.tokens_hash())
-    if model.segmenter is not None and not dataset.has_key_frames:
-        raise ValueError("model.conditioning looks at ED and ES: set dataset.unit=slice and dataset.key_frames=true, "
-                         "or dataset.unit=stack")  # fmt: skip
+    dataset, plain = open_data(config, model), to_plain(config)
 
     # Optimizer; where the run was cut off, it goes on.
     optimizer: Any = torch.optim.AdamW(
-        parameter_groups(trainable, config.optimizer),
+        parameter_groups(trainable | learned, config.optimizer),
         betas=(config.optimizer.beta1, config.optimizer.beta2),
         fused=True,
     )
-    start, last = 0, latest_training(folder)
+    start, last, seen = 0, latest_training(folder), torch.zeros(model.num_codes, device=device)
     if last is not None:
         saved = load_training(last)
         same_run(saved["config"], plain, str(folder))
         model.load_state_dict(saved["model"])
         ema.load_state_dict(saved["ema"])
         optimizer.load_state_dict(saved["optimizer"])
+        objective.load_state_dict(saved["objective"])
+        seen.copy_(saved["seen"])
         start = saved["step"]
     learner, optimizer = accelerator.prepare(model, optimizer)
 
@@ -124,7 +154,7 @@ def train(config: RunConfig) -> None:
     for step in bar:
         if step == options.continuous_steps > 0:
             fit_codebook(model, dataset, config.experiment.seed, device)
-            ema.restart("tokenizer.quantize.embedding.weight")
+            ema.restart(CODEBOOK)
         model.bypass_quantizer(step < options.continuous_steps)
         rate = learning_rate(step, config.optimizer, options.max_steps)
         for group in optimizer.param_groups:
@@ -145,14 +175,19 @@ def train(config: RunConfig) -> None:
                 accelerator.backward(objective.total(sums, counts) * ranks / micro)
             terms += torch.stack([sums.detach(), counts / ranks])
             if prediction.ids is not None:
-                usage += prediction.ids[batch.frames()].flatten().bincount(minlength=len(usage))
-        accelerator.clip_grad_norm_(trainable.values(), options.max_grad_norm)
+                used = prediction.ids[batch.frames()].flatten().bincount(minlength=len(usage))
+                usage, seen = usage + used, seen + used
+        average_gradients(learned.values())
+        accelerator.clip_grad_norm_([*trainable.values(), *learned.values()], options.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         ema.update(step)
         history.append(terms)
 
         done = step + 1
+        if options.reseed_every and done > options.continuous_steps and done % options.reseed_every == 0:
+            reseed_codebook(model, prediction, batch, sum_over_ranks(seen) == 0, done, optimizer, ema)
+            seen.zero_()
         if done % options.log_every == 0 or done == options.max_steps:
             values = {**means(objective, history, done), **codebook_use(usage), "learning_rate": rate}
             log.write(done, values)
@@ -164,7 +199,8 @@ def train(config: RunConfig) -> None:
                 preview(model, held_out.to(device), done, log)
         if main and (done % options.checkpoint_every == 0 or done == options.max_steps):
             save_training(folder, done, {"step": done, "config": plain, "model": model.state_dict(),
-                                         "ema": ema.state_dict(), "optimizer": optimizer.state_dict()})  # fmt: skip
+                                         "ema": ema.state_dict(), "optimizer": optimizer.state_dict(),
+                                         "objective": objective.state_dict(), "seen": seen})  # fmt: skip
 
     if main:
         with ema.swapped():

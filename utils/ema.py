@@ -39,10 +39,11 @@ class EMA:
             torch._foreach_lerp_(list(self.values.values()), list(self.parameters.values()), 1.0 - decay)
 
     @torch.no_grad()
-    def restart(self, name: str) -> None:
-        """Set one average to its parameter's present value, after that was placed and not trained."""
+    def restart(self, name: str, rows: Tensor | None = None) -> None:
+        """Set one average, or some of its rows, to its parameter's value, after that was placed and not trained."""
         if name in self.values:
-            self.values[name].copy_(self.parameters[name])
+            rows = torch.ones(len(self.values[name]), dtype=torch.bool) if rows is None else rows
+            self.values[name][rows] = self.parameters[name][rows]
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

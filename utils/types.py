@@ -25,6 +25,7 @@ class Batch(NamedTuple):
             (unit `frame`, or key frames not asked for).
         spacing_mm: (B, 3) float32; along H, W and D, on this grid.
         sample_seed: (B,) int64; a function of (seed, epoch, key), from which all randomness of the sample follows.
+        patient: (B,) int64; the same number for samples of one patient, a hash of the name.
         key: B sample ids, such as `patient001_z03`.
         tokens: (B, D, T, K) int64 ids where a cache has them, -1 in padding slices.
     """
@@ -38,6 +39,7 @@ class Batch(NamedTuple):
     key_frames: Tensor
     spacing_mm: Tensor
     sample_seed: Tensor
+    patient: Tensor
     key: list[str]
     tokens: Tensor | None = None
 

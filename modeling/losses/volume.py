@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modeling.prediction import Prediction
+from modeling.region import near
 from utils.types import Batch
 
 
@@ -73,12 +74,6 @@ def slice_volumes_ml(logits: Tensor, region: Tensor, spacing_mm: Tensor, options
     p = (options.sharpness * logits).softmax(3)[:, :, :, 1:]
     pixels = (p * region.unsqueeze(3)).sum((4, 5))
     return pixels * spacing_mm.prod(1).view(-1, 1, 1, 1) / 1000
-
-
-def near(mask: Tensor, margin: int) -> Tensor:  # (B, D, 2, H, W) bool
-    """Pixels no more than `margin` rows and columns from a mask, shaped like it."""
-    grown = F.max_pool2d(mask.flatten(0, 2).unsqueeze(1).float(), 2 * margin + 1, stride=1, padding=margin)
-    return grown.view(mask.shape) > 0
 
 
 def build(options: Options) -> Volume:

@@ -73,6 +73,22 @@ class VectorQuantizer(nn.Module):
         return F.embedding(indices, self.codebook()).transpose(1, 2).unsqueeze(2)
 
     @torch.no_grad()
+    def reseed(self, dead: Tensor, z: Tensor, seed: int) -> None:  # (V,) bool, (M, C)
+        """Put entries that nothing uses where latents are.
+
+        Args:
+            dead: the entries to move.
+            z: latents to choose from, without repeats as long as there are enough; the same on every rank.
+            seed: of the choice.
+        """
+        count = int(dead.sum())
+        generator = torch.Generator().manual_seed(seed)
+        rounds = [torch.randperm(len(z), generator=generator) for _ in range(-(-count // len(z)))]
+        if rounds:
+            chosen = torch.cat(rounds)[:count].to(z.device)
+            self.embedding.weight[dead] = z[chosen].to(self.embedding.weight)
+
+    @torch.no_grad()
     def fit_codebook(self, z: Tensor, seed: int, iterations: int = 10) -> None:
         """Place the entries by k-means on observed latents.
 

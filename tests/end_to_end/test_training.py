@@ -71,6 +71,29 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(stages: Path, phanto
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+TOKEN_LOSSES = (
+    "losses={reconstruction: {heart: 2.0}, commitment: {}, codebook_usage: {}, contrastive: {width: 32, dim: 8}}"
+)
+RESEED = ("training.reseed_every=1", "training.max_steps=6", "training.continuous_steps=1")
+
+
+def test_a_loss_with_parameters_and_reseeding_go_on_exactly_and_leave_no_trace_in_the_model(
+    stages: Path, phantom_shards: Path
+) -> None:
+    for output in ("learned", "learned_again"):
+        assert train(stages, "stage1", phantom_shards, output, TOKEN_LOSSES, *RESEED).returncode == 0
+        if output == "learned":
+            shutil.copytree(stages / "learned", stages / "learned_again")
+            shutil.rmtree(stages / "learned_again" / "checkpoints" / "step_6")  # as if killed after step 4
+    first, second = (load_file(stages / name / "model.safetensors") for name in ("learned", "learned_again"))
+    assert first.keys() == load_file(stages / "one" / "model.safetensors").keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    values = curve(stages / "learned", "contrastive")
+    assert len(values) == 6 and all(value > 0 for value in values)
+    frozen = train(stages, "stage2", phantom_shards, "no", "experiment.init_weight=one", "training.reseed_every=1")
+    assert frozen.returncode == 1 and "training.reseed_every is 1" in frozen.stderr
+
+
 def test_a_finished_run_is_never_overwritten_by_another(stages: Path, phantom_shards: Path) -> None:
     more = ("experiment.init_weight=one/checkpoint_last.pth", "training.checkpoint_every=100")
     assert train(stages, "stage2", phantom_shards, "kept", *more).returncode == 0
@@ -98,9 +121,10 @@ def test_the_launcher_starts_the_script_from_any_folder(stages: Path, phantom_sh
     assert curve(stages / "launched") == pytest.approx(curve(stages / "two"), rel=1e-4)
 
 
-def test_two_ranks_see_the_loss_of_one_at_the_same_global_batch(stages: Path, phantom_shards: Path) -> None:
+def test_two_ranks_see_the_losses_of_one_at_the_same_global_batch(stages: Path, phantom_shards: Path) -> None:
+    assert train(stages, "stage1", phantom_shards, "one_rank", TOKEN_LOSSES).returncode == 0
     path = str(REPOSITORY / "scripts" / "train_mri_titok.py")
-    options = ["config=stage1.yaml", f"dataset.shards={phantom_shards}", "experiment.output_dir=ranks"]
+    options = ["config=stage1.yaml", f"dataset.shards={phantom_shards}", "experiment.output_dir=ranks", TOKEN_LOSSES]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -108,8 +132,8 @@ def test_two_ranks_see_the_loss_of_one_at_the_same_global_batch(stages: Path, ph
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 rank(s)" in done.stdout
-    for name in ("loss", "reconstruction", "codebook_usage"):
-        assert curve(stages / "ranks", name) == pytest.approx(curve(stages / "one", name), rel=2e-3)
+    for name in ("loss", "reconstruction", "codebook_usage", "contrastive"):
+        assert curve(stages / "ranks", name) == pytest.approx(curve(stages / "one_rank", name), rel=2e-3)
 
 
 def test_gradient_accumulation_sees_the_loss_of_one_batch(stages: Path, phantom_shards: Path) -> None:

@@ -33,7 +33,8 @@ def hearts(spacing: float = 1.0, certainty: float = 40.0) -> tuple[Prediction, B
     batch = Batch(
         image=image, mask=mask, has_label=has_label, field=torch.ones(2, 32, 32, 1, dtype=torch.bool),
         slice_position=torch.full((2, 1), 0.5), phase=torch.arange(3).expand(2, 3) / 3, key_frames=keys,
-        spacing_mm=torch.full((2, 3), spacing), sample_seed=torch.tensor([1, 2]), key=["a", "b"],
+        spacing_mm=torch.full((2, 3), spacing), sample_seed=torch.tensor([1, 2]), patient=torch.tensor([1, 2]),
+        key=["a", "b"],
     )  # fmt: skip
     labels, _ = batch.key_labels()
     logits = certainty * torch.nn.functional.one_hot(labels, 4).movedim(-1, 3).float()

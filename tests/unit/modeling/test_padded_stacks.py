@@ -15,7 +15,7 @@ from utils.types import Batch
 
 LOSSES = {
     "flow": {}, "pixel": {}, "reconstruction": {"l1": 0.5}, "commitment": {},
-    "segmentation": {"reconstruction": 1.0}, "volume": {},
+    "segmentation": {"reconstruction": 1.0}, "volume": {}, "perceptual": {},
 }  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def stack(slices: int, seed: int) -> Sample:
         "image": rng.random((1, 32, 32, slices, 2), np.float32) * field[..., None], "mask": mask,
         "has_label": has_label, "field": field, "slice_position": np.full(slices, 0.3, np.float32),
         "phase": np.array([0.0, 0.4], np.float32), "spacing_mm": np.array([1.5, 1.5, 8.0], np.float32),
-        "key_frames": np.array([0, 1]),
+        "key_frames": np.array([0, 1]), "patient": np.array(seed),
     }  # fmt: skip
     return Sample(arrays, seed, f"patient{seed:03d}")
 
@@ -53,8 +53,8 @@ def test_a_padded_batch_has_the_sums_and_counts_of_its_members_alone(share: floa
     alone = [objective(predict(model, one, share), one) for one in (collate([s]) for s in stacks)]
     assert torch.allclose(sums, sum(s for s, _ in alone), rtol=1e-4)
     assert torch.equal(counts, sum(c for _, c in alone))
-    judged = share == 1  # pixel and volume look at one-step decodes alone
-    assert [bool(count) for count in counts] == [True, judged, True, True, True, judged]
+    judged = share == 1  # pixel, volume and perceptual look at one-step decodes alone
+    assert [bool(count) for count in counts] == [True, judged, True, True, True, judged, judged]
 
 
 @pytest.mark.parametrize("name", [*LOSSES, "codebook_usage"])

@@ -1,0 +1,62 @@
+"""LPIPS of the one-step decode: what a classifier of photographs thinks of the difference. Needs `pip install lpips`.
+
+The package downloads the weights of its backbone when it is first used. Frames are shown as grey pictures, [-1, 1].
+
+Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modeling.prediction import Prediction
+from utils.types import Batch
+
+BACKBONES = ("alex", "squeeze", "vgg")
+
+
+@dataclass
+class Options:
+    """`net` is the backbone: alex, squeeze or vgg."""
+
+    weight: float = 0.1
+    net: str = "alex"
+
+
+class Lpips:
+    """A mean over frames drawn from tokens alone; zero on identity. No module: it is neither trained nor saved."""
+
+    def __init__(self, weight: float, network: Any) -> None:
+        self.weight, self.network = weight, network.eval().requires_grad_(False)
+
+    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum over frames of one-step samples that are no padding, and their count."""
+        phases = batch.phase.shape[1]
+        there = batch.frames() & prediction.one_step.repeat_interleave(batch.image.shape[4] * phases)
+        if not there.any():
+            return prediction.image.new_zeros(()), torch.zeros_like(there.sum())
+        pictures = (prediction.image + prediction.error(), prediction.image)
+        frames = (x.permute(0, 4, 5, 1, 2, 3).flatten(0, 2)[there].float().expand(-1, 3, -1, -1) for x in pictures)
+        self.network.to(prediction.image.device)
+        distance = self.network(*frames, normalize=True)  # [0, 1] to [-1, 1]
+        return distance.sum(), there.sum()
+
+
+def build(options: Options) -> Lpips:
+    """Build the term.
+
+    Raises:
+        ValueError: for an unknown backbone, or where the package is not installed.
+    """
+    if options.net not in BACKBONES:
+        raise ValueError(f"losses.lpips.net is {options.net!r}: expected {', '.join(BACKBONES)}")
+    try:
+        import lpips
+    except ImportError:
+        raise ValueError(
+            "losses.lpips needs a package that is not installed: pip install lpips, which downloads its backbone's "
+            "weights when first used; losses.perceptual needs neither"
+        ) from None
+    return Lpips(options.weight, lpips.LPIPS(net=options.net, verbose=False))

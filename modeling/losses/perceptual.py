@@ -1,0 +1,57 @@
+"""Perceptual: x̂ looks to the segmenter's encoder like x, at every scale, at ED and ES.
+
+Features are normalised to unit length at each place, as LPIPS does with those of a classifier of photographs; here they
+are a segmenter's of hearts, which needs no download. Its weights' gradients are off.
+
+Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018, eq. 1 with w = 1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modeling.phases import at_phases
+from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
+from utils.types import Batch
+
+
+@dataclass
+class Options:
+    """The term waits `warmup_steps`, until a segmenter that trains beside it has learnt to see."""
+
+    weight: float = 0.1
+    warmup_steps: int = 0
+
+
+@dataclass
+class Perceptual:
+    """A mean over key frames drawn from tokens alone; zero on identity."""
+
+    weight: float
+    warmup_steps: int
+
+    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum over key frames of one-step samples that are no padding, and their count."""
+        judge = have(prediction.judge, NEEDS_SEGMENTER)
+        there = batch.field.any(2).any(1)[..., None] & prediction.one_step[:, None, None]  # (B, D, 1)
+        there = there.expand(*there.shape[:2], 2)
+        if prediction.step < self.warmup_steps or not there.any():
+            return prediction.image.new_zeros(()), torch.zeros_like(there.sum())
+        with torch.no_grad():
+            originals = judge.of(at_phases(prediction.image, batch.key_frames)).pyramid
+        levels = zip(judge.pyramid, originals, strict=True)
+        distance = torch.stack([apart(ours, theirs) for ours, theirs in levels]).mean(0)
+        return distance.view(there.shape)[there].sum(), there.sum()
+
+
+def apart(ours: Tensor, theirs: Tensor) -> Tensor:  # (N, C, h, w) each
+    """Mean squared distance of unit features, (N,)."""
+    ours, theirs = (F.normalize(x.float(), dim=1, eps=1e-6) for x in (ours, theirs))
+    return (ours - theirs).square().sum(1).mean((1, 2))
+
+
+def build(options: Options) -> Perceptual:
+    """Build the term."""
+    return Perceptual(options.weight, options.warmup_steps)
