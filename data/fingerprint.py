@@ -31,6 +31,11 @@ CROP = 128  # pixels a side of the crop in which the heart is looked for
 THUMBNAIL = 64  # pixels a side; divides CROP
 PERCENTILES = {"p0.5": 0.5, "p50": 50.0, "p95": 95.0, "p99.5": 99.5, "max": 100.0}
 WALL = ("myo_ed", "myo_es")
+MEASURES = {  # what is measured of each structure
+    "RV": ("rv_edv", "rv_esv", "rv_ef"),
+    "MYO": ("lv_mass", *WALL),
+    "LV": ("lv_edv", "lv_esv", "lv_ef"),
+}
 HEART = (*FUNCTION, *WALL)  # what is measured in the masks
 UNKNOWN = "unknown"  # the group of patients whose group is not known
 NOTICE = "Research use only, not a medical device."
@@ -46,6 +51,7 @@ def case_record(case: CineCase, placement: Placement | None = None) -> Record:
         patient; shape [H, W, D, T]; spacing_mm; dtype and bits (true depth) of the stored values; intensity
         {p0.5, p50, p95, p99.5, max} of the real values (slope and intercept applied); share_at_max, of the voxels;
         window [low, high] in stored values; ed, es, group, height_cm, weight_kg, bsa_m2; labelled_phases;
+        never_labelled, structures that no labelled phase shows and whose volumes are therefore null;
         unlabelled_slices (no label at any labelled phase) and unlabelled_inside (between labelled ones); volumes in mL,
         EF in % and LV mass in g as `utils.clinical.function` names them, and the wall's volumes myo_ed and myo_es;
         heart_in_crop, the share of all labels inside a crop of 128 pixels; thumbnails {ED, ES}, the middle slice
@@ -181,12 +187,20 @@ def _labels(case: CineCase) -> Record:
     wall = (
         volume_ml(masks[name], STRUCTURES["MYO"], case.spacing_mm) if name in masks else math.nan for name in KEY_FRAMES
     )
+    never = [
+        name
+        for name, label in STRUCTURES.items()
+        if masks and not any((mask == label).any() for mask in masks.values())
+    ]
+    measured = {**function(masks, case.spacing_mm), **dict(zip(WALL, wall, strict=True))}
+    unknown = [key for name in never for key in MEASURES[name]]
     return {
         "labelled_phases": sorted(case.masks),
+        "never_labelled": never,
         "unlabelled_slices": int((~np.logical_or.reduce(labelled)).sum()) if labelled else None,
         "unlabelled_inside": sum(int(z[-1] - z[0]) + 1 - len(z) for z in spans) if labelled else None,
-        **function(masks, case.spacing_mm),
-        **dict(zip(WALL, wall, strict=True)),
+        **measured,
+        **dict.fromkeys(unknown, math.nan),
     }
 
 

@@ -34,7 +34,14 @@ def warnings_of(record: Record) -> list[dict[str, str]]:
 def structure_missing(record: Record) -> str | None:
     """Every labelled key frame shows LV, RV and MYO."""
     odd = [name for key, name in VOLUMES.items() if record[key] == 0]
+    odd += [f"{name} at any phase" for name in record["never_labelled"]]
     return f"no voxel is labelled {', '.join(odd)}" if odd else None
+
+
+def labels_left_behind(record: Record) -> str | None:
+    """Where there are labels, ED and ES are named: shards hold the labels of these two phases alone."""
+    left = sorted(set(record["labelled_phases"]) - {record["ed"], record["es"]})
+    return f"labels at phases {left} (from 0) are not in the shards: name them as ED and ES" if left else None
 
 
 def key_frames_swapped(record: Record) -> str | None:
@@ -49,7 +56,8 @@ def key_frames_swapped(record: Record) -> str | None:
 def no_ejection(record: Record) -> str | None:
     """Each ventricle is larger at ED than at ES."""
     pairs = [(side, *_volumes(record, side)) for side in VENTRICLES]
-    odd = [f"{side.upper()} EDV {edv:.0f} mL, ESV {esv:.0f} mL" for side, edv, esv in pairs if esv and edv <= esv]
+    known = [(side, edv, esv) for side, edv, esv in pairs if None not in (edv, esv)]
+    odd = [f"{side.upper()} EDV {edv:.0f} mL, ESV {esv:.0f} mL" for side, edv, esv in known if esv and edv <= esv]
     return f"{', '.join(odd)}: expected more at ED" if odd and key_frames_swapped(record) is None else None
 
 
@@ -117,8 +125,8 @@ def body_size(record: Record) -> str | None:
 
 
 RULES: tuple[Callable[[Record], str | None], ...] = (
-    structure_missing, key_frames_swapped, no_ejection, ejection_fraction, pixel_spacing, slice_spacing, few_phases,
-    unlabelled_inside, heart_outside_crop, saturated, body_size,
+    structure_missing, labels_left_behind, key_frames_swapped, no_ejection, ejection_fraction, pixel_spacing,
+    slice_spacing, few_phases, unlabelled_inside, heart_outside_crop, saturated, body_size,
 )  # fmt: skip
 
 

@@ -24,6 +24,12 @@ Row = dict[str, Any]
 Reconstruct = Callable[[CineCase], tuple[Reference, np.ndarray]]
 
 
+NAMES = (  # of all pictures that a report can have
+    *(f"{which}_{what}.png" for which in ("best", "median", "worst") for what in ("frames", "overlays", "profile")),
+    *("agreement.png", "psnr_over_phases.png"),
+)
+
+
 def draw(
     reconstruct: Reconstruct, reader: ShardReader, rows: Sequence[Row], summary: Row, folder: Path, judge: Judge | None
 ) -> list[report.Figure]:

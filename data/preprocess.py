@@ -58,7 +58,7 @@ def normalize(cine: np.ndarray, window: tuple[float, float]) -> np.ndarray:
 def window_of_case(case: CineCase) -> tuple[float, float]:
     """The window of a case, see `window_of`; an empty one refuses the case."""
     try:
-        return window_of(case.cine, zero=-case.intercept / case.slope)
+        return window_of(case.cine, zero=-case.intercept / case.slope + 0.0)  # no -0.0
     except ValueError as error:
         raise CaseRefused("empty_window", case.patient, str(error)) from error
 

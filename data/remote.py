@@ -88,9 +88,10 @@ def _fetch_split(url: str, folder: Path, split: str) -> None:
             source = f"{url}/{shard['file']}"
             size = _download(source, temporary, expected)
             if size != expected or blake2b(temporary) != shard.get("blake2b"):
+                found = f"{size} bytes instead of {expected}" if size != expected else "another content (BLAKE2b)"
                 raise ValueError(
-                    f"{source}: its {size} bytes are not the {expected} that the manifest describes; restore it there, "
-                    f"and if the data were made anew, remove {folder}"
+                    f"{source}: has {found}, which is not what the manifest describes; restore it there, and if the "
+                    f"data were made anew, remove {folder}"
                 )
 
 
@@ -114,7 +115,10 @@ def _download(source: str, target: Path, most_bytes: int) -> int:
             while size <= most_bytes and (data := stream.read(CHUNK_BYTES)):
                 size += file.write(data)
     except Exception as error:  # each protocol has a library with errors of its own
-        raise OSError(f"{source}: could not be fetched ({type(error).__name__}: {error})") from error
+        raise OSError(
+            f"{source}: could not be fetched ({type(error).__name__}: {error}); check the address, that the server "
+            "answers, and that the file is there"
+        ) from error
     if size > most_bytes:
         raise ValueError(f"{source}: is larger than {most_bytes} bytes, which is what was expected at most")
     return size

@@ -123,7 +123,9 @@ def list_samples(folder: Path, shard: dict[str, Any]) -> list[SampleEntry]:
     for member in list_members(path, shard["bytes"]):
         match = MEMBER.fullmatch(member.name)
         if match is None:
-            raise ValueError(f"{path}: refused the member {member.name!r}, which the schema does not know")
+            raise ValueError(
+                f"{path}: refused the member {member.name!r}, which the schema does not know; convert the data again"
+            )
         if samples.setdefault(match[1], {}).setdefault(match[2], member) is not member:
             raise ValueError(f"{path}: holds {member.name} twice; convert the data again")
     with path.open("rb") as stream:

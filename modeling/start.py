@@ -46,13 +46,20 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
     weights = config.conditioning.get("weights")
     if weights is not None:
         bring_segmenter(model, weights)
+        fresh = ["conditioning but its segmenter" if name == "conditioning" else name for name in fresh]
     return model, fresh
 
 
 def bring_segmenter(model: TiTok, source: str) -> None:
     """Give the conditioning the segmenter of a trained model, key for key."""
     prefix = "conditioning.segmenter."
-    state = {key: value for key, value in load_weights(source)[0].items() if key.startswith(prefix)}
+    try:
+        weights, _ = load_weights(source)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"model.conditioning.weights: {error}; train a segmenter recipe first, or leave the key out to start fresh"
+        ) from None
+    state = {key: value for key, value in weights.items() if key.startswith(prefix)}
     if not state:
         raise ValueError(
             f"model.conditioning.weights {source}: holds no segmenter; give a model that was trained with one"

@@ -82,6 +82,8 @@ def make_source(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The source and the options that it was given."""
     known = registry.option_names(SOURCES, args.source, "source")
     options = section(args.source_option)
+    if args.input_dir is not None and "input_dir" not in known:
+        raise ValueError(f"--input_dir is given, but the source {args.source} reads no folder; leave it out")
     if args.input_dir is not None:
         options["input_dir"] = args.input_dir
     elif "input_dir" in known and "input_dir" not in options:
@@ -133,15 +135,18 @@ def make_plan(args: argparse.Namespace) -> Plan:
     )
 
 
-def report(manifest: dict[str, Any], output_dir: Path) -> None:
+def report(manifest: dict[str, Any], plan: Plan, output_dir: Path) -> None:
     """Say what was written, what was not, and where it is."""
+    skipped = {case["patient"] for case in manifest["skipped"]}
     for name in SPLITS:
         count = manifest["counts"][name]
         print(f"{name}: {count['patients']} patients, {count['slices']} slices, {count['frames']} frames")
         if not count["patients"]:
-            print(f"  note: {name} is empty; more patients, or another split, would fill it")
+            lost = sum(split == name and patient in skipped for patient, split in plan.split.items())
+            why = f"its {lost} patients were skipped" if lost else "more patients, or another split, would fill it"
+            print(f"  note: {name} is empty; {why}")
     if manifest["skipped"]:
-        print(f"skipped {len(manifest['skipped'])} patients:")
+        print(f"skipped {len(skipped)} of {len(plan.split)} patients:")
         for case in manifest["skipped"]:
             print(f"  {case['patient']}: {case['reason']} [{case['rule']}]")
     print(f"Shards, manifest.json and fingerprint.html are in {output_dir}")
@@ -155,7 +160,7 @@ def main() -> None:
     if is_done(plan, args.output_dir):
         print(f"{args.output_dir} holds these very patients under these settings already: nothing to do")
         return
-    report(convert(plan, args.output_dir, args.workers, args.strict), args.output_dir)
+    report(convert(plan, args.output_dir, args.workers, args.strict), plan, args.output_dir)
 
 
 if __name__ == "__main__":

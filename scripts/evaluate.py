@@ -207,6 +207,14 @@ def evaluate(
     return rows
 
 
+def clear(folder: Path) -> None:
+    """Remove an earlier report, so that no picture of it stands among the new ones; other files are left alone."""
+    if (folder / "summary.json").is_file():
+        for path in [folder / "index.html", *(folder / name for name in pictures.NAMES)]:
+            path.unlink(missing_ok=True)
+        print(f"{folder}: the report that was there is replaced")
+
+
 def model_names(folders: Sequence[Path]) -> list[str]:
     """One name a model: its folder's, with a number where that repeats."""
     names = [folder.resolve().name for folder in folders]
@@ -304,6 +312,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "mean_frame" not in notes:
         summary["notes"].append("There is no mean_frame baseline, since the train split is empty.")
     summary["notes"].append(judge_note(args, names[-1], judge))
+    clear(args.output_dir)
     write_json(args.output_dir / "summary.json", summary)
     write_text(args.output_dir / "per_patient.csv", report.csv_text(rows, heart_scoring.columns()))
 

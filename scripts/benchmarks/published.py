@@ -86,7 +86,20 @@ class Published:
         if not self.tokenizer.config.finetune_decoder:
             return x
         states = torch.einsum("nvhw,vc->nchw", x.softmax(1), self.tokenizer.pixel_quantize["embedding"].weight)
-        return self.tokenizer.pixel_decoder(states.contiguous())
+        return self._pixels(states.contiguous())
+
+    def _pixels(self, x: Tensor) -> Tensor:  # (N, 256, h, w)
+        """The VQGAN decoder, channels first, doubling before it convolves."""
+        decoder = self.tokenizer.pixel_decoder
+        x = decoder.conv_in(x)
+        for block in decoder.mid:
+            x = block(x)
+        for level in reversed(decoder.up):
+            for block in level.block:
+                x = block(x)
+            if hasattr(level, "upsample_conv"):
+                x = level.upsample_conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return decoder.conv_out(F.silu(decoder.norm_out(x)))
 
     @staticmethod
     def _transform(half: TiTokEncoder | TiTokDecoder, x: Tensor) -> Tensor:  # (N, L, E)

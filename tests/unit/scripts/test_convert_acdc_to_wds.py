@@ -121,6 +121,20 @@ def test_no_output_is_left_when_no_patient_can_be_converted(acdc, convert, capsy
     assert [p.name for p in acdc.parent.iterdir()] == ["acdc"]
 
 
+@pytest.mark.parametrize("gone", ["01", "03"])
+def test_a_patient_with_one_mask_alone_is_converted(acdc, convert, gone):
+    (acdc / "patient004" / f"patient004_frame{gone}_gt.nii.gz").unlink()
+    assert not read_json(convert() / "manifest.json")["skipped"]
+
+
+def test_a_split_whose_patients_were_all_skipped_says_so(acdc, convert, capsys):
+    for number in range(2, 11):
+        damage(acdc / f"patient{number:03d}")
+    convert()
+    said = capsys.readouterr().out
+    assert "skipped 9 of 10 patients" in said and "test is empty; its 2 patients were skipped" in said
+
+
 def test_an_excluded_patient_is_left_out(acdc, convert):
     manifest = read_json(convert("--exclude", "patient002", "patient003") / "manifest.json")
     assert sum(len(patients) for patients in manifest["split"].values()) == 8

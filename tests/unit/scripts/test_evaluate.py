@@ -191,8 +191,14 @@ def test_no_private_folder_is_written(run: Callable[..., dict[str, Any]], shards
         assert str(tmp_path) not in (tmp_path / "report" / name).read_text()
 
 
-def test_a_second_run_gives_the_same_figures(run: Callable[..., dict[str, Any]], shards: Path) -> None:
+def test_a_second_run_gives_the_same_figures_and_leaves_no_picture_of_the_first(
+    run: Callable[..., dict[str, Any]], shards: Path, tmp_path: Path
+) -> None:
     assert run(shards) == run(shards)
+    (tmp_path / "report" / "notes.txt").write_text("mine")
+    run(shards, "--limit", "1")
+    left = {path.name for path in (tmp_path / "report").iterdir()}
+    assert "notes.txt" in left and not any(name.startswith("worst_") for name in left)
 
 
 def test_one_patient_is_shuffled_within_and_the_report_says_so(
@@ -306,4 +312,4 @@ def test_a_folder_without_a_model_gives_one_clear_line(
             ["--model", str(tmp_path / "model"), "--data", str(shards), "--output_dir", str(tmp_path / "out")]
         )
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and "config.json" in error
+    assert error.startswith("error: ") and "no model.safetensors" in error
