@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.pixel_decoder import UpLevel
 from modeling.tokenizer import TiTokDecoder, TiTokEncoder, Tokenizer
 
 
@@ -94,7 +95,7 @@ class Published:
         x = decoder.conv_in(x)
         for block in decoder.mid:
             x = block(x)
-        for level in reversed(decoder.up):
+        for level in (level for level in reversed(decoder.up) if isinstance(level, UpLevel)):
             for block in level.block:
                 x = block(x)
             if hasattr(level, "upsample_conv"):
