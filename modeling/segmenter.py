@@ -36,13 +36,13 @@ class Segmented(NamedTuple):
 
 
 class Judge:
-    """A segmenter's opinion of reconstructed frames, formed when first asked for.
+    """A segmenter's opinion of reconstructed frames, formed when asked for.
 
     Gradients reach the frames; the segmenter's own weights are held still.
 
     Args:
         segmenter: whose weights judge.
-        frames: (..., 1, H, W) in [0, 1].
+        frames: (..., 1, H, W) in [0, 1], the key frames.
     """
 
     def __init__(self, segmenter: nn.Module, frames: Tensor) -> None:
@@ -51,12 +51,16 @@ class Judge:
 
     @cached_property
     def logits(self) -> Tensor:
-        """(..., 4, H, W)."""
+        """Of the key frames, (..., 4, H, W)."""
+        return self.segment(self.frames).logits
+
+    def segment(self, frames: Tensor) -> Segmented:  # (..., 1, H, W)
+        """What it makes of any frames, leading axes kept."""
         still = {name: value.detach() for name, value in self.segmenter.state_dict(keep_vars=True).items()}
-        flat = self.frames.flatten(0, -4)
+        flat = frames.flatten(0, -4)
         with torch.autocast(flat.device.type, enabled=self.autocast):
-            logits = torch.func.functional_call(self.segmenter, still, (flat,)).logits
-        return logits.unflatten(0, self.frames.shape[:-3])
+            found = torch.func.functional_call(self.segmenter, still, (flat,))
+        return Segmented(*(part.unflatten(0, frames.shape[:-3]) for part in found))
 
 
 class Merge(nn.Module):
