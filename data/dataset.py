@@ -17,6 +17,7 @@ from data.augment import augment as augmented
 from data.preprocess import MODES, apply_mask, model_field, model_spacing, plan, to_grid
 from data.samples import SampleEntry
 from data.shards import ShardReader, SliceSample
+from utils.clinical import body_surface_m2
 from utils.seeding import stable_seed
 
 UNITS = ("frame", "slice", "stack")
@@ -201,6 +202,7 @@ def on_grid(slices: list[SliceSample], times: np.ndarray, size: int, mode: str) 
         "slice_position": np.array(positions, np.float32),  # (D,)
         "phase": (times / entry.phases).astype(np.float32),  # (T,)
         "spacing_mm": np.array(model_spacing(entry.info["spacing_mm"], geometry), np.float32),  # (3,)
+        "bsa_m2": np.array(body_surface_m2(entry.info["height_cm"], entry.info["weight_kg"]), np.float32),  # ()
         "patient": np.array(stable_seed("patient", entry.patient)),
     }
 

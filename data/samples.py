@@ -160,6 +160,9 @@ def _entry(stream: BinaryIO, shard: str, key: str, members: dict[str, Member]) -
         values = info[name]
         if not (isinstance(values, list) and len(values) == count and all(_is_number(v) for v in values)):
             raise ValueError(f"{key}.json has {name} {values!r}, expected {count} finite numbers")
+    for name in ("height_cm", "weight_kg"):
+        if info[name] is not None and not _is_number(info[name]):
+            raise ValueError(f"{key}.json has {name} {info[name]!r}, expected null or a finite number")
     if info["window"][1] <= info["window"][0] or min(info["spacing_mm"]) <= 0:
         raise ValueError(f"{key}.json has window {info['window']} and spacing_mm {info['spacing_mm']}: an empty range")
     return SampleEntry(key, shard, cine, masks, info)

@@ -7,6 +7,7 @@ from torch import Tensor
 from modeling.quantizer.vq import Quantized
 from modeling.segmenter import Judge
 
+NEEDS_DECODER = "a decoder (model.decoder)"
 NEEDS_SEGMENTER = "a segmenter (model.conditioning) and key frames (dataset.key_frames)"
 Part = TypeVar("Part")
 
@@ -52,7 +53,7 @@ class Prediction(NamedTuple):
 
     def error(self) -> Tensor:
         """x̂ - x, (B, C, H, W, D, T)."""
-        return have(self.reconstruction, "a decoder (model.decoder)") - self.image
+        return have(self.reconstruction, NEEDS_DECODER) - self.image
 
     def tokens(self) -> tuple[Quantized, Tensor]:
         """The quantized latents, and the codebook."""

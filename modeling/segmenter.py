@@ -41,40 +41,36 @@ class Segmented(NamedTuple):
 
 
 class Judge:
-    """A segmenter's opinion of reconstructed frames, formed when first asked for.
+    """A segmenter's opinion of reconstructed frames, formed when asked for.
 
     Gradients reach the frames; the segmenter's own weights are held still.
 
     Args:
         segmenter: whose weights judge.
-        frames: (..., 1, H, W) in [0, 1].
+        frames: (..., 1, H, W) in [0, 1], the key frames.
     """
 
     def __init__(self, segmenter: nn.Module, frames: Tensor) -> None:
         self.segmenter, self.frames = segmenter, frames
         self.autocast = torch.is_autocast_enabled(frames.device.type)
 
-    def of(self, frames: Tensor) -> "Judge":
-        """The same segmenter's opinion of other frames."""
-        return Judge(self.segmenter, frames)
-
     @cached_property
-    def _segmented(self) -> Segmented:
-        still = {name: value.detach() for name, value in self.segmenter.state_dict(keep_vars=True).items()}
-        flat = self.frames.flatten(0, -4)
-        with torch.autocast(flat.device.type, enabled=self.autocast):
-            segmented: Segmented = torch.func.functional_call(self.segmenter, still, (flat,))
-        return segmented
+    def seen(self) -> Segmented:
+        """What it makes of the key frames."""
+        return self.segment(self.frames)
 
     @property
     def logits(self) -> Tensor:
-        """(..., 4, H, W)."""
-        return self._segmented.logits.unflatten(0, self.frames.shape[:-3])
+        """Of the key frames, (..., 4, H, W)."""
+        return self.seen.logits
 
-    @property
-    def pyramid(self) -> tuple[Tensor, ...]:
-        """Features of all frames at five scales, (N, C, h, w) each."""
-        return self._segmented.pyramid
+    def segment(self, frames: Tensor) -> Segmented:  # (..., 1, H, W)
+        """What it makes of any frames, leading axes kept."""
+        still = {name: value.detach() for name, value in self.segmenter.state_dict(keep_vars=True).items()}
+        with torch.autocast(frames.device.type, enabled=self.autocast):
+            found: Segmented = torch.func.functional_call(self.segmenter, still, (frames.flatten(0, -4),))
+        leading = frames.shape[:-3]
+        return Segmented(found.logits.unflatten(0, leading), tuple(x.unflatten(0, leading) for x in found.pyramid))
 
 
 class Merge(nn.Module):

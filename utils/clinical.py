@@ -67,11 +67,13 @@ def ejection_fraction(edv: float, esv: float) -> float:
 
 
 def body_surface_m2(height_cm: float | None, weight_kg: float | None) -> float:
-    """Body surface in m2, by which volumes are indexed; NaN where height or weight is unknown.
+    """Body surface in m2, by which volumes are indexed; NaN where height or weight is unknown or not above 0.
 
     Source: Mosteller, N Engl J Med 317, 1987: sqrt(height in cm x weight in kg / 3600).
     """
-    return math.nan if height_cm is None or weight_kg is None else math.sqrt(height_cm * weight_kg / 3600)
+    if height_cm is None or weight_kg is None or min(height_cm, weight_kg) <= 0:
+        return math.nan
+    return math.sqrt(height_cm * weight_kg / 3600)
 
 
 def overlaps(truth: Masks, found: Masks) -> dict[str, float]:

@@ -24,6 +24,7 @@ class Batch(NamedTuple):
         key_frames: (B, 2) int64; places along T of ED and ES in this batch, -1 where they are not among its phases
             (unit `frame`, or key frames not asked for).
         spacing_mm: (B, 3) float32; along H, W and D, on this grid.
+        bsa_m2: (B,) float32; body surface, NaN where height or weight is unknown.
         sample_seed: (B,) int64; a function of (seed, epoch, key), from which all randomness of the sample follows.
         patient: (B,) int64; the same number for samples of one patient, a hash of the name.
         key: B sample ids, such as `patient001_z03`.
@@ -38,6 +39,7 @@ class Batch(NamedTuple):
     phase: Tensor
     key_frames: Tensor
     spacing_mm: Tensor
+    bsa_m2: Tensor
     sample_seed: Tensor
     patient: Tensor
     key: list[str]

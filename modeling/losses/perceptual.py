@@ -40,16 +40,16 @@ class Perceptual:
         if prediction.step < self.warmup_steps or not there.any():
             return prediction.image.new_zeros(()), torch.zeros_like(there.sum())
         with torch.no_grad():
-            originals = judge.of(at_phases(prediction.image, batch.key_frames)).pyramid
-        levels = zip(judge.pyramid, originals, strict=True)
-        distance = torch.stack([apart(ours, theirs) for ours, theirs in levels]).mean(0)
-        return distance.view(there.shape)[there].sum(), there.sum()
+            originals = judge.segment(at_phases(prediction.image, batch.key_frames)).pyramid
+        levels = zip(judge.seen.pyramid, originals, strict=True)
+        distance = torch.stack([apart(ours, theirs) for ours, theirs in levels]).mean(0)  # (B, D, 2)
+        return distance[there].sum(), there.sum()
 
 
-def apart(ours: Tensor, theirs: Tensor) -> Tensor:  # (N, C, h, w) each
-    """Mean squared distance of unit features, (N,)."""
-    ours, theirs = (F.normalize(x.float(), dim=1, eps=1e-6) for x in (ours, theirs))
-    return (ours - theirs).square().sum(1).mean((1, 2))
+def apart(ours: Tensor, theirs: Tensor) -> Tensor:  # (..., C, h, w) each
+    """Mean squared distance of unit features, (...)."""
+    ours, theirs = (F.normalize(x.float(), dim=-3, eps=1e-6) for x in (ours, theirs))
+    return (ours - theirs).square().sum(-3).mean((-2, -1))
 
 
 def build(options: Options) -> Perceptual:

@@ -1,8 +1,7 @@
-"""Volume: Huber of log(1 + v), where v are millilitres of RV, MYO and LV in a slice, at ED and ES.
+"""Volume: Huber of log(1 + v), where v are millilitres of RV, MYO and LV at ED and ES, in slices and in whole stacks.
 
-v is measured on the reconstruction by the segmenter with its gradients off, and held against the ground truth's. A soft
-mask leaks: a hundredth of softmax tail over a slice is several mL. So the logits are sharpened, and only the
-neighbourhood of the true structures counts; what is drawn elsewhere is the segmentation term's business.
+v is measured on the reconstruction by the segmenter with its gradients off, and held against the ground truth's; of
+stacks so is the ejection fraction. What is drawn far from the true heart is the segmentation term's business.
 """
 
 from dataclasses import dataclass
@@ -11,24 +10,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.prediction import Prediction
-from modeling.region import near
+from modeling.hearts import ejection_fraction, measure, slice_volumes_ml, whole_stacks
+from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
 from utils.types import Batch
 
 
 @dataclass
 class Options:
-    """The term.
+    """The term and its three parts.
 
     Args:
         weight: of the term.
-        delta: of Huber's loss, in log(1 + mL).
+        slices: weight of the volumes in each slice; 0 leaves the part out.
+        stack: weight of the volumes of whole stacks (dataset.unit `stack`); 0 leaves the part out.
+        ejection: weight of the ejection fractions of LV and RV of whole stacks; 0 leaves the part out.
+        delta: of Huber's loss, in log(1 + mL) and in EF / 100 %.
         sharpness: factor on the logits.
         margin: pixels around the true heart in which volumes are counted.
         warmup_steps: counted from this optimizer step on.
     """
 
     weight: float = 0.1
+    slices: float = 1.0
+    stack: float = 1.0
+    ejection: float = 1.0
     delta: float = 0.1
     sharpness: float = 4.0
     margin: int = 6
@@ -37,7 +42,7 @@ class Options:
 
 @dataclass
 class Volume:
-    """A mean over labelled frames and structures; scales with the spacing."""
+    """A mean over labelled frames and structures, where a stack's errors stand in each of its frames."""
 
     options: Options
 
@@ -49,40 +54,41 @@ class Volume:
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over labelled key frames drawn from tokens alone and their structures, and their count."""
         options = self.options
-        labels, labelled = batch.key_labels()
-        labelled = labelled & prediction.one_step[:, None, None]
-        count = 3 * labelled.sum()
+        judge = have(prediction.judge, NEEDS_SEGMENTER)
         if prediction.step < options.warmup_steps:
-            return torch.zeros((), device=labels.device), torch.zeros_like(count)
-        logits = prediction.key_logits_of_reconstruction()
-        v = slice_volumes_ml(logits, near(labels > 0, options.margin), batch.spacing_mm, options)
-        truth = torch.stack([(labels == label).sum((3, 4)) for label in (1, 2, 3)], dim=3)  # (B, D, 2, 3) pixels
-        truth = truth * batch.spacing_mm.prod(1).view(-1, 1, 1, 1) / 1000
-        error = F.huber_loss(v.log1p(), truth.log1p(), delta=options.delta, reduction="none")
-        return error[labelled].sum(), count
+            nothing = torch.zeros((), device=batch.image.device)
+            return nothing, nothing
+        found = measure(judge.logits, batch, options.sharpness, options.margin)
+        v, truth = (slice_volumes_ml(masks, batch.spacing_mm) for masks in (found.masks, found.truth))
+        error = options.slices * self.huber(v.log1p(), truth.log1p())  # (B, D, 2, S)
+        labelled = found.labelled.unsqueeze(3)
+        of_stack = self.stack_error((v * labelled).sum(1), (truth * labelled).sum(1))  # (B, 2, S)
+        error = error + (of_stack * whole_stacks(batch, found.labelled).view(-1, 1, 1)).unsqueeze(1)
+        counted = labelled & prediction.one_step.view(-1, 1, 1, 1)
+        return (error * counted).sum(), counted.expand_as(error).sum()
 
+    def stack_error(self, v: Tensor, truth: Tensor) -> Tensor:  # (B, 2, S) mL each
+        """Error of whole volumes, (B, 2, S), and in each the mean error of the ejection fractions that are known."""
+        (ef, known), (true_ef, _) = (ejection_fraction(ml, truth) for ml in (v, truth))
+        ejection = (self.huber(ef, true_ef) * known).sum(1) / known.sum(1).clamp(min=1)
+        volumes = self.huber(v.log1p(), truth.log1p())
+        return self.options.stack * volumes + self.options.ejection * ejection.view(-1, 1, 1)
 
-def slice_volumes_ml(logits: Tensor, region: Tensor, spacing_mm: Tensor, options: Options) -> Tensor:
-    """Soft volumes of RV, MYO and LV in each slice, (B, D, 2, 3) in mL.
-
-    Args:
-        logits: (B, D, 2, 4, H, W).
-        region: (B, D, 2, H, W) bool, the pixels that count.
-        spacing_mm: (B, 3) along H, W and D.
-        options: `sharpness` is used.
-    """
-    p = (options.sharpness * logits).softmax(3)[:, :, :, 1:]
-    pixels = (p * region.unsqueeze(3)).sum((4, 5))
-    return pixels * spacing_mm.prod(1).view(-1, 1, 1, 1) / 1000
+    def huber(self, found: Tensor, truth: Tensor) -> Tensor:
+        """Elementwise."""
+        return F.huber_loss(found, truth, delta=self.options.delta, reduction="none")
 
 
 def build(options: Options) -> Volume:
     """Build the term.
 
     Raises:
-        ValueError: for a delta, sharpness or margin that is not positive.
+        ValueError: for a delta, sharpness or margin that is not positive, or parts that are negative or all 0.
     """
     for name in ("delta", "sharpness", "margin"):
         if not getattr(options, name) > 0:
             raise ValueError(f"losses.volume.{name} is {getattr(options, name)}: expected a positive number")
+    parts = {name: getattr(options, name) for name in ("slices", "stack", "ejection")}
+    if min(parts.values()) < 0 or not any(parts.values()):
+        raise ValueError(f"losses.volume has the parts {parts}: expected weights of 0 or more, not all 0")
     return Volume(options)

@@ -144,6 +144,7 @@ def field(**changes: object) -> object:
         (field(window=[0, 0]), "empty range"),
         (field(center=["a", 1]), "center"),
         (field(spacing_mm=[1, 1, -1]), "empty range"),
+        (field(height_cm="180"), "expected null or a finite number"),
     ],
 )
 def test_a_forged_json_is_refused(shards: Path, change, message: str) -> None:

@@ -22,6 +22,12 @@ def equal(a, b) -> bool:
     return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
 
 
+def test_body_surface_follows_from_height_and_weight_of_the_shard(shards) -> None:
+    batch = collate([frames(shards)[0, i] for i in (0, 1)])
+    assert batch.bsa_m2.dtype == torch.float32
+    assert batch.bsa_m2.tolist() == pytest.approx([(170 * 70.5 / 3600) ** 0.5] * 2)
+
+
 def test_a_frame_batch_has_the_promised_shapes_and_types(shards):
     dataset = frames(shards)
     assert len(dataset) == 2 * 5 + 2 * 4

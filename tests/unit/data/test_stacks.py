@@ -33,6 +33,7 @@ def test_a_stack_is_a_patient_with_all_slices_at_ed_and_es_in_the_order_of_the_c
         assert sample.arrays["key_frames"].tolist() == places
         assert np.allclose(sample.arrays["phase"], np.array(times) / case.cine.shape[3])
         assert sample.arrays["has_label"].all() and sample.arrays["mask"].max() == 3
+        assert np.isnan(sample.arrays["bsa_m2"])  # height and weight are unknown
         depth = case.cine.shape[2]
         assert np.allclose(sample.arrays["slice_position"], (np.arange(depth) + 0.5) / depth)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modeling.losses import volume
+from modeling.hearts import slice_volumes_ml, soft_masks
 from modeling.prediction import Prediction
 from modeling.segmenter import Judge, Segmenter
 from utils import registry
@@ -33,8 +33,8 @@ def hearts(spacing: float = 1.0, certainty: float = 40.0) -> tuple[Prediction, B
     batch = Batch(
         image=image, mask=mask, has_label=has_label, field=torch.ones(2, 32, 32, 1, dtype=torch.bool),
         slice_position=torch.full((2, 1), 0.5), phase=torch.arange(3).expand(2, 3) / 3, key_frames=keys,
-        spacing_mm=torch.full((2, 3), spacing), sample_seed=torch.tensor([1, 2]), patient=torch.tensor([1, 2]),
-        key=["a", "b"],
+        spacing_mm=torch.full((2, 3), spacing), bsa_m2=torch.ones(2), sample_seed=torch.tensor([1, 2]),
+        patient=torch.tensor([1, 2]), key=["a", "b"],
     )  # fmt: skip
     labels, _ = batch.key_labels()
     logits = certainty * torch.nn.functional.one_hot(labels, 4).movedim(-1, 3).float()
@@ -123,7 +123,7 @@ def test_volume_is_measured_in_millilitres_of_the_true_spacing() -> None:
     region = torch.ones(2, 1, 2, 32, 32, dtype=torch.bool)
     for spacing in (1.0, 2.0):
         spacings = torch.full((2, 3), spacing)
-        ml = volume.slice_volumes_ml(prediction.logits, region, spacings, volume.Options())
+        ml = slice_volumes_ml(soft_masks(prediction.logits, region, sharpness=4.0), spacings)
         assert ml[0, 0, :, 2].tolist() == pytest.approx([36 * spacing**3 / 1000, 4 * spacing**3 / 1000], rel=1e-4)
 
 

@@ -30,7 +30,7 @@ def pair(reconstruction_error: float = 0.0, t: float = 0.0) -> tuple[Prediction,
     batch = Batch(
         image, torch.zeros(2, 8, 8, 1, 1, dtype=torch.uint8), torch.zeros(2, 1, 1, dtype=torch.bool), field,
         torch.full((2, 1), 0.5), torch.zeros(2, 1), torch.full((2, 2), -1), torch.ones(2, 3),
-        torch.tensor([1, 2]), torch.tensor([1, 2]), ["a", "b"],
+        torch.ones(2), torch.tensor([1, 2]), torch.tensor([1, 2]), ["a", "b"],
     )  # fmt: skip
     return prediction, batch
 

@@ -26,8 +26,8 @@ def batch_of(patients: list[int], phases: int = PHASES) -> Batch:
         image=torch.zeros(count, 1, 8, 8, 1, phases), mask=torch.zeros(count, 8, 8, 1, phases, dtype=torch.uint8),
         has_label=torch.zeros(count, 1, phases, dtype=torch.bool), field=torch.ones(count, 8, 8, 1, dtype=torch.bool),
         slice_position=torch.full((count, 1), 0.5), phase=torch.arange(phases).expand(count, -1) / phases,
-        key_frames=torch.full((count, 2), -1), spacing_mm=torch.ones(count, 3), sample_seed=torch.arange(count),
-        patient=torch.tensor(patients), key=[str(patient) for patient in patients],
+        key_frames=torch.full((count, 2), -1), spacing_mm=torch.ones(count, 3), bsa_m2=torch.ones(count),
+        sample_seed=torch.arange(count), patient=torch.tensor(patients), key=[str(patient) for patient in patients],
     )  # fmt: skip
 
 

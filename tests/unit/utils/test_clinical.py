@@ -102,4 +102,5 @@ def test_means_by_structure_and_group_are_those_of_the_rows() -> None:
 
 def test_body_surface_is_mostellers() -> None:
     assert body_surface_m2(180, 80) == 2.0
-    assert math.isnan(body_surface_m2(None, 80)) and math.isnan(body_surface_m2(180, None))
+    for height, weight in ((None, 80), (180, None), (0, 80)):
+        assert math.isnan(body_surface_m2(height, weight))

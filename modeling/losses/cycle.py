@@ -1,0 +1,129 @@
+"""Cycle: the reconstruction changes over the cardiac cycle as the original does.
+
+Three parts, of e = x̂ - x at the T phases p_k of a sample, neighbours on the circle with gaps g_k = p_(k+1) - p_k mod 1:
+
+    difference   |e_(k+1) - e_k|²                                     the wrap from the last phase to the first included
+    fourier      sum over m = 1..M of 2 |sum over k of w_k e_k exp(-2 pi i m p_k)|²,  w_k = (g_(k-1) + g_k) / 2
+    curve        Huber of log(1 + mL) of RV, MYO and LV, segmented on x̂ against segmented on x; no labels are needed
+
+A sample may hold a part of the cycle, unevenly spaced: a step counts once whatever its gap (the change over it is to
+be right, be it long or short), one of gap 0 (a phase that stands twice, or the only one) never. Quadrature weights w_k
+give each phase the share of the cycle that it stands for, and M is held below T / 2, where harmonics are told apart.
+
+By Parseval 2 |c_m|² is the power of harmonic m: the second part is the share of the squared error that moves slowly.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modeling.hearts import slice_volumes_ml, soft_masks
+from modeling.prediction import NEEDS_DECODER, NEEDS_SEGMENTER, Prediction, have
+from modeling.region import near
+from utils.types import Batch
+
+
+@dataclass
+class Options:
+    """The term and its three parts.
+
+    Args:
+        weight: of the term.
+        difference: weight of the match of phase differences; 0 leaves the part out.
+        fourier: weight of the match of low harmonics; 0 leaves the part out.
+        harmonics: M.
+        curve: weight of the match of volume curves, which segments every frame twice; 0 leaves the part out.
+        delta: of the curve's Huber loss, in log(1 + mL).
+        sharpness: factor on the logits.
+        margin: pixels around the original's segmented heart in which volumes are counted.
+        warmup_steps: curves are compared from this optimizer step on.
+    """
+
+    weight: float = 1.0
+    difference: float = 1.0
+    fourier: float = 1.0
+    harmonics: int = 3
+    curve: float = 0.0
+    delta: float = 0.1
+    sharpness: float = 4.0
+    margin: int = 6
+    warmup_steps: int = 0
+
+
+@dataclass
+class Cycle:
+    """A mean over pixels of the field and steps of one-step samples; Fourier's part and the curve's stand in each."""
+
+    options: Options
+
+    @property
+    def weight(self) -> float:
+        """Of the term in the sum."""
+        return self.options.weight
+
+    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum over pixels and steps of one-step samples, and their count."""
+        options, error = self.options, prediction.error()
+        gaps = (batch.phase.roll(-1, 1) - batch.phase) % 1.0  # (B, T), from each phase to the next
+        steps = (gaps > 0) & prediction.one_step[:, None]
+        value = options.difference * (error.roll(-1, -1) - error).square()
+        if options.fourier:
+            value = value + options.fourier * harmonic_power(error, batch.phase, gaps, options.harmonics)[..., None]
+        rows = steps.any(1).nonzero()[:, 0]
+        if options.curve and prediction.step >= options.warmup_steps and len(rows):
+            curve = self.curve_error(prediction, batch, rows)  # (rows, D)
+            everywhere = curve.new_zeros(len(steps), curve.shape[1]).index_copy(0, rows, curve)
+            value = value + options.curve * everywhere[:, None, None, None, :, None]
+        counted = (batch.field.unsqueeze(-1) & steps[:, None, None, None]).unsqueeze(1).expand_as(value)
+        return torch.where(counted, value, torch.zeros_like(value)).sum(), counted.sum()
+
+    def curve_error(self, prediction: Prediction, batch: Batch, rows: Tensor) -> Tensor:  # samples that count
+        """Error of the volume curves in each slice, a mean over phases and structures, (rows, D)."""
+        options, judge = self.options, have(prediction.judge, NEEDS_SEGMENTER)
+        reconstruction, image = (
+            x[rows].permute(0, 4, 5, 1, 2, 3)  # (rows, D, T, C, H, W)
+            for x in (have(prediction.reconstruction, NEEDS_DECODER), prediction.image)
+        )
+        with torch.no_grad():
+            original = judge.segment(image).logits
+        region = near(original.argmax(3) > 0, options.margin) & batch.field[rows].permute(0, 3, 1, 2).unsqueeze(2)
+        v, truth = (
+            slice_volumes_ml(soft_masks(logits, region, options.sharpness), batch.spacing_mm[rows])
+            for logits in (judge.segment(reconstruction).logits, original)
+        )
+        return F.huber_loss(v.log1p(), truth.log1p(), delta=options.delta, reduction="none").mean((2, 3))
+
+
+def harmonic_power(error: Tensor, phase: Tensor, gaps: Tensor, harmonics: int) -> Tensor:
+    """Power of the low harmonics of an error along the cycle, (B, C, H, W, D).
+
+    Args:
+        error: (B, C, H, W, D, T).
+        phase: (B, T) in [0, 1).
+        gaps: (B, T) from each phase to the next; they add up to 1, or to 0 where there is one phase only.
+        harmonics: how many from the first on, as far as T phases tell them apart.
+    """
+    count = min(harmonics, (phase.shape[1] - 1) // 2)
+    share = (gaps + gaps.roll(1, 1)) / 2
+    order = torch.arange(1, count + 1, device=phase.device)
+    angle = 2 * math.pi * order[:, None] * phase[:, None]  # (B, M, T)
+    waves = torch.cat([angle.cos(), angle.sin()], dim=1) * share[:, None]  # (B, 2 M, T)
+    return 2 * torch.einsum("bchwdt,bmt->bmchwd", error, waves).square().sum(1)
+
+
+def build(options: Options) -> Cycle:
+    """Build the term.
+
+    Raises:
+        ValueError: for harmonics, delta, sharpness or margin that are not positive, or parts negative or all 0.
+    """
+    for name in ("harmonics", "delta", "sharpness", "margin"):
+        if not getattr(options, name) > 0:
+            raise ValueError(f"losses.cycle.{name} is {getattr(options, name)}: expected a positive number")
+    parts = {name: getattr(options, name) for name in ("difference", "fourier", "curve")}
+    if min(parts.values()) < 0 or not any(parts.values()):
+        raise ValueError(f"losses.cycle has the parts {parts}: expected weights of 0 or more, not all 0")
+    return Cycle(options)

@@ -1,0 +1,165 @@
+"""Disease: the evidence for each of ACDC's five groups, of the reconstruction held against that of the truth.
+
+A criterion such as LV EF < 40 % gives a signed distance from its threshold, in margins. A group's evidence is the
+least of its criteria's distances (of RV, where one criterion is enough, the greatest): above 0 the group fits, below 0
+it does not. Within one margin the truth is borderline and nothing is asked; otherwise the reconstruction has to be on
+the same side, a margin away, and pays what it lacks (hinge). So the term is zero on identity.
+
+Source: Bernard et al., Deep Learning Techniques for Automatic MRI Cardiac Multi-Structures Segmentation and Diagnosis,
+2018, section II (the groups); the challenge's classification rules for borderline values: RV EF of 40 to 45 % tells
+nothing, which is the default margin of EFs. Regional contraction and sex, by which the paper also goes, are unknown.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modeling.hearts import (
+    LV,
+    RV,
+    Measured,
+    ejection_fraction,
+    measure,
+    slice_volumes_ml,
+    wall_thickness_mm,
+    whole_stacks,
+)
+from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
+from utils.types import Batch
+
+MEASURES = ("rv_ef", "lv_ef", "rv_edvi", "lv_edvi", "wall")  # %, %, mL/m², mL/m², mm of the thickest segment at ED
+
+
+class Criterion(NamedTuple):
+    """One published criterion: a measure, its threshold, and 1 where it has to be above, -1 where below."""
+
+    measure: str
+    threshold: float
+    side: int
+
+
+GROUPS = {
+    "DCM": (Criterion("lv_ef", 40, -1), Criterion("lv_edvi", 100, 1), Criterion("wall", 12, -1)),
+    "HCM": (Criterion("lv_ef", 55, 1), Criterion("wall", 15, 1)),
+    "MINF": (Criterion("lv_ef", 40, -1),),
+    "NOR": (
+        *(Criterion("lv_ef", 50, 1), Criterion("rv_ef", 40, 1), Criterion("wall", 12, -1)),
+        *(Criterion("lv_edvi", 90, -1), Criterion("rv_edvi", 100, -1)),
+    ),
+    "RV": (Criterion("rv_edvi", 110, 1), Criterion("rv_ef", 40, -1)),
+}
+ONE_IS_ENOUGH = ("RV",)
+
+
+@dataclass
+class Options:
+    """The term.
+
+    Args:
+        weight: of the term.
+        ef_margin: of ejection fractions, in points of %.
+        volume_margin: of volumes indexed by body surface, in mL/m².
+        wall_margin: of the wall's thickness, in mm.
+        sharpness: factor on the logits.
+        margin: pixels around the true heart that count.
+        warmup_steps: counted from this optimizer step on.
+    """
+
+    weight: float = 0.1
+    ef_margin: float = 5.0
+    volume_margin: float = 10.0
+    wall_margin: float = 1.5
+    sharpness: float = 4.0
+    margin: int = 6
+    warmup_steps: int = 0
+
+
+@dataclass
+class Disease:
+    """A mean over stacks of the mean over the groups; on single slices, or without a whole truth, nothing counts."""
+
+    options: Options
+
+    @property
+    def weight(self) -> float:
+        """Of the term in the sum."""
+        return self.options.weight
+
+    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum over whole labelled stacks drawn from tokens alone, and their count."""
+        options = self.options
+        _, labelled = batch.key_labels()
+        stacks = whole_stacks(batch, labelled) & prediction.one_step
+        judge = have(prediction.judge, NEEDS_SEGMENTER)
+        if prediction.step < options.warmup_steps or not stacks.any():
+            nothing = torch.zeros((), device=labelled.device)
+            return nothing, nothing
+        found = measure(judge.logits, batch, options.sharpness, options.margin)
+        ours, its, known = measures(found, batch)
+        error = hinge(self.evidence(ours, known), self.evidence(its, known))  # (B, groups)
+        return error.mean(1)[stacks].sum(), stacks.sum()
+
+    def evidence(self, values: Tensor, known: Tensor) -> Tensor:
+        """Evidence for each group, in margins.
+
+        Args:
+            values: (B, measures).
+            known: (B, measures) bool; criteria of unknown measures drop out, and without any the evidence is infinite.
+
+        Returns:
+            (B, groups).
+        """
+        options = self.options
+        margins = (options.ef_margin,) * 2 + (options.volume_margin,) * 2 + (options.wall_margin,)
+        found = []
+        for group, criteria in GROUPS.items():
+            places = [MEASURES.index(criterion.measure) for criterion in criteria]
+            thresholds = values.new_tensor([criterion.threshold for criterion in criteria])
+            scale = values.new_tensor([c.side / margins[place] for c, place in zip(criteria, places, strict=True)])
+            distance = (values[:, places] - thresholds) * scale
+            if group in ONE_IS_ENOUGH:
+                found.append(torch.where(known[:, places], distance, -torch.inf).amax(1))
+            else:
+                found.append(torch.where(known[:, places], distance, torch.inf).amin(1))
+        return torch.stack(found, dim=1)
+
+
+def measures(found: Measured, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """What the criteria look at, of the reconstruction and of the truth, (B, measures) each, and what is known of it.
+
+    Args:
+        found: masks of both at ED and ES.
+        batch: of the same samples; `bsa_m2` is used.
+    """
+    both = (found.masks, found.truth)
+    ml, true_ml = (slice_volumes_ml(masks, batch.spacing_mm).sum(1) for masks in both)  # (B, 2, S)
+    has_bsa = batch.bsa_m2 > 0  # false for NaN too
+    bsa = torch.where(has_bsa, batch.bsa_m2, torch.ones_like(batch.bsa_m2))
+    truth_at_ed, values = found.truth[:, :, 0], []
+    for masks, volumes in zip(both, (ml, true_ml), strict=True):
+        ef, has_ef = ejection_fraction(volumes, true_ml)
+        wall, closed = wall_thickness_mm(masks[:, :, 0], truth_at_ed, batch.spacing_mm)
+        wall = torch.where(closed.unsqueeze(2), wall, torch.zeros_like(wall)).flatten(1).amax(1)
+        values.append(torch.cat([100 * ef, volumes[:, 0, [RV, LV]] / bsa[:, None], wall[:, None]], dim=1))
+    known = torch.cat([has_ef, has_bsa[:, None].expand(-1, 2), closed.any(1, keepdim=True)], dim=1)
+    return values[0], values[1], known
+
+
+def hinge(evidence: Tensor, truth: Tensor) -> Tensor:
+    """What the evidence lacks to be on the truth's side by one margin; 0 where the truth is nearer to it than that."""
+    asked = truth.isfinite() & (truth.abs() >= 1)
+    return torch.where(asked, (1 - truth.sign() * evidence).relu(), torch.zeros_like(truth))
+
+
+def build(options: Options) -> Disease:
+    """Build the term.
+
+    Raises:
+        ValueError: for a margin or sharpness that is not positive.
+    """
+    for name in ("ef_margin", "volume_margin", "wall_margin", "sharpness", "margin"):
+        if not getattr(options, name) > 0:
+            raise ValueError(f"losses.disease.{name} is {getattr(options, name)}: expected a positive number")
+    return Disease(options)
