@@ -5,6 +5,7 @@ Nothing here is seen by encoder or decoder. Axes: S side of the model grid, D sl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from data import preprocess
 from data.case import CineCase
 from data.scoring import Reference
-from utils.clinical import FUNCTION, KEY_FRAMES, distances, function, overlaps
+from utils.clinical import FUNCTION, KEY_FRAMES, STRUCTURES, distances, function, overlaps, phase_error_percent
 
 Judge = Callable[[np.ndarray], np.ndarray]  # (N, S, S) float in [0, 1] -> (N, S, S) uint8 labels
 
@@ -36,6 +37,23 @@ def segment(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[str, n
     return found
 
 
+def phase_errors(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[str, float]:
+    """How far the phases of largest and smallest segmented LV lie from ED and ES, `ed_phase_error` and `es_...`, in %.
+
+    NaN where there are fewer than three phases, ED or ES is not known, or the judge finds no LV.
+    """
+    phases = grid.shape[3]
+    frames = np.clip(grid.transpose(3, 2, 0, 1), 0, 1)  # (T, D, S, S)
+    lv = np.zeros(phases)
+    if phases > 2:
+        lv = np.array([(judge(np.ascontiguousarray(stack)) == STRUCTURES["LV"]).sum() for stack in frames])
+    ends = {"ed": (int(lv.argmax()), reference.case.ed), "es": (int(lv.argmin()), reference.case.es)}
+    return {
+        f"{name}_phase_error": math.nan if truth is None or not lv.any() else phase_error_percent(found, truth, phases)
+        for name, (found, truth) in ends.items()
+    }
+
+
 def truth_in_field(reference: Reference) -> dict[str, np.ndarray]:
     """The ground truth inside the field, ED and ES as far as known -> (h, w, D)."""
     return {name: reference.case.masks[t][reference.box] for name, t in labelled_phases(reference.case).items()}
@@ -45,9 +63,9 @@ def score_heart(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[st
     """All heart figures of one patient's reconstruction (S, S, D, T).
 
     Returns:
-        dice_*, dice_mean, hd95_*, volumes, and lv_ef_error and rv_ef_error in points of EF, of the reconstruction; all
-        with `_original` too, of the original by the same judge; volumes of the whole ground truth with `_truth`. Empty
-        for a patient without labels.
+        dice_*, dice_mean, hd95_*, volumes, lv_ef_error and rv_ef_error in points of EF, and ed_phase_error and
+        es_phase_error in % of the cycle, of the reconstruction; all with `_original` too, of the original by the same
+        judge; volumes of the whole ground truth with `_truth`. Empty for a patient without labels.
     """
     truth, case = truth_in_field(reference), reference.case
     if not truth:
@@ -58,6 +76,7 @@ def score_heart(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[st
         found = segment(judge, reference, judged)
         measured = function(found, case.spacing_mm)
         errors = {f"{side}_ef_error": abs(measured[f"{side}_ef"] - whole[f"{side}_ef"]) for side in ("lv", "rv")}
+        errors |= phase_errors(judge, reference, judged)
         all_of_it = {**overlaps(truth, found), **distances(truth, found, case.spacing_mm), **measured, **errors}
         figures |= {f"{key}{suffix}": value for key, value in all_of_it.items()}
     return figures
@@ -72,5 +91,5 @@ def overlap_only(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[s
 def columns() -> list[str]:
     """All keys of `score_heart`, in the order of a table."""
     keys = [f"{kind}_{s}_{p}" for kind in ("dice", "hd95") for p in KEY_FRAMES for s in ("RV", "MYO", "LV")]
-    keys = ["dice_mean", *keys, *FUNCTION, "lv_ef_error", "rv_ef_error"]
+    keys = ["dice_mean", *keys, *FUNCTION, *(f"{name}_error" for name in ("lv_ef", "rv_ef", "ed_phase", "es_phase"))]
     return [*(f"{key}{suffix}" for suffix in JUDGED for key in keys), *(f"{key}_truth" for key in FUNCTION)]

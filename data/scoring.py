@@ -15,6 +15,7 @@ from data.case import CineCase
 from utils.metrics import (
     bounding_box,
     finite_mean,
+    flicker,
     frame_scores,
     heart_region,
     nii_gz_bytes,
@@ -80,6 +81,8 @@ def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
         "psnr_heart": None if heart is None else finite_mean(heart.flat),
         "heart_in_field": reference.heart_in_field,
         "psnr_model_grid": finite_mean(model_grid.flat),
+        "flicker": flicker(native),
+        "flicker_original": flicker(reference.original),
         "curve": [finite_mean(column) for column in frame_psnr.T],
     }
 

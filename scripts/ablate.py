@@ -41,6 +41,7 @@ FIGURES = {  # of summary.json: what the table shows, and its decimals
     "ssim": ("SSIM", 4),
     "dice_mean": ("Dice", 3),
     "lv_ef_error": ("LV EF error (%)", 1),
+    "flicker": ("flicker", 4),
 }
 
 Arms = dict[str, dict[str, Any]]

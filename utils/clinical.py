@@ -56,6 +56,12 @@ def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
+def phase_error_percent(found: int, truth: int, phases: int) -> float:
+    """Distance of two phases around the cycle, in % of the cycle: 0 to 50."""
+    apart = abs(found - truth) % phases
+    return 100 * min(apart, phases - apart) / phases
+
+
 def volume_ml(mask: np.ndarray, label: int, spacing_mm: Sequence[float]) -> float:
     """Volume of a label in mL: voxels x the spacing that they have now, in mm, / 1000."""
     return float(np.count_nonzero(mask == label) * math.prod(spacing_mm) / 1000)

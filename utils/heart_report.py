@@ -59,11 +59,22 @@ def by_group(rows: Rows) -> dict[str, dict[str, Any]]:
     }
 
 
+def worst_group(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By figure, the diagnosis that fares worst and how: {figure: {"group", "value"}}; unknown diagnoses left out."""
+    worst = {}
+    for figure, choose in (("psnr", min), ("psnr_heart", min), ("dice_mean", min), ("lv_ef_error", max)):
+        known = {group: found[figure] for group, found in groups.items() if group != "unknown" and found.get(figure)}
+        if known:
+            group = choose(known, key=known.__getitem__)
+            worst[figure] = {"group": group, "value": known[group]}
+    return worst
+
+
 def summarize(rows: Rows) -> dict[str, Any]:
     """What summary.json says of the reported model's hearts; empty where none was judged.
 
     Returns:
-        {"dice", "dice_original", "bland_altman", "bland_altman_original", "groups"}.
+        {"dice", "dice_original", "bland_altman", "bland_altman_original", "groups", "worst_group"}.
     """
     hearts = judged(rows)
     if not hearts:
@@ -74,6 +85,7 @@ def summarize(rows: Rows) -> dict[str, Any]:
         "bland_altman": agreement(hearts, ""),
         "bland_altman_original": agreement(hearts, "_original"),
         "groups": by_group(hearts),
+        "worst_group": worst_group(by_group(hearts)),
     }
 
 
@@ -100,11 +112,16 @@ def tables(hearts: Mapping[str, Any], rows: Rows) -> list[tuple[list[str], list[
             found = hearts[kind][key]
             cells.append(f"{text(found['bias'], 1)} ({text(found['low'], 1)} to {text(found['high'], 1)})")
         volumes.append([*cells, str(hearts["bland_altman"][key]["n"])])
+
+    def marked(group: str, key: str, decimals: int) -> str:
+        worst = hearts["worst_group"].get(key, {}).get("group") == group and len(hearts["groups"]) > 1
+        return text(hearts["groups"][group][key], decimals) + (" (worst)" if worst else "")
+
+    figures = {"psnr": 2, "psnr_heart": 2, "dice_mean": 3, "lv_ef_error": 1}
     groups = [
-        [group, str(found["n"]), text(found["psnr"], 2), text(found["psnr_heart"], 2), text(found["dice_mean"]),
-         text(found["lv_ef_error"], 1)]
+        [group, str(found["n"]), *(marked(group, key, decimals) for key, decimals in figures.items())]
         for group, found in hearts["groups"].items()
-    ]  # fmt: skip
+    ]
     return [
         (["", "Dice", "Dice, original", "HD95 (mm)", "HD95, original (mm)"], overlap),
         (["", "bias (limits)", "bias (limits), original", "n"], volumes),

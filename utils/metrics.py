@@ -79,6 +79,24 @@ def ssim(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> float:
     return float(similarity.mean() if mask is None else similarity[mask].mean())
 
 
+def flicker(cine: np.ndarray) -> float:
+    """How unsteadily a cine changes: the mean absolute second difference over the cycle, |x_(t+1) - 2 x_t + x_(t-1)|.
+
+    Steady motion and a constant image have none; noise and jumps have. The last phase is the neighbour of the first.
+
+    Args:
+        cine: (D, T, H, W) float, clamped to [0, 1].
+
+    Returns:
+        In units of the window; NaN for fewer than three phases (not applicable).
+    """
+    if cine.shape[1] < 3:
+        return math.nan
+    cine = np.clip(cine, 0.0, 1.0)
+    second = [np.abs(np.roll(x, -1, 0) - 2 * x + np.roll(x, 1, 0)).mean() for x in cine]  # slice by slice: memory
+    return float(np.mean(second))
+
+
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
     """Smallest rectangle of rows and columns around the True pixels of a mask.
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from utils import heart_report, page
 from utils.metrics import cohort
+from utils.report_columns import COLUMNS, COMPARED, FIGURES, HEART, PATIENT, QUALITY
 
 NOTE = "Research use only, not a medical device. A generative decoder may invent anatomy."
 
@@ -22,63 +23,6 @@ class Figure(NamedTuple):
     heading: str
     text: str
     path: Path
-
-
-class Column(NamedTuple):
-    """How one figure is written: its heading, decimals, and meaning."""
-
-    heading: str
-    decimals: int
-    meaning: str
-
-
-COLUMNS = {
-    "psnr": Column(
-        "PSNR (dB)", 2, "native voxels inside the field, data range 1 after the window; exact frames left out"
-    ),
-    "ssim": Column("SSIM", 4, "on the same voxels; Gaussian window, sigma 1.5, by scikit-image"),
-    "psnr_heart": Column(
-        "heart PSNR (dB)", 2, "where ED or ES shows the heart, and 10 mm around it, in labelled slices"
-    ),
-    "heart_in_field": Column(
-        "heart in field", 3, "share of that region that the model's field covers and that is scored"
-    ),
-    "psnr_model_grid": Column("PSNR, model grid (dB)", 2, "before going back to the native grid; padding not scored"),
-    "psnr_ceiling": Column(
-        "ceiling (dB)", 2, "PSNR of going to the model grid and back alone; empty where that is exact"
-    ),
-    "bits": Column("bits", 0, "of the whole compressed file: header, indices, tokens, anatomy, checksum"),
-    "bits_per_frame": Column("bits/frame", 1, "all bits of the file over slices x phases"),
-    "ratio_int16": Column(
-        "ratio, int16", 1, "16 bits for each native voxel inside the field over the bits of the file"
-    ),
-    "ratio_true_depth": Column("ratio, true depth", 1, "the same with the bits that the volume's largest value needs"),
-    "ratio_nii_gz": Column(
-        "ratio, .nii.gz", 1, "bytes of the same voxels as a gzip-compressed NIfTI over those of the file"
-    ),
-}
-FIGURES = tuple(COLUMNS)
-HEART = {
-    "dice_mean": Column(
-        "Dice",
-        3,
-        "segmented reconstruction against ground truth, mean of RV, MYO, LV at ED and ES over the stack",
-    ),
-    "dice_mean_original": Column(
-        "Dice, original", 3, "the same segmenter on the original: what a perfect reconstruction would reach"
-    ),
-    "lv_ef_error": Column(
-        "LV EF error", 1, "absolute difference of ejection fraction, reconstruction to ground truth, in points of %"
-    ),
-    "lv_ef_error_original": Column("LV EF error, original", 1, "the same of the segmented original"),
-}
-COLUMNS |= HEART
-COMPARED = (
-    *("psnr", "ssim", "psnr_heart", *HEART, "psnr_model_grid", "psnr_ceiling", "heart_in_field"),
-    *("bits_per_frame", "ratio_int16", "ratio_true_depth", "ratio_nii_gz"),
-)
-PATIENT = ("patient", "slices", "phases")
-QUALITY = ("psnr", "ssim", "psnr_heart", "psnr_model_grid")  # what a baseline is scored by: it has no rate
 
 
 def summarize(rows: Mapping[str, Sequence[Mapping[str, Any]]], notes: Mapping[str, str]) -> dict[str, Any]:

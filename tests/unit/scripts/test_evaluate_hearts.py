@@ -58,6 +58,9 @@ def test_a_perfect_reconstruction_has_the_dice_of_the_original_and_an_empty_one_
     empty = score_heart(judge, reference, np.zeros_like(reference.prepared.image[0]))
     assert empty["dice_mean"] == 0 and empty["dice_mean_original"] > 0.99 and np.isnan(empty["lv_ef"])
     assert set(perfect) == set(columns())
+    assert perfect["ed_phase_error"] == perfect["es_phase_error"] == 0 and np.isnan(empty["es_phase_error"])
+    late = score_heart(judge, reference, np.roll(reference.prepared.image[0], 1, axis=-1))
+    assert late["ed_phase_error"] == late["es_phase_error"] == 25 and late["es_phase_error_original"] == 0
 
 
 def test_volumes_are_those_of_the_masks_in_millilitres() -> None:

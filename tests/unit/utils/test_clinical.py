@@ -14,6 +14,7 @@ from utils.clinical import (
     function,
     hausdorff95,
     overlaps,
+    phase_error_percent,
     volume_ml,
 )
 
@@ -81,6 +82,22 @@ def test_bland_altman_gives_bias_and_limits_over_known_pairs() -> None:
     assert math.isnan(bland_altman([1.0], [2.0])["low"])
 
 
+def test_a_phase_is_off_by_its_way_around_the_cycle() -> None:
+    assert [phase_error_percent(found, 0, 10) for found in (0, 1, 9, 5)] == [0, 10, 10, 50]
+
+
+def test_the_worst_group_has_the_lowest_dice_and_the_largest_error() -> None:
+    groups = {
+        "DCM": {"psnr": 20.0, "dice_mean": 0.9, "lv_ef_error": 9.0},
+        "HCM": {"psnr": 19.0, "dice_mean": 0.8, "lv_ef_error": 2.0},
+        "unknown": {"psnr": 1.0, "dice_mean": 0.1, "lv_ef_error": 90.0},
+    }
+    found = heart_report.worst_group(groups)
+    assert {figure: entry["group"] for figure, entry in found.items()} == {
+        "psnr": "HCM", "dice_mean": "HCM", "lv_ef_error": "DCM"
+    }  # fmt: skip
+
+
 def test_means_by_structure_and_group_are_those_of_the_rows() -> None:
     rows = []
     for group, value in (("DCM", 0.8), ("DCM", 0.6), (None, 0.4)):
@@ -95,6 +112,7 @@ def test_means_by_structure_and_group_are_those_of_the_rows() -> None:
         "n": 2, "psnr": 20.0, "psnr_heart": 18.0, "dice_mean": pytest.approx(0.7), "lv_ef_error": 5.0
     }  # fmt: skip
     assert found["groups"]["unknown"]["n"] == 1
+    assert found["worst_group"]["dice_mean"] == {"group": "DCM", "value": pytest.approx(0.7)}
     assert found["bland_altman"]["lv_edv"]["bias"] == pytest.approx(-40)
     assert [len(table[1]) for table in heart_report.tables(found, rows)] == [6, 7, 2]
     assert heart_report.summarize([{"psnr": 20.0}]) == {}

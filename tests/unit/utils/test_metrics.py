@@ -190,3 +190,14 @@ def test_rates_follow_from_the_bits_of_the_file() -> None:
 def test_a_rate_of_an_empty_file_is_refused() -> None:
     with pytest.raises(ValueError, match="0 bits"):
         metrics.rates(0, 1, 1, 16, 1)
+
+
+def test_a_steady_cine_does_not_flicker_and_noise_and_jumps_do() -> None:
+    rng = np.random.default_rng(0)
+    still = np.repeat(rng.random((2, 1, 4, 4)), 8, axis=1)
+    assert metrics.flicker(still) == 0 and np.isnan(metrics.flicker(still[:, :2]))
+    jump = still.copy()
+    jump[:, 3] = 1 - jump[:, 3]
+    noisy = np.clip(still + 0.1 * rng.standard_normal(still.shape), 0, 1)
+    assert metrics.flicker(jump) > 0.1 and metrics.flicker(noisy) > 0.05
+    assert metrics.flicker(np.roll(noisy, 3, axis=1)) == pytest.approx(metrics.flicker(noisy))
