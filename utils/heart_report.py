@@ -5,6 +5,7 @@ A patient's row holds the keys of data/heart_scoring.py; a row without them has 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,11 +60,20 @@ def by_group(rows: Rows) -> dict[str, dict[str, Any]]:
     }
 
 
+def is_known(value: float | None) -> bool:
+    """Whether a figure was measured: neither missing nor NaN."""
+    return value is not None and math.isfinite(value)
+
+
 def worst_group(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """By figure, the diagnosis that fares worst and how: {figure: {"group", "value"}}; unknown diagnoses left out."""
     worst = {}
     for figure, choose in (("psnr", min), ("psnr_heart", min), ("dice_mean", min), ("lv_ef_error", max)):
-        known = {group: found[figure] for group, found in groups.items() if group != "unknown" and found.get(figure)}
+        known = {
+            group: found[figure]
+            for group, found in groups.items()
+            if group != "unknown" and is_known(found.get(figure))
+        }
         if known:
             group = choose(known, key=known.__getitem__)
             worst[figure] = {"group": group, "value": known[group]}

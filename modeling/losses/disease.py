@@ -6,7 +6,7 @@ it does not. Within one margin the truth is borderline and nothing is asked; oth
 the same side, a margin away, and pays what it lacks (hinge). So the term is zero on identity.
 
 Source: Bernard et al., Deep Learning Techniques for Automatic MRI Cardiac Multi-Structures Segmentation and Diagnosis,
-2018, section II (the groups); the challenge's classification rules for borderline values: RV EF of 40 to 45 % tells
+2018 (the groups); the challenge's classification rules for borderline values: RV EF of 40 to 45 % tells
 nothing, which is the default margin of EFs. Regional contraction and sex, by which the paper also goes, are unknown.
 """
 

@@ -89,7 +89,7 @@ def test_a_phase_is_off_by_its_way_around_the_cycle() -> None:
 def test_the_worst_group_has_the_lowest_dice_and_the_largest_error() -> None:
     groups = {
         "DCM": {"psnr": 20.0, "dice_mean": 0.9, "lv_ef_error": 9.0},
-        "HCM": {"psnr": 19.0, "dice_mean": 0.8, "lv_ef_error": 2.0},
+        "HCM": {"psnr": 19.0, "dice_mean": 0.0, "lv_ef_error": math.nan},
         "unknown": {"psnr": 1.0, "dice_mean": 0.1, "lv_ef_error": 90.0},
     }
     found = heart_report.worst_group(groups)
