@@ -53,6 +53,11 @@ class ModelConfig:
             raise ValueError("decoder none leaves nothing: a segmenter alone needs a conditioning that has one")
 
     @property
+    def keeps_decoder(self) -> bool:
+        """Whether the tokenizer's own decoder is part of the model."""
+        return self.decoder == "titok" or (self.decoder == "dit" and self.dit.draft)
+
+    @property
     def image_size(self) -> int:
         """Side of the model's grid in pixels."""
         return self.tokenizer.vq_model.image_size

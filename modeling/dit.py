@@ -36,12 +36,14 @@ class DiTConfig:
         size: S, B, L or {"width", "num_layers", "num_heads"}.
         patch_size: side of a patch in pixels.
         head_channels: channels of the 3x3 convolution head behind unpatchify.
+        draft: the tokenizer's own decoder drafts each frame, and the DiT corrects the draft; before training it returns it.
         gradient_checkpointing: recompute blocks in the backward pass, for memory.
     """
 
     size: Any = "B"
     patch_size: int = 16
     head_channels: int = 16
+    draft: bool = False
     gradient_checkpointing: bool = False
 
 
@@ -178,7 +180,7 @@ class DiT(nn.Module):
         self.patch, self.grid, self.channels = config.patch_size, image_size // config.patch_size, config.head_channels
         self.gradient_checkpointing = config.gradient_checkpointing
 
-        self.x_embedder = nn.Conv2d(1, width, config.patch_size, stride=config.patch_size)
+        self.x_embedder = nn.Conv2d(1 + config.draft, width, config.patch_size, stride=config.patch_size)
         self.t_embedder = nn.Sequential(nn.Linear(self.frequency_width, width), nn.SiLU(), nn.Linear(width, width))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.context_embedder = nn.Linear(token_size, width)
@@ -231,6 +233,7 @@ class DiT(nn.Module):
         slice_position: Tensor,  # (G,) in (0, 1)
         phase: Tensor,  # (G, T) in [0, 1)
         anatomy: Tensor | None = None,  # (G, M, anatomy_width)
+        draft: Tensor | None = None,  # (G, T, 1, H, W) in [-1, 1], where the options ask for one
     ) -> Tensor:
         """The clean frames x̂, (G, T, 1, H, W)."""
         dtype = self.token_embed.dtype
@@ -239,7 +242,8 @@ class DiT(nn.Module):
         place = self.slice_embedder(sinusoid(slice_position, self.frequency_width, 100.0).to(dtype))[:, None]
         place = place + self.phase_embedder(harmonics(phase, self.phase_harmonics).to(dtype))  # (G, T, E)
         tokens = self.context_embedder(context.to(dtype)) + self.token_embed + place.unsqueeze(2)  # (G, T, K, E)
-        patches = patchify(x.flatten(0, 1).to(dtype), self.x_embedder) + self.pos_embed.to(dtype)
+        planes = x if draft is None else torch.cat([x, draft.to(x)], dim=2)
+        patches = patchify(planes.flatten(0, 1).to(dtype), self.x_embedder) + self.pos_embed.to(dtype)
         values = torch.einsum("gtkc,kcv->gtkv", context.to(dtype), self.layout_value)
         patches = patches + self.layout_embedder(self.layout_place @ values.flatten(0, 1))  # (G * T, P, E)
         h = torch.cat([tokens, patches.unflatten(0, x.shape[:2])], dim=2)  # (G, T, K + P, E)
@@ -251,7 +255,8 @@ class DiT(nn.Module):
             else:
                 h = block(*arguments)
         out = self.final_layer(h[:, :, tokens.shape[2] :], c)  # (G, T, P, p * p * channels)
-        return self.head(self.unpatchify(out.flatten(0, 1))).unflatten(0, x.shape[:2])
+        image = self.head(self.unpatchify(out.flatten(0, 1))).unflatten(0, x.shape[:2])
+        return image if draft is None else draft + image
 
     def unpatchify(self, x: Tensor) -> Tensor:  # (N, P, p * p * channels)
         """Patches back to planes, (N, channels, H, W)."""

@@ -14,6 +14,8 @@ from modeling.tokens import NOT_SENT, FrameLayout
 from utils import registry
 from utils.checkpoint import hash_weights
 
+MAKES_TOKENS = ("adapters.", "tokenizer.latent_tokens", "tokenizer.encoder.", "tokenizer.quantize.")
+
 
 class Parts(nn.Module):
     """Adapters, tokenizer, DiT and conditioning, as far as the config asks for them.
@@ -41,7 +43,7 @@ class Parts(nn.Module):
         if config.decoder == "none":
             self.tokenizer = None  # type: ignore[assignment]
             return
-        self.tokenizer = Tokenizer(vq_model, with_decoder=config.decoder == "titok")
+        self.tokenizer = Tokenizer(vq_model, with_decoder=config.keeps_decoder)
         width = transformer_size(vq_model.vit_enc_model_size)[0]
         self.adapters = Adapters(width, config.adapters) if config.channels == 1 else None
         if config.decoder == "dit":
@@ -94,8 +96,7 @@ class Parts(nn.Module):
 
     def tokenizer_is_frozen(self) -> bool:
         """True when no parameter of the path from image to tokens trains."""
-        parts = (self.tokenizer or nn.Module(), self.adapters or nn.Module())
-        return not any(parameter.requires_grad for part in parts for parameter in part.parameters())
+        return not any(p.requires_grad for name, p in self.named_parameters() if name.startswith(MAKES_TOKENS))
 
     def lookup(self, ids: Tensor) -> Tensor:  # (N, K), NOT_SENT where a token is not there
         """What the decoder reads of ids, (N, token_size, 1, K): codebook entries, and zero where nothing was sent."""
@@ -103,13 +104,18 @@ class Parts(nn.Module):
 
     def tokens_hash(self) -> str:
         """Hash of all weights that the tokens of an image depend on."""
-        prefixes = ("adapters.", "tokenizer.latent_tokens", "tokenizer.encoder.", "tokenizer.quantize.")
-        return hash_weights({k: v for k, v in self.state_dict().items() if k.startswith(prefixes)})
+        return hash_weights({k: v for k, v in self.state_dict().items() if k.startswith(MAKES_TOKENS)})
 
     def own_decode(self, vectors: Tensor) -> Tensor:  # (N, token_size, 1, K)
         """The tokenizer's own decoder, (N, C, H, W)."""
         pixels = self.tokenizer.decode(vectors)
         return to_gray(pixels) if self.config.channels == 1 else pixels
+
+    def draft(self, vectors: Tensor, groups: int) -> Tensor | None:  # (G * T, token_size, 1, K)
+        """The tokenizer's picture of each frame, (G, T, 1, H, W) in [-1, 1], where the DiT corrects one."""
+        if not self.config.dit.draft:
+            return None
+        return 2 * self.own_decode(vectors).unflatten(0, (groups, -1)) - 1
 
     def lv_curve(self, x: Tensor) -> Tensor | None:  # (B, C, H, W, D, T)
         """Segmented pixels of the LV at each phase, (B, T); None without a segmenter."""

@@ -14,7 +14,7 @@ from utils.config import from_plain
 from utils.files import atomic_path, write_json
 
 FORMAT = "titok-mri"
-UNUSED_BY_DIT = ("tokenizer.decoder.", "tokenizer.pixel_quantize.", "tokenizer.pixel_decoder.")
+OWN_DECODER = ("tokenizer.decoder.", "tokenizer.pixel_quantize.", "tokenizer.pixel_decoder.")
 State = dict[str, Tensor]
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -47,11 +47,9 @@ def published(found: Pretrained) -> tuple[VQModelConfig, State]:
     return published_vq_model(found.config, found.where), {f"tokenizer.{key}": value for key, value in state.items()}
 
 
-def used_by(decoder: str, state: State) -> State:
-    """The weights without the tokenizer's own decoder where the DiT takes its place."""
-    if decoder != "dit":
-        return state
-    return {key: value for key, value in state.items() if not key.startswith(UNUSED_BY_DIT)}
+def without_decoder(state: State) -> State:
+    """The weights without the tokenizer's own decoder."""
+    return {key: value for key, value in state.items() if not key.startswith(OWN_DECODER)}
 
 
 def read_pretrained(

@@ -1,7 +1,7 @@
 """How a run's model comes into being: fresh, from a published tokenizer, or from an earlier stage."""
 
 from modeling.config import ModelConfig
-from modeling.pretrained import check_keys, read_tokenizer, used_by
+from modeling.pretrained import check_keys, read_tokenizer, without_decoder
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 from utils.checkpoint import load_weights, start_from
@@ -42,7 +42,8 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
         model.tokenizer.init_local()
     fresh = [name for name, _ in model.named_children()]
     if state:
-        fresh = start_from(model, used_by(config.decoder, state), source)
+        used = state if config.keeps_decoder else without_decoder(state)
+        fresh = start_from(model, used, source)
     weights = config.conditioning.get("weights")
     if weights is not None:
         bring_segmenter(model, weights)

@@ -143,10 +143,10 @@ class TiTok(Parts):
         if self.dit is None:
             return self.own_decode(vectors).unflatten(0, ids.shape[:2])
         context = vectors.squeeze(2).transpose(1, 2).unflatten(0, ids.shape[:2])  # (G, T, K, token_size)
-        seen = self.conditioning.context(anatomy)
+        seen, draft = self.conditioning.context(anatomy), self.draft(vectors, len(ids))
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
-            return self.dit(x, t, context, position, phase, seen)  # type: ignore[misc]
+            return self.dit(x, t, context, position, phase, seen, draft)  # type: ignore[misc]
 
         like = vectors.new_empty((*ids.shape[:2], 1, self.config.image_size, self.config.image_size))
         mean = flow.posterior_mean(predict, like)
@@ -196,6 +196,7 @@ class TiTok(Parts):
                 slice_position.flatten(),
                 groups,
                 context,
+                self.draft(vectors, len(frames)),
             )
             x_hat = (x_hat + 1) / 2
         x_hat = rearrange(x_hat.float(), "(b d) t c h w -> b c h w d t", d=slices)
