@@ -1,10 +1,12 @@
-"""Token ids as bits: fixed width, and presence flags for ids that are not sent (-1)."""
+"""Token ids as bits: fixed width, and how those that are not sent (-1) are told from the others."""
 
 from __future__ import annotations
 
 import numpy as np
 
 NONE, ALL, MIXED = 0, 1, 2  # how many ids are sent: of a kind of tokens, or of one block of them
+PREFIX = 3  # of a kind of tokens: every block sends equally many ids, the first
+PREFIX_WIDTH = 16
 
 
 def id_width(codebook_size: int) -> int:
@@ -12,10 +14,15 @@ def id_width(codebook_size: int) -> int:
     return max(0, codebook_size - 1).bit_length()
 
 
-def presence_of(ids: np.ndarray) -> int:
-    """Whether ids of any shape are sent: NONE, ALL or MIXED; ALL where there are no ids."""
-    sent = ids >= 0
-    return ALL if sent.all() else MIXED if sent.any() else NONE
+def presence_of(blocks: np.ndarray) -> int:
+    """Which ids of blocks (count, length) are sent: NONE, ALL, PREFIX or MIXED; ALL where there are no ids."""
+    sent = blocks >= 0
+    if sent.all():
+        return ALL
+    if not sent.any():
+        return NONE
+    count = int(sent[0].sum())
+    return PREFIX if sent[:, :count].all() and not sent[:, count:].any() else MIXED
 
 
 def to_bits(values: np.ndarray, width: int) -> np.ndarray:
@@ -63,8 +70,8 @@ def blocks_to_bits(blocks: np.ndarray, codebook_size: int) -> list[np.ndarray]:
     """Blocks of ids as bits; whether all, none or some are sent (`presence_of`) has to be stored beside them.
 
     Args:
-        blocks: (count, length) integers in [-1, codebook_size); where some are sent and some are not, two bits a block
-            say NONE, ALL or MIXED, and a MIXED block has one bit an id.
+        blocks: (count, length) integers in [-1, codebook_size). A PREFIX has its length written once; MIXED has two
+            bits a block that say NONE, ALL or MIXED, and of a MIXED block one bit an id.
         codebook_size: sets the width of an id.
 
     Returns:
@@ -72,7 +79,10 @@ def blocks_to_bits(blocks: np.ndarray, codebook_size: int) -> list[np.ndarray]:
     """
     sent = blocks >= 0
     ids = to_bits(blocks[sent], id_width(codebook_size))
-    if presence_of(blocks) != MIXED:
+    presence = presence_of(blocks)
+    if presence == PREFIX:
+        return [to_bits(np.array(sent[0].sum()), PREFIX_WIDTH), ids]
+    if presence != MIXED:
         return [ids]
     state = np.where(sent.all(axis=1), ALL, np.where(sent.any(axis=1), MIXED, NONE))
     return [to_bits(state, 2), sent[state == MIXED].ravel().astype(np.uint8), ids]
@@ -85,7 +95,7 @@ def take_blocks(reader: BitReader, shape: tuple[int, int], codebook_size: int, p
         reader: stands at the first bit of the blocks.
         shape: (count, length) of the blocks.
         codebook_size: as written.
-        presence: of all the blocks: NONE, ALL or MIXED.
+        presence: of all the blocks: NONE, ALL, PREFIX or MIXED.
 
     Returns:
         `shape` int64, -1 where not sent.
@@ -94,6 +104,8 @@ def take_blocks(reader: BitReader, shape: tuple[int, int], codebook_size: int, p
         ValueError: the bytes end before.
     """
     sent = np.full(shape, presence == ALL)
+    if presence == PREFIX:
+        sent[:, : int(reader.take(1, PREFIX_WIDTH)[0])] = True
     if presence == MIXED:
         state = reader.take(shape[0], 2)
         sent[state == ALL] = True

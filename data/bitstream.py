@@ -1,10 +1,9 @@
 """The compressed file: the tokens of one cine and what is needed to go back to a NIfTI, each bit counted.
 
     magic · version · length ─ header ─ optional affine, scaling ─ payload, bit by bit ─ CRC32
-                                                                   └ ED/ES indices, presence, token ids
+                                                                   └ the tokens, see data/payload.py
 
-Ids have a fixed width. A token of -1 ("not sent") costs nothing where all or none of a kind are sent; otherwise two
-bits a block say whether it is absent, whole or partial. The magic ends in RUO: research use only, not a medical device.
+The magic ends in RUO: research use only, not a medical device.
 
 Axes: D slices, T phases, K latent tokens a frame, A anatomy tokens a key frame.
 """
@@ -17,20 +16,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.bits import BitReader, blocks_to_bits, presence_of, take_blocks, to_bits
+from data.bits import BitReader
 from data.case import CineCase
+from data.payload import LAYOUTS, Sizes
 from data.preprocess import MODES, Geometry, Prepared
 
 MAGIC = b"TTMRI-RUO"
 VERSION = 1
-LAYOUTS = ("frame",)
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
 MAX_TOKENS = 1 << 24  # a forged header must not make the reader allocate gigabytes
 
 _PREFIX = struct.Struct(f"<{len(MAGIC)}sBI")  # magic, version, length of the whole file
 _FIXED = struct.Struct("<BB4HII B3H2h 2f3fB")  # see `_pack_header`
 _AFFINE, _SCALING, _CRC = struct.Struct("<12f"), struct.Struct("<2f"), struct.Struct("<I")
-_HAS_AFFINE, _HAS_SCALING, _INDEX_PER_SLICE, _FRAME_SHIFT, _ANATOMY_SHIFT = 1, 2, 4, 3, 5
+_HAS_AFFINE, _HAS_SCALING, _STATES_SHIFT = 1, 2, 2  # flags; above them the states of data/payload.py
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ class Header:
     Args:
         slices: D.
         phases: T.
-        num_latent_tokens: K.
+        num_latent_tokens: K; of layout `sequence` N, the tokens of the whole cine.
         num_anatomy_tokens: A, 0 without anatomy.
         codebook_size: ids of latent tokens lie in [0, codebook_size).
         anatomy_codebook_size: ids of anatomy tokens lie below it; any value where A is 0.
@@ -51,7 +50,7 @@ class Header:
         slope: real value = stored * slope + intercept.
         intercept: see slope; both cost bits only where they are not (1, 0).
         dtype: of the stored values.
-        layout: of the tokens: `frame`.
+        layout: of the tokens: `frame` or `sequence`.
 
     Raises:
         ValueError: naming the field, the value found and what was expected.
@@ -77,7 +76,9 @@ class Header:
             _in_range(name, getattr(self, name), low, 0xFFFF)
         _in_range("codebook_size", self.codebook_size, 1, 1 << 31)
         _in_range("anatomy_codebook_size", self.anatomy_codebook_size, 1 if self.num_anatomy_tokens else 0, 1 << 31)
-        _in_range("number of tokens", self.slices * self.row_length, 1, MAX_TOKENS)
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"the layout is {self.layout!r}, expected one of {', '.join(LAYOUTS)}")
+        _in_range("number of tokens", LAYOUTS[self.layout].count(self.sizes), 1, MAX_TOKENS)
         for name, size in zip(
             ("native height", "native width", "model grid"), (*self.geometry.native_hw, self.geometry.size), strict=True
         ):
@@ -92,14 +93,20 @@ class Header:
             raise ValueError(f"the affine has shape {np.shape(self.affine)}, expected a finite (4, 4) matrix")
         if not (np.isfinite([self.slope, self.intercept]).all() and self.slope != 0):
             raise ValueError(f"slope {self.slope}, intercept {self.intercept}: expected finite values, slope not 0")
-        for name, value, known in (("dtype", self.dtype, DTYPES), ("layout", self.layout, LAYOUTS)):
-            if value not in known:
-                raise ValueError(f"the {name} is {value!r}, expected one of {', '.join(known)}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"the dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
 
     @property
-    def row_length(self) -> int:
-        """Tokens a slice: the two indices, K a phase, A of ED and A of ES."""
-        return 2 + self.phases * self.num_latent_tokens + 2 * self.num_anatomy_tokens
+    def sizes(self) -> Sizes:
+        """What the payload's shape follows from."""
+        return Sizes(
+            self.slices,
+            self.phases,
+            self.num_latent_tokens,
+            self.num_anatomy_tokens,
+            self.codebook_size,
+            self.anatomy_codebook_size,
+        )
 
 
 def header_for(
@@ -110,6 +117,7 @@ def header_for(
     num_anatomy_tokens: int,
     codebook_size: int,
     anatomy_codebook_size: int,
+    layout: str = "frame",
 ) -> Header:
     """The header of a case that was brought onto the model grid.
 
@@ -120,6 +128,7 @@ def header_for(
         num_anatomy_tokens: A of the model.
         codebook_size: of the model's latent tokens.
         anatomy_codebook_size: of the model's anatomy tokens.
+        layout: of the model's tokens.
 
     Returns:
         The header that `pack` takes.
@@ -139,6 +148,7 @@ def header_for(
         slope=case.slope,
         intercept=case.intercept,
         dtype=case.cine.dtype.name,
+        layout=layout,
     )
 
 
@@ -146,7 +156,7 @@ def pack(tokens: np.ndarray, header: Header) -> bytes:
     """The whole compressed file.
 
     Args:
-        tokens: (D, 2 + T*K + 2*A) integers in layout `frame`, -1 where not sent.
+        tokens: (D, 2 + T*K + 2*A) integers in layout `frame`, (N,) in layout `sequence`, -1 where not sent.
         header: what belongs to them.
 
     Returns:
@@ -155,15 +165,8 @@ def pack(tokens: np.ndarray, header: Header) -> bytes:
     Raises:
         ValueError: the tokens have another shape than the header says, or an id lies outside its codebook.
     """
-    indices, frames, anatomy = _split(np.asarray(tokens), header)
-    _check_ids("ED/ES index", indices, header.phases)
-    _check_ids("latent token", frames, header.codebook_size)
-    _check_ids("anatomy token", anatomy, header.anatomy_codebook_size)
-    per_slice = bool((indices != indices[0]).any())
-    flags = _INDEX_PER_SLICE * per_slice | presence_of(frames) << _FRAME_SHIFT | presence_of(anatomy) << _ANATOMY_SHIFT
-    head = _pack_header(header, flags)
-    bits = [to_bits((indices if per_slice else indices[:1]) + 1, header.phases.bit_length())]
-    bits += blocks_to_bits(frames, header.codebook_size) + blocks_to_bits(anatomy, header.anatomy_codebook_size)
+    states, bits = LAYOUTS[header.layout].to_bits(np.asarray(tokens), header.sizes)
+    head = _pack_header(header, states << _STATES_SHIFT)
     payload = np.packbits(np.concatenate(bits)).tobytes()
     length = _PREFIX.size + len(head) + len(payload) + _CRC.size
     body = _PREFIX.pack(MAGIC, VERSION, length) + head + payload
@@ -177,27 +180,15 @@ def unpack(data: bytes) -> tuple[np.ndarray, Header]:
         data: what `pack` gave, whole.
 
     Returns:
-        (D, 2 + T*K + 2*A) int64 tokens, and the header (its real numbers as float32).
+        The tokens as `pack` took them, int64, and the header (its real numbers as float32).
 
     Raises:
         ValueError: foreign, cut short, damaged, or written by another version.
     """
     _check_file(data)
     header, flags, start = _unpack_header(data)
-    slices, latents, anatomy = header.slices, header.num_latent_tokens, header.num_anatomy_tokens
-    reader = BitReader(data[start : -_CRC.size])
-    rows = slices if flags & _INDEX_PER_SLICE else 1
-    indices = reader.take(rows * 2, header.phases.bit_length()).reshape(rows, 2) - 1
-    parts = [np.broadcast_to(indices, (slices, 2))]
-    for count, width, size, shift in (
-        (slices * header.phases, latents, header.codebook_size, _FRAME_SHIFT),
-        (slices * 2, anatomy, header.anatomy_codebook_size, _ANATOMY_SHIFT),
-    ):
-        blocks = take_blocks(reader, (count, width), size, flags >> shift & 3)
-        _check_ids("token", blocks, size)
-        parts.append(blocks.reshape(slices, -1))
-    _check_ids("ED/ES index", indices, header.phases)
-    return np.concatenate(parts, axis=1), header
+    tokens = LAYOUTS[header.layout].from_bits(BitReader(data[start : -_CRC.size]), header.sizes, flags >> _STATES_SHIFT)
+    return tokens, header
 
 
 def _pack_header(header: Header, flags: int) -> bytes:
@@ -205,7 +196,7 @@ def _pack_header(header: Header, flags: int) -> bytes:
     has_affine = not np.array_equal(affine, np.diag([*header.spacing_mm, 1.0]))
     has_scaling = (header.slope, header.intercept) != (1.0, 0.0)
     packed = _FIXED.pack(
-        LAYOUTS.index(header.layout),
+        list(LAYOUTS).index(header.layout),
         flags | _HAS_AFFINE * has_affine | _HAS_SCALING * has_scaling,
         *(header.slices, header.phases, header.num_latent_tokens, header.num_anatomy_tokens),
         *(header.codebook_size, header.anatomy_codebook_size),
@@ -241,7 +232,7 @@ def _unpack_header(data: bytes) -> tuple[Header, int, int]:
             slope=scaling[0],
             intercept=scaling[1],
             dtype=DTYPES[dtype],
-            layout=LAYOUTS[layout],
+            layout=list(LAYOUTS)[layout],
         )
     except (struct.error, IndexError, ValueError) as error:
         raise ValueError(f"the header of the compressed file makes no sense ({error}); write the file again") from None
@@ -268,28 +259,6 @@ def _check_file(data: bytes) -> None:
     if (found := zlib.crc32(data[: -_CRC.size])) != expected:
         raise ValueError(
             f"the compressed file is damaged: checksum {found:08x}, expected {expected:08x}; copy it again"
-        )
-
-
-def _split(tokens: np.ndarray, header: Header) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(D, row) tokens as indices (D, 2), frame blocks (D*T, K) and anatomy blocks (D*2, A), int64."""
-    if tokens.dtype.kind not in "iu" or tokens.shape != (header.slices, header.row_length):
-        raise ValueError(
-            f"tokens are {tokens.dtype} of shape {tokens.shape}, expected integers of shape "
-            f"{(header.slices, header.row_length)}: (D, 2 + T*K + 2*A)"
-        )
-    indices, frames, anatomy = np.split(
-        tokens.astype(np.int64), [2, 2 + header.phases * header.num_latent_tokens], axis=1
-    )
-    slices, latents = header.slices, header.num_latent_tokens
-    return indices, frames.reshape(-1, latents), anatomy.reshape(slices * 2, header.num_anatomy_tokens)
-
-
-def _check_ids(name: str, ids: np.ndarray, size: int) -> None:
-    if ids.size and (ids.min() < -1 or ids.max() >= size):
-        wrong = ids[(ids < -1) | (ids >= size)][0]
-        raise ValueError(
-            f"{name} {wrong} is outside [0, {size}) and not -1; tokens and header belong to different models"
         )
 
 

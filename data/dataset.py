@@ -47,13 +47,13 @@ class CineDataset(Dataset[Sample]):
         folder: shards with their manifest.json, a local folder or the URL of one (data/remote.py).
         split: train, val or test.
         unit: `frame` (one phase of one slice), `slice` (one slice with its phases) or `stack` (all slices of a
-            patient at ED and ES).
+            patient, at ED and ES and as many other phases as `phases` leaves room for).
         image_size: S.
         geometry: `crop` or `fit`, see data/preprocess.py.
         phases: for slices, how many evenly spaced phases, starting at a phase drawn from (seed, epoch, key); a
-            shorter cine repeats some; None takes all.
+            shorter cine repeats some; None takes all. Of stacks, how many with ED and ES; None takes these two.
         seed: of the run.
-        key_frames: for slices, take ED, ES and `phases - 2` evenly spaced others, in the order of the cycle.
+        key_frames: take ED, ES and `phases - 2` evenly spaced others, in the order of the cycle; stacks always do.
         augment: changes to each sample, seeded by (seed, epoch, key); for the training split alone.
         cache_dir: where shards from a URL are kept.
     Attributes:
@@ -122,12 +122,13 @@ class CineDataset(Dataset[Sample]):
         if self.unit == "frame":
             return 1
         if self.unit == "stack":
-            return 2 * len(self._stacks[index])
+            return (self.phases or 2) * len(self._stacks[index])
         return self.phases or self.reader.samples[index].phases
 
     def draws(self) -> bool:
         """Whether a sample looks different in every epoch."""
-        return self.augment.enabled or (self.unit == "slice" and self.phases is not None)
+        few = {"frame": False, "slice": self.phases is not None, "stack": (self.phases or 2) > 2}
+        return self.augment.enabled or few[self.unit]
 
     def _choose(self, slices: list[int], epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(T,) phase indices to take from slices, and the places (2,) of ED and ES among them, -1 if not asked for."""
@@ -137,7 +138,7 @@ class CineDataset(Dataset[Sample]):
         keys = self.key_phases(slices)
         if self.unit == "slice" and self.phases is None:
             return np.arange(entry.phases), keys
-        others = 0 if self.unit == "stack" else (self.phases or 0) - 2
+        others = (self.phases or 2) - 2
         times = np.sort(np.concatenate([keys, self._times(entry, epoch, others)]))
         return times, np.searchsorted(times, keys).astype(np.int64)  # the first place of a time that stands twice
 
@@ -216,7 +217,5 @@ def _check_options(unit: str, image_size: int, geometry: str, phases: int | None
         raise ValueError(f"image_size is {image_size} and phases {phases}, expected positive numbers")
     if key_frames and unit == "frame":
         raise ValueError("dataset.key_frames is true, but dataset.unit is 'frame'; set it to 'slice' or 'stack'")
-    if key_frames and phases is not None and phases < 2:
-        raise ValueError(f"dataset.key_frames is true, but dataset.phases is {phases}; ED and ES need 2 or more")
-    if unit == "stack" and phases not in (None, 2):
-        raise ValueError(f"dataset.phases is {phases}, but a stack has 2, ED and ES; leave dataset.phases out")
+    if (key_frames or unit == "stack") and phases is not None and phases < 2:
+        raise ValueError(f"dataset.phases is {phases}, but ED and ES are taken; they need 2 or more, or leave it out")

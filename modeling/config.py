@@ -5,6 +5,7 @@ from typing import Any
 
 from modeling.adapters import AdapterConfig
 from modeling.dit import DiTConfig
+from modeling.resampler import SequenceConfig
 from modeling.tokenizer import VQModelConfig
 
 
@@ -33,6 +34,8 @@ class ModelConfig:
         decoder: `dit`, `titok` for the tokenizer's own, or `none` for a segmenter alone, without tokenizer.
         tokenizer: where the tokenizer comes from.
         adapters: channel and phase adapter.
+        layout: of the tokens: `frame`, or `sequence`, a few for a whole cine.
+        sequence: what the layout `sequence` is made of.
         dit: the DiT decoder.
         conditioning: {"name": a file of modeling/conditioning, ...its options}.
     """
@@ -42,11 +45,14 @@ class ModelConfig:
     decoder: str = "dit"
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    layout: str = "frame"
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
     conditioning: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
 
     def __post_init__(self) -> None:
-        for name, known in (("decoder", ("dit", "titok", "none")), ("geometry", ("crop", "fit"))):
+        choices = {"decoder": ("dit", "titok", "none"), "geometry": ("crop", "fit"), "layout": ("frame", "sequence")}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
         if self.decoder == "none" and self.conditioning.get("name", "none") == "none":

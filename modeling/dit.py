@@ -19,7 +19,18 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from modeling.transformer import Mlp, PhaseAttention, coarse_points, grid_points, patchify, rotate, sincos_2d, zero_
+from modeling.transformer import (
+    Mlp,
+    PhaseAttention,
+    coarse_points,
+    grid_points,
+    harmonics,
+    patchify,
+    rotate,
+    sincos_2d,
+    sinusoid,
+    zero_,
+)
 
 SIZES: dict[str, dict[str, int]] = {
     "S": {"width": 384, "num_layers": 12, "num_heads": 6},
@@ -36,7 +47,7 @@ class DiTConfig:
         size: S, B, L or {"width", "num_layers", "num_heads"}.
         patch_size: side of a patch in pixels.
         head_channels: channels of the 3x3 convolution head behind unpatchify.
-        draft: the tokenizer's own decoder drafts each frame, and the DiT corrects the draft; before training it returns it.
+        draft: the tokenizer's own decoder drafts each frame and the DiT corrects it; untrained it returns the draft.
         gradient_checkpointing: recompute blocks in the backward pass, for memory.
     """
 
@@ -123,19 +134,6 @@ class DiTBlock(nn.Module):
             x = x + self.cross_attn(x.flatten(0, 1), context).unflatten(0, x.shape[:2])
         h = self.norm2(x) * (1 + scale2) + shift2
         return x + gate2 * self.mlp(h)
-
-
-def sinusoid(value: Tensor, width: int, scale: float) -> Tensor:  # (...)
-    """Sine-cosine features of a number in [0, 1], (..., width)."""
-    frequencies = scale * torch.exp(-9.0 * torch.arange(width // 2, device=value.device) / (width // 2))
-    angles = value.float().unsqueeze(-1) * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-def harmonics(phase: Tensor, count: int) -> Tensor:  # (...) in cycles
-    """Sine and cosine of the first `count` harmonics of the cycle, (..., 2 * count)."""
-    angles = 2 * torch.pi * phase.float().unsqueeze(-1) * torch.arange(1, count + 1, device=phase.device)
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 class DiT(nn.Module):

@@ -9,11 +9,14 @@ Source: Liu et al., Flow Straight and Fast, 2022, eq. 1; Esser et al., Scaling R
 section 3.1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from utils.seeding import stable_seed
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
@@ -92,26 +95,100 @@ def euler(predict: Predict, noise: Tensor, steps: int) -> Tensor:
     Args:
         predict: (x_t, t) -> x̂, all (B, ...) but t (B,).
         noise: (B, ...) standard normal.
-        steps: number of network evaluations.
+        steps: number of steps, a network evaluation each.
     """
     x = noise
     for step in range(steps):
-        t, remaining = step / steps, 1 - step / steps
-        clean = predict(x, torch.full((len(x),), t, device=x.device))
-        x = x + (clean - x) * (1 / steps / remaining)
+        x = x + velocity(predict, x, step / steps) / steps
     return x
 
 
-def seeded_noise(like: Tensor, seed: int, first: int) -> Tensor:
-    """Standard normal noise, one generator a slice, so that batching does not change it.
+def heun(predict: Predict, noise: Tensor, steps: int) -> Tensor:
+    """Sample by Heun's method, of second order: two network evaluations a step, but one in the last.
+
+    The last is Euler's, which lands on x̂: at t = 1 there is no velocity.
 
     Args:
-        like: (G, ...) gives shape, dtype and device.
-        seed: seed of the whole decode.
-        first: number of the first slice of this part.
+        predict: (x_t, t) -> x̂, all (B, ...) but t (B,).
+        noise: (B, ...) standard normal.
+        steps: number of steps.
+
+    Source: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022, algorithm 1.
     """
-    parts = []
-    for index in range(first, first + len(like)):
-        generator = torch.Generator(like.device).manual_seed((seed * 1_000_003 + index) % 2**63)
-        parts.append(torch.randn(like.shape[1:], generator=generator, device=like.device, dtype=torch.float32))
-    return torch.stack(parts).to(like.dtype)
+    x = noise
+    for step in range(steps):
+        slope = velocity(predict, x, step / steps)
+        if step < steps - 1:
+            slope = (slope + velocity(predict, x + slope / steps, (step + 1) / steps)) / 2
+        x = x + slope / steps
+    return x
+
+
+SAMPLERS: dict[str, Callable[[Predict, Tensor, int], Tensor]] = {"euler": euler, "heun": heun}
+
+
+def velocity(predict: Predict, x: Tensor, t: float) -> Tensor:
+    """v = (x̂ - x_t) / (1 - t) at a time below 1."""
+    return (predict(x, torch.full((len(x),), t, device=x.device)) - x) / (1 - t)
+
+
+class Knobs(NamedTuple):
+    """How tokens are decoded.
+
+    Args:
+        steps: of the sampler; 1 with realism 0, which samples nothing.
+        realism: a in [0, 1] of x̂ + a (sample - x̂), where x̂ is the one-step decode of highest PSNR.
+        seed: of the sample's noise.
+        sampler: `euler` or `heun`.
+    """
+
+    steps: int = 1
+    realism: float = 0.0
+    seed: int = 0
+    sampler: str = "euler"
+
+    def check(self, decoder: str) -> None:
+        """Refuse knobs that contradict each other, or that a decoder does not have, with a ValueError."""
+        if not 0 <= self.realism <= 1:
+            raise ValueError(f"realism = {self.realism}: expected 0 (highest PSNR) to 1 (a full sample)")
+        if (self.steps > 1) != (self.realism > 0):
+            raise ValueError(
+                f"steps = {self.steps} with realism = {self.realism}: a sample needs both steps > 1 and realism > 0; "
+                "the one-step decode is steps = 1 with realism = 0"
+            )
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler = {self.sampler!r}: expected {' or '.join(SAMPLERS)}")
+        if self.realism > 0 and decoder != "dit":
+            raise ValueError("realism needs model.decoder dit; this model decodes with the tokenizer's own decoder")
+
+
+def decode(predict: Predict, like: Tensor, knobs: Knobs, slices: Sequence[int]) -> Tensor:
+    """The posterior mean, moved towards a sample by `realism`.
+
+    Args:
+        predict: (x_t, t) -> x̂, all (G, T, ...) but t (G,).
+        like: (G, T, ...) gives shape, dtype and device.
+        knobs: how.
+        slices: G numbers of the slices in their volumes, which seed the noise.
+    """
+    mean = posterior_mean(predict, like)
+    if knobs.realism == 0:
+        return mean
+    sample = SAMPLERS[knobs.sampler](predict, seeded_noise(like, knobs.seed, slices), knobs.steps)
+    return mean + knobs.realism * (sample - mean)
+
+
+def seeded_noise(like: Tensor, seed: int, slices: Sequence[int]) -> Tensor:
+    """Standard normal noise, a function of (seed, slice, phase), so that no batch and no chunk changes it.
+
+    Args:
+        like: (G, T, ...) gives shape, dtype and device.
+        seed: seed of the whole decode.
+        slices: G numbers of the slices in their volumes.
+    """
+    noise = like.new_empty(like.shape, dtype=torch.float32)
+    for group, number in enumerate(slices):
+        for phase in range(like.shape[1]):
+            generator = torch.Generator(like.device).manual_seed(stable_seed(seed, number, phase))
+            noise[group, phase].normal_(generator=generator)
+    return noise.to(like.dtype)

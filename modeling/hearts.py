@@ -76,7 +76,7 @@ def whole_stacks(batch: Batch, labelled: Tensor) -> Tensor:
         batch: padded slices, which lie in no field, need no truth.
         labelled: (B, D, 2) bool.
     """
-    there = batch.field.any(2).any(1)  # (B, D)
+    there = batch.there()  # (B, D)
     return (there.sum(1) > 1) & (labelled.all(2) | ~there).all(1)
 
 

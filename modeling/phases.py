@@ -9,6 +9,11 @@ def cycle(phases: int, device: torch.device) -> Tensor:
     return (torch.arange(phases, device=device) / phases)[None]
 
 
+def along_stack(slices: int, device: torch.device) -> Tensor:
+    """Relative positions of the slices of a stack, (D,) in (0, 1)."""
+    return (torch.arange(slices, device=device) + 0.5) / slices
+
+
 def at_phases(x: Tensor, phases: Tensor) -> Tensor:  # (B, C, H, W, D, T), (B, M)
     """Frames at M phases of each volume, (B, D, M, C, H, W)."""
     rows = torch.arange(len(x), device=x.device)[:, None]

@@ -29,10 +29,12 @@ class Prediction(NamedTuple):
         one_step: (B,) bool, True where x̂ saw tokens alone, no noisy image.
         latents: (B * D, T, K, E) encoder latents before projection.
         quantized: of all B * D * T frames.
-        ids: their tokens, (B * D * T, K), also where a cache gave them and nothing was encoded.
+        ids: their tokens, (B * D * T, K), also where a cache gave them and nothing was encoded; of whole cines (B, N);
+            -1 in padding.
         codebook: (codebook_size, token_size).
         logits: (B, D, 2, 4, H, W) of the segmented originals at ED and ES; None without segmenter or key frames.
         judge: the segmenter's opinion of x̂ at ED and ES, likewise.
+        context: (B * D, T, K, token_size) what the decoder read of the tokens.
         step: of the optimizer, for terms that wait.
 
     Reconstruction, latents, quantized, ids and codebook are None in a model that only segments; latents and quantized
@@ -49,6 +51,7 @@ class Prediction(NamedTuple):
     codebook: Tensor | None = None
     logits: Tensor | None = None
     judge: Judge | None = None
+    context: Tensor | None = None
     step: int = 0
 
     def error(self) -> Tensor:

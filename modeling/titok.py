@@ -1,6 +1,7 @@
 """TiTok-MRI's face: a 4-D cine to tokens and back. Composes the parts and holds no math of its own.
 
     x (B, C, H, W, D, T) ─► adapters ─► tokenizer ─► tokens (B, D, 2 + T*K + 2*A) ─► decoder (dit | titok) ─► x̂
+                                          └─► resampler ─► tokens (B, N), layout `sequence`
 
 A generative decoder may invent anatomy: research use only, not a medical device.
 """
@@ -15,11 +16,11 @@ from torch import Tensor
 from modeling import flow
 from modeling.config import ModelConfig
 from modeling.parts import Parts
-from modeling.phases import at_phases, cycle, key_phases
+from modeling.phases import along_stack, at_phases, cycle
 from modeling.prediction import Prediction
 from modeling.pretrained import read_pretrained, write_pretrained, write_published
 from modeling.segmenter import Judge
-from modeling.tokens import NOT_SENT, TokenParts, check_dtype, check_images, check_knobs, check_range
+from modeling.tokens import NOT_SENT, SequenceLayout, TokenParts, check_grid, check_images
 from utils.device import exact_float32
 
 
@@ -54,49 +55,76 @@ class TiTok(Parts):
 
     @torch.inference_mode()
     @exact_float32()
-    def encode(self, x: Tensor, ed: Tensor | int | None = None, es: Tensor | int | None = None) -> Tensor:
+    def encode(
+        self,
+        x: Tensor,
+        ed: Tensor | int | None = None,
+        es: Tensor | int | None = None,
+        keep_tokens: int | None = None,
+    ) -> Tensor:
         """Images to tokens, in the precision of the weights: `model.to(torch.bfloat16)` is faster and changes some.
 
         Args:
             x: (B, C, H, W, D, T) or (B, C, H, W), in [0, 1], H = W = image_size.
             ed: phase of end-diastole, an int or (B,); chosen when not given.
             es: phase of end-systole; chosen when not given.
+            keep_tokens: how many tokens of each frame (layout `sequence`: of the cine) to send, from the first; the
+                others become -1 and cost nothing. A model trained with `training.keep_tokens` decodes them well.
 
         Returns:
-            (B, D, 2 + T*K + 2*A) int64, or (B, K) for single images.
+            (B, D, 2 + T*K + 2*A) int64, or (B, K) for single images; in layout `sequence` (B, N).
 
         Raises:
             ValueError: for a wrong size, type or range, NaN, or a phase that is not there.
         """
         self.check_tokens()
         check_images(x, self.config.channels, self.config.image_size)
+        keep = self.layout.keep(keep_tokens)
         single = x.ndim == 4
         if single:
             x = x[..., None, None]
-        batch, slices, phases = x.shape[0], x.shape[4], x.shape[5]
-        frames = rearrange(x, "b c h w d t -> (b d) t c h w").to(self.dtype)
-        phase = cycle(phases, x.device)
-        chunk = max(1, self.frames_per_chunk // phases)
-        ids = [self.quantize(part, phase.expand(len(part), -1))[1].indices for part in frames.split(chunk)]
-        ids = torch.cat(ids).view(batch, slices, phases, -1)
+        latents = self.latents_of_cine(x)
+        if self.resampler is not None:
+            slices, phases = x.shape[4:]
+            anatomy = self.conditioning.context(self.see_anatomy(x, ed, es)[2].flatten(0, 1))
+            _, ids = self.resampler.compress(
+                latents,
+                along_stack(slices, x.device).expand(len(x), -1),
+                cycle(phases, x.device).expand(len(x), -1),
+                anatomy=None if anatomy is None else anatomy.unflatten(0, (-1, slices)),
+            )
+        else:
+            parts = latents.flatten(0, 2).split(self.frames_per_chunk)
+            ids = torch.cat([self.tokenizer.quantize_latents(part).indices for part in parts])
+            ids = ids.view(*latents.shape[:4])
+        ids[..., keep:] = NOT_SENT
+        if isinstance(self.layout, SequenceLayout):
+            return ids
         if single:
             return ids[:, 0, 0]
-        lv = self.lv_curve(x) if ed is None or es is None else None
-        ed, es = key_phases(x, ed, es, lv)
-        keys = at_phases(x, torch.stack([ed, es], 1)).flatten(0, 2).to(self.dtype)  # (B * D * 2, C, H, W)
-        anatomy = torch.cat([self.conditioning.encode(part) for part in keys.split(self.frames_per_chunk)])
-        anatomy = anatomy.view(batch, slices, -1)
+        ed, es, anatomy = self.see_anatomy(x, ed, es)
         return self.layout.pack(TokenParts(ed, es, ids, anatomy))
 
     @torch.inference_mode()
-    def decode_tokens(self, tokens: Tensor, steps: int = 1, realism: float = 0.0, seed: int | None = None) -> Tensor:
+    @exact_float32()
+    def decode_tokens(
+        self,
+        tokens: Tensor,
+        steps: int = 1,
+        realism: float = 0.0,
+        seed: int | None = None,
+        sampler: str = "euler",
+        grid: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Tokens alone to images.
 
         Args:
-            tokens: (B, D, 2 + T*K + 2*A) or (B, K) int64, as `encode` returns them.
-            steps: network evaluations of the sampled part; 1 with realism 0.
+            tokens: (B, D, 2 + T*K + 2*A), (B, K) or (B, N) int64, as `encode` returns them.
+            steps: of the sampler; 1 with realism 0.
             realism: a in [0, 1]; the result is x̂ + a (sample - x̂), where x̂ is the one-step decode of highest PSNR.
-            seed: seed of the sampled part.
+            seed: of the sample's noise, which is a function of (seed, slice, phase) alone.
+            sampler: `euler`, a network evaluation a step, or `heun`, two.
+            grid: (D, T) that the tokens of a whole cine decode to; the config's (model.sequence.grid) when not given.
 
         Returns:
             (B, C, H, W, D, T) or (B, C, H, W), in [0, 1].
@@ -105,55 +133,56 @@ class TiTok(Parts):
             ValueError: for tokens that this model cannot have written, or knobs that contradict each other.
         """
         self.check_tokens()
-        check_knobs(self.config.decoder, steps, realism)
-        single = tokens.ndim == 2
-        if single:
-            check_dtype(tokens)
-            if tokens.shape[1] != self.layout.num_tokens:
-                raise ValueError(f"tokens of shape {tuple(tokens.shape)}: expected (B, {self.layout.num_tokens})")
-            check_range(tokens, self.layout.codebook_size, "latent token")
-            ids = tokens[:, None, None]
-            anatomy = tokens.new_full((len(tokens), 1, 2 * self.layout.num_anatomy), NOT_SENT)
+        knobs = flow.Knobs(steps, realism, seed or 0, sampler)
+        knobs.check(self.config.decoder)
+        single = tokens.ndim == 2 and self.resampler is None
+        if isinstance(self.layout, SequenceLayout):
+            self.layout.check(tokens)
+            slices, phases = check_grid(grid, self.config.sequence.grid)
+            ids = tokens.repeat_interleave(slices, dim=0)  # each slice reads the tokens of its cine
+            anatomy = self.nothing_sent(len(ids), ids.device)
         else:
-            _, _, ids, anatomy = self.layout.unpack(tokens)
-        batch, slices, phases = ids.shape[:3]
-        position = ((torch.arange(slices, device=ids.device) + 0.5) / slices).repeat(batch)
-        phase = cycle(phases, ids.device).expand(batch * slices, -1)
+            if grid is not None:
+                raise ValueError(
+                    f"grid = {tuple(grid)}: tokens of layout frame say their grid themselves; leave it out"
+                )
+            parts = self.layout.unpack_images(tokens) if single else self.layout.unpack(tokens)
+            slices, phases = parts.ids.shape[1:3]
+            ids, anatomy = parts.ids.flatten(0, 1), parts.anatomy.flatten(0, 1)
+        position = along_stack(slices, ids.device).repeat(len(tokens))
+        phase = cycle(phases, ids.device).expand(len(ids), -1)
         chunk = max(1, self.frames_per_chunk // phases)
-        parts = zip(ids.flatten(0, 1).split(chunk), anatomy.flatten(0, 1).split(chunk),
-                    position.split(chunk), phase.split(chunk), strict=True)  # fmt: skip
-        knobs = (steps, realism, seed or 0)
-        decoded = [self.decode_groups(*part, *knobs, first=i * chunk) for i, part in enumerate(parts)]
-        frames = rearrange(torch.cat(decoded), "(b d) t c h w -> b c h w d t", b=batch).clamp(0, 1)
+        numbers = [index % slices for index in range(len(ids))]
+        decoded = []
+        for first in range(0, len(ids), chunk):
+            part = slice(first, first + chunk)
+            decoded.append(
+                self.decode_groups(ids[part], anatomy[part], position[part], phase[part], knobs, numbers[part])
+            )
+        frames = rearrange(torch.cat(decoded), "(b d) t c h w -> b c h w d t", d=slices).clamp(0, 1)
         return frames[..., 0, 0] if single else frames
 
     def decode_groups(
         self,
-        ids: Tensor,  # (G, T, K)
+        ids: Tensor,  # (G, T, K) or (G, N)
         anatomy: Tensor,  # (G, 2 * A)
         position: Tensor,  # (G,)
         phase: Tensor,  # (G, T)
-        steps: int,
-        realism: float,
-        seed: int,
-        first: int,
+        knobs: flow.Knobs,
+        numbers: list[int],  # of the G slices in their stacks
     ) -> Tensor:
-        """Decode the slices numbered from `first`, (G, T, C, H, W)."""
-        vectors = self.lookup(ids.flatten(0, 1)).to(self.dtype)
+        """Decode G slices, (G, T, C, H, W)."""
+        context = self.context(ids, position, phase)
         if self.dit is None:
-            return self.own_decode(vectors).unflatten(0, ids.shape[:2])
-        context = vectors.squeeze(2).transpose(1, 2).unflatten(0, ids.shape[:2])  # (G, T, K, token_size)
-        seen, draft = self.conditioning.context(anatomy), self.draft(vectors, len(ids))
+            return self.own_decode(context)
+        seen = None if self.resampler is not None else self.conditioning.context(anatomy)
+        draft = self.draft(context)
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             return self.dit(x, t, context, position, phase, seen, draft)  # type: ignore[misc]
 
-        like = vectors.new_empty((*ids.shape[:2], 1, self.config.image_size, self.config.image_size))
-        mean = flow.posterior_mean(predict, like)
-        if realism > 0:
-            noise = flow.seeded_noise(like, seed, first)
-            mean = mean + realism * (flow.euler(predict, noise, steps) - mean)
-        return (mean + 1) / 2
+        like = context.new_empty((*phase.shape, 1, self.config.image_size, self.config.image_size))
+        return (flow.decode(predict, like, knobs, numbers) + 1) / 2
 
     def forward(
         self,
@@ -165,56 +194,34 @@ class TiTok(Parts):
         key_frames: Tensor | None = None,  # (B, 2) places of ED and ES along T
         sent: Tensor | None = None,  # (B,) bool, whose anatomy reaches the decoder; all when not given
         ids: Tensor | None = None,  # (B, D, T, K) tokens of the image where they are known; encoded when not given
+        there: Tensor | None = None,  # (B, D) bool, False where a slice is padding; all when not given
+        keep: Tensor | None = None,  # (B,) how many tokens reach the decoder; all when not given
     ) -> Prediction:
         """One training pass; gradients flow wherever parameters are trainable."""
-        context, logits = self.observe(image, key_frames, sent)
+        seen, logits = self.observe(image, key_frames, sent)
         if self.tokenizer is None:
             return Prediction(image, None, t, t == 0, logits=logits)
-        slices, phases = image.shape[4:]
-        groups = phase.repeat_interleave(slices, dim=0)  # (G, T)
-        frames = rearrange(image, "b c h w d t -> (b d) t c h w")
-        latents = quantized = None
-        if ids is None:
-            device = image.device.type
-            with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not self.tokenizer_is_frozen()):
-                latents, quantized = self.quantize(frames, groups)  # frozen: in full precision, as encode does it
-            vectors, tokens = quantized.vectors, quantized.indices
-        else:
-            tokens = ids.flatten(0, 2)
-            vectors = self.lookup(tokens)
-        codebook = self.tokenizer.quantize.codebook()
+        slices = image.shape[4]
+        there = torch.ones_like(slice_position, dtype=torch.bool) if there is None else there
+        read = self.read(image, slice_position, phase, seen, ids, there, keep)
         if self.dit is None:
-            x_hat = self.own_decode(vectors).unflatten(0, (len(frames), phases))
-            t = torch.zeros_like(t)
+            x_hat, t = self.own_decode(read.context), torch.zeros_like(t)
         else:
-            context_tokens = vectors.squeeze(2).transpose(1, 2).unflatten(0, (len(frames), phases))
-            noisy = flow.interpolate(2 * image - 1, noise, t)
             x_hat = self.dit(
-                rearrange(noisy, "b c h w d t -> (b d) t c h w"),
+                rearrange(flow.interpolate(2 * image - 1, noise, t), "b c h w d t -> (b d) t c h w"),
                 t.repeat_interleave(slices),
-                context_tokens,
+                read.context,
                 slice_position.flatten(),
-                groups,
-                context,
-                self.draft(vectors, len(frames)),
+                phase.repeat_interleave(slices, dim=0),
+                None if self.resampler is not None else seen,
+                self.draft(read.context),
             )
             x_hat = (x_hat + 1) / 2
         x_hat = rearrange(x_hat.float(), "(b d) t c h w -> b c h w d t", d=slices)
         judge = None
         if self.segmenter is not None and key_frames is not None:
             judge = Judge(self.segmenter, at_phases(x_hat, key_frames))
-        return Prediction(image, x_hat, t, t == 0, latents, quantized, tokens, codebook, logits, judge)
-
-    def observe(
-        self, image: Tensor, key_frames: Tensor | None, sent: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Context (B * D, 2 * A, width) and logits (B, D, 2, 4, H, W) of a batch; None where there is none."""
-        batch, slices = image.shape[0], image.shape[4]
-        if key_frames is None:
-            return self.conditioning.context(self.nothing_sent(batch * slices, image.device)), None
-        if sent is None:
-            sent = torch.ones(batch, dtype=torch.bool, device=image.device)
-        seen = self.conditioning(at_phases(image, key_frames).flatten(0, 1), sent.repeat_interleave(slices))
-        if seen is None:
-            return None, None
-        return seen.context, seen.logits.unflatten(0, (batch, slices))
+        return Prediction(
+            image, x_hat, t, t == 0, read.latents, read.quantized, read.ids, self.tokenizer.quantize.codebook(),
+            logits, judge, read.context,
+        )  # fmt: skip

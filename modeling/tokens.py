@@ -1,5 +1,6 @@
 """The token tensor: how ids, key-frame indices and anatomy lie in one LongTensor, and what is refused."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,6 +65,92 @@ class FrameLayout:
         check_range(keys, ids.shape[2], "ED/ES index")
         return TokenParts(keys[:, 0, 0], keys[:, 0, 1], ids, anatomy)
 
+    def unpack_images(self, tokens: Tensor) -> TokenParts:
+        """Take tokens (B, K) of single images for those of slices of one phase, without anatomy.
+
+        Raises:
+            ValueError: for another dtype or length, and for ids out of range.
+        """
+        check_dtype(tokens)
+        if tokens.shape[1] != self.num_tokens:
+            raise ValueError(f"tokens of shape {tuple(tokens.shape)}: expected (B, {self.num_tokens})")
+        check_range(tokens, self.codebook_size, "latent token")
+        zero, nothing = (
+            torch.zeros_like(tokens[:, 0]),
+            tokens.new_full((len(tokens), 1, 2 * self.num_anatomy), NOT_SENT),
+        )
+        return TokenParts(zero, zero, tokens[:, None, None], nothing)
+
+    def keep(self, count: int | None) -> int:
+        """How many tokens of each frame are sent; see `kept`."""
+        return kept(count, self.num_tokens)
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """Layout `sequence`: (B, N) ids for a whole cine, -1 where not sent; what was seen of anatomy is inside them.
+
+    Args:
+        num_tokens: N.
+        codebook_size: ids a token can take.
+    """
+
+    num_tokens: int
+    codebook_size: int
+    num_anatomy: int = 0
+    anatomy_codebook_size: int = 0
+
+    def check(self, tokens: Tensor) -> None:
+        """Raise ValueError for tokens that are no (B, N) of this layout."""
+        check_dtype(tokens)
+        if tokens.ndim != 2 or tokens.shape[1] != self.num_tokens:
+            raise ValueError(
+                f"tokens of shape {tuple(tokens.shape)}: expected (B, {self.num_tokens}) as encode returns it"
+            )
+        check_range(tokens, self.codebook_size, "token")
+
+    def keep(self, count: int | None) -> int:
+        """How many tokens of the cine are sent; see `kept`."""
+        return kept(count, self.num_tokens)
+
+
+def first_of(keep: Tensor, available: int) -> Tensor:  # (B,)
+    """Which of the tokens are the first `keep`, (B, available) bool."""
+    return torch.arange(available, device=keep.device) < keep[:, None]
+
+
+def budgets(sample_seed: Tensor, choices: Sequence[int]) -> Tensor | None:  # (B,)
+    """How many tokens of each training sample reach the decoder, (B,), one of `choices`: a function of its seed."""
+    if not choices:
+        return None
+    drawn = [choices[stable_seed(seed, "budget") % len(choices)] for seed in sample_seed.tolist()]
+    return torch.tensor(drawn, device=sample_seed.device)
+
+
+def kept(count: int | None, available: int) -> int:
+    """How many tokens are sent, all of them for None; ValueError for a number that there is not."""
+    if count is None:
+        return available
+    if not 1 <= count <= available:
+        raise ValueError(f"keep_tokens = {count}: expected 1 to {available}, the tokens of this model's layout")
+    return count
+
+
+def check_grid(grid: Sequence[int] | None, configured: Sequence[int] | None) -> tuple[int, int]:
+    """Slices and phases that a sequence decodes to, as the call says, else as the config does.
+
+    Raises:
+        ValueError: where neither says it, or a number is not positive.
+    """
+    found = configured if grid is None else grid
+    if found is None:
+        raise ValueError(
+            "tokens of a whole cine do not say its grid: give grid=(slices, phases), or model.sequence.grid"
+        )
+    if len(found) != 2 or min(found) < 1:
+        raise ValueError(f"grid = {tuple(found)}: expected (slices, phases), both positive")
+    return int(found[0]), int(found[1])
+
 
 def anatomy_is_sent(sample_seed: Tensor, dropout: float) -> Tensor:  # (B,)
     """Which training samples' anatomy is sent, (B,) bool: a function of each sample's seed alone."""
@@ -113,16 +200,3 @@ def check_images(x: Tensor, channels: int, image_size: int) -> None:
         raise ValueError(
             f"images range from {low:.4g} to {high:.4g}: expected [0, 1]; window the volume with data/preprocess.py"
         )
-
-
-def check_knobs(decoder: str, steps: int, realism: float) -> None:
-    """Refuse decode knobs that contradict each other, with a ValueError."""
-    if not 0 <= realism <= 1:
-        raise ValueError(f"realism = {realism}: expected 0 (highest PSNR) to 1 (a full sample)")
-    if (steps > 1) != (realism > 0):
-        raise ValueError(
-            f"steps = {steps} with realism = {realism}: a sample needs both steps > 1 and realism > 0; "
-            "the one-step decode is steps = 1 with realism = 0"
-        )
-    if realism > 0 and decoder != "dit":
-        raise ValueError("realism needs model.decoder dit; this model decodes with the tokenizer's own decoder")

@@ -127,6 +127,19 @@ def coarse_points(count: int, extent: int) -> Tensor:
     return grid_points(rows, count // rows, extent)
 
 
+def sinusoid(value: Tensor, width: int, scale: float) -> Tensor:  # (...)
+    """Sine-cosine features of a number in [0, 1], (..., width)."""
+    frequencies = scale * torch.exp(-9.0 * torch.arange(width // 2, device=value.device) / (width // 2))
+    angles = value.float().unsqueeze(-1) * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def harmonics(phase: Tensor, count: int) -> Tensor:  # (...) in cycles
+    """Sine and cosine of the first `count` harmonics of the cycle, (..., 2 * count)."""
+    angles = 2 * torch.pi * phase.float().unsqueeze(-1) * torch.arange(1, count + 1, device=phase.device)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
 def rotate(x: Tensor, angles: Tensor) -> Tensor:  # (..., L, E), (..., L, E / 2)
     """Rotate consecutive halves of the last axis by angles in radians.
 

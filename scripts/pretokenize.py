@@ -52,8 +52,10 @@ def encode(model: TiTok, batch: Batch, dtype: torch.dtype) -> torch.Tensor:
     """Tokens as a training pass works them out, (B, D, T, K) int64 on the CPU."""
     depth, phases = batch.image.shape[4:]
     frames = batch.image.permute(0, 4, 5, 1, 2, 3).flatten(0, 1).to(dtype)  # (B * D, T, C, H, W)
-    _, quantized = model.quantize(frames, batch.phase.repeat_interleave(depth, dim=0))
-    return quantized.indices.view(len(batch.image), depth, phases, -1).cpu()
+    latents = model.latents(frames, batch.phase.repeat_interleave(depth, dim=0))
+    return (
+        model.tokenizer.quantize_latents(latents.flatten(0, 1)).indices.view(len(batch.image), depth, phases, -1).cpu()
+    )
 
 
 def groups(dataset: CineDataset, most_frames: int) -> list[list[int]]:
@@ -88,7 +90,9 @@ def fill(model: TiTok, dataset: CineDataset, folder: Path, described: dict[str, 
 
 def check(options: argparse.Namespace, dataset: CineDataset, model: TiTok) -> None:
     """Refuse what a cache cannot stand for."""
-    if model.tokenizer is None or not model.tokenizer_is_frozen():
+    if model.resampler is not None:
+        raise ValueError("a cache holds tokens of frames, but the recipe's model.layout is sequence; train without one")
+    if model.tokenizer is None or not model.is_frozen():
         raise ValueError(
             "the recipe trains tokenizer or adapters, whose tokens change at every step; give one of stage 2 or 3"
         )

@@ -55,6 +55,8 @@ class TrainingConfig:
         trainable: globs of parameter names.
         mixed_precision: no, fp16, bf16; auto is bf16 where the device computes in it, else no.
         continuous_steps: run without quantizer before k-means.
+        keep_tokens: of how many tokens, from the first, the decoder learns to work, one of these drawn for each sample;
+            empty: always of all.
         reseed_every: steps after which codebook entries that none of them used move to latents; 0 never.
     """
 
@@ -66,6 +68,7 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
     continuous_steps: int = 0
+    keep_tokens: list[int] = field(default_factory=list)
     reseed_every: int = 0
     log_every: int = 50
     preview_every: int = 1000

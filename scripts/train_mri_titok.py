@@ -8,7 +8,6 @@ again. Research use only, not a medical device.
 """
 
 import math
-import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,11 +29,11 @@ from modeling.prediction import Prediction
 from modeling.pretrained import export_config
 from modeling.start import start_model
 from modeling.titok import TiTok
-from modeling.tokens import anatomy_is_sent
+from modeling.tokens import anatomy_is_sent, budgets
 from scripts.recipe import RunConfig, fixed_batch, same_run, training_data
 from utils.checkpoint import latest_training, load_training, save_model, save_training
 from utils.config import parse, to_plain
-from utils.device import native_precision
+from utils.device import cpu_cores, native_precision
 from utils.ema import EMA
 from utils.log import RunLog, user_errors
 from utils.optim import learning_rate, parameter_groups, select_trainable
@@ -68,7 +67,9 @@ def open_data(config: RunConfig, model: TiTok) -> CineDataset:
     """
     dataset = training_data(config)
     if config.dataset.tokens is not None:
-        if not model.tokenizer_is_frozen():
+        if model.resampler is not None:
+            raise ValueError("dataset.tokens holds tokens of frames, but model.layout is sequence; leave it out")
+        if not model.is_frozen():
             raise ValueError(
                 "dataset.tokens is given, but training.trainable names tokenizer or adapters; leave one out"
             )
@@ -100,7 +101,7 @@ def train(config: RunConfig) -> None:
     device, ranks, main = accelerator.device, accelerator.num_processes, accelerator.is_main_process
     if device.type == "cpu":  # its fused attention is several times slower in training at a few hundred tokens
         torch.backends.cuda.enable_flash_sdp(False)
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))  # `accelerate launch` leaves one thread
+        torch.set_num_threads(max(1, cpu_cores() // ranks))  # `accelerate launch` leaves one thread
     options, folder = config.training, Path(config.experiment.output_dir)
 
     # Losses; then, drawn independently of them, the model: first weights, what trains, its average. Data.
@@ -165,17 +166,18 @@ def train(config: RunConfig) -> None:
             t, noise = flow.draw(batch.sample_seed, batch.image.shape, config.flow)
             keys = batch.key_frames if dataset.has_key_frames else None
             sent = anatomy_is_sent(batch.sample_seed, model.conditioning.dropout)
+            keep = budgets(batch.sample_seed, options.keep_tokens)
             with accelerator.no_sync(learner) if part < micro - 1 else nullcontext():
                 with accelerator.autocast():
                     prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise, keys, sent,
-                                         batch.tokens)  # fmt: skip
+                                         batch.tokens, batch.there(), keep)  # fmt: skip
                 sums, counts = objective(prediction._replace(step=step), batch)
                 counts = sum_over_ranks(counts)
                 # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean
                 accelerator.backward(objective.total(sums, counts) * ranks / micro)
             terms += torch.stack([sums.detach(), counts / ranks])
             if prediction.ids is not None:
-                used = prediction.ids[batch.frames()].flatten().bincount(minlength=len(usage))
+                used = prediction.ids[prediction.ids >= 0].bincount(minlength=len(usage))
                 usage, seen = usage + used, seen + used
         average_gradients(learned.values())
         accelerator.clip_grad_norm_([*trainable.values(), *learned.values()], options.max_grad_norm)

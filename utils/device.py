@@ -1,5 +1,6 @@
 """Where a script computes."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,3 +57,8 @@ def _switches() -> list[tuple[Any, str, Any]]:
         switches = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
         return [(switch, "fp32_precision", "ieee") for switch in switches]
     return [(switch, "allow_tf32", False) for switch in (backends.cuda.matmul, backends.cudnn)]
+
+
+def cpu_cores() -> int:
+    """Cores that this process may run on, which `taskset` and containers can make fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

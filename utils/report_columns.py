@@ -32,6 +32,7 @@ COLUMNS = {
         "flicker", 4, "mean absolute second difference over the cycle, of the reconstruction; window units"
     ),
     "flicker_original": Column("flicker, original", 4, "the same of the original, whose noise flickers too"),
+    "tokens": Column("tokens", 0, "ids in the compressed file, of anatomy too; the indices of ED and ES not counted"),
     "bits": Column("bits", 0, "of the whole compressed file: header, indices, tokens, anatomy, checksum"),
     "bits_per_frame": Column("bits/frame", 1, "all bits of the file over slices x phases"),
     "ratio_int16": Column(
@@ -67,7 +68,7 @@ COLUMNS |= HEART
 COMPARED = (
     *("psnr", "ssim", "psnr_heart", "dice_mean", "dice_mean_original", "lv_ef_error", "lv_ef_error_original"),
     *("es_phase_error", "flicker", "flicker_original", "psnr_model_grid", "psnr_ceiling", "heart_in_field"),
-    *("bits_per_frame", "ratio_int16", "ratio_true_depth", "ratio_nii_gz"),
+    *("tokens", "bits", "bits_per_frame", "ratio_int16", "ratio_true_depth", "ratio_nii_gz"),
 )
 PATIENT = ("patient", "slices", "phases")
 QUALITY = ("psnr", "ssim", "psnr_heart", "psnr_model_grid")  # what a baseline is scored by: it has no rate

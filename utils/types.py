@@ -50,9 +50,13 @@ class Batch(NamedTuple):
         moved = {k: v.to(device, non_blocking=True) for k, v in self._asdict().items() if isinstance(v, Tensor)}
         return self._replace(**moved)  # type: ignore[arg-type]  # key, the one list, is never among them
 
+    def there(self) -> Tensor:
+        """Which slices are there and no padding, (B, D) bool."""
+        return self.field.any(2).any(1)
+
     def frames(self) -> Tensor:
         """Which frames are there and no padding, (B * D * T,) bool, in the order of the model's tokens."""
-        return self.field.any(2).any(1).flatten().repeat_interleave(self.phase.shape[1])
+        return self.there().flatten().repeat_interleave(self.phase.shape[1])
 
     def key_labels(self) -> tuple[Tensor, Tensor]:
         """Ground truth at ED and ES: labels (B, D, 2, H, W) int64, and where there is one, (B, D, 2) bool."""

@@ -35,7 +35,7 @@ class Perceptual:
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over key frames of one-step samples that are no padding, and their count."""
         judge = have(prediction.judge, NEEDS_SEGMENTER)
-        there = batch.field.any(2).any(1)[..., None] & prediction.one_step[:, None, None]  # (B, D, 1)
+        there = batch.there()[..., None] & prediction.one_step[:, None, None]  # (B, D, 1)
         there = there.expand(*there.shape[:2], 2)
         if prediction.step < self.warmup_steps or not there.any():
             return prediction.image.new_zeros(()), torch.zeros_like(there.sum())

@@ -1,0 +1,187 @@
+"""Sequence resampler: a whole cine in a few tokens, and back to what the decoder reads of each frame.
+
+    frame latents (B, D, T, K, E) ─► + token, slice and phase embeddings ─► N queries attend ─► FSQ ─► ids (B, N)
+    ids (B, N) ─► embeddings ◄─ attended by a query for each slice, phase and token ─► context (B, D, T, K, token_size)
+
+Slices stand at relative positions of the stack and phases on the circle of the cycle, so that any number of either goes
+in, and any grid comes out. A token that is not sent is not attended to.
+
+Source: Jaegle et al., Perceiver IO, 2021, sec. 2 (queries read an array into latents and out of them).
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling.quantizer.fsq import FSQ
+from modeling.tokens import NOT_SENT
+from modeling.transformer import Block, harmonics, sinusoid
+
+
+@dataclass
+class SequenceConfig:
+    """Options of the layout `sequence`.
+
+    Args:
+        num_tokens: N, tokens of a whole cine.
+        levels: of their finite scalar quantizer; 8 x 8 x 8 x 5 x 5 x 5 are 64000 ids, 16 bits.
+        width: of the resampler.
+        num_layers: to compress, and as many to expand.
+        num_heads: of its attention.
+        grid: [D, T] that tokens decode to where the call names none.
+    """
+
+    num_tokens: int = 32
+    levels: list[int] = field(default_factory=lambda: [8, 8, 8, 5, 5, 5])
+    width: int = 256
+    num_layers: int = 3
+    num_heads: int = 8
+    grid: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.num_tokens, self.width, self.num_layers, self.num_heads) < 1 or self.width % self.num_heads:
+            raise ValueError(
+                f"model.sequence: num_tokens {self.num_tokens}, width {self.width}, num_layers {self.num_layers} and "
+                f"num_heads {self.num_heads}: expected positive numbers, and a width that the heads divide"
+            )
+        if self.grid is not None and (len(self.grid) != 2 or min(self.grid) < 1):
+            raise ValueError(f"model.sequence.grid is {self.grid}: expected [slices, phases], both positive")
+
+
+class Reader(nn.Module):
+    """Queries attend to an array of other length, then among themselves; pre-norm and residual."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.ln_q, self.ln_kv = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q, self.kv, self.proj = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.block = Block(width, num_heads)
+
+    def forward(self, x: Tensor, array: Tensor, there: Tensor, group: int) -> Tensor:
+        """What queries know after reading.
+
+        Args:
+            x: (B, L, E) queries.
+            array: (B, M, E) what is read.
+            there: (B, M) bool, what may be read; at least one in each row.
+            group: queries that attend among themselves, L or a number that divides it.
+
+        Returns:
+            (B, L, E).
+        """
+        q = self.q(self.ln_q(x)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        k, v = self.kv(self.ln_kv(array)).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=there[:, None, None])
+        x = x + self.proj(out.transpose(1, 2).flatten(2))
+        return self.block(x.reshape(-1, group, x.shape[2])).view_as(x)
+
+
+class Places(nn.Module):
+    """Embedding of where a frame's token stands: which token, at which slice and phase."""
+
+    frequency_width = 64
+    phase_harmonics = 8
+
+    def __init__(self, num_tokens: int, width: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(num_tokens, width))
+        self.slice = nn.Linear(self.frequency_width, width)
+        self.phase = nn.Linear(2 * self.phase_harmonics, width)
+
+    def forward(self, position: Tensor, phase: Tensor) -> Tensor:  # (B, D) in (0, 1), (B, T) in cycles
+        """(B, D, T, K, E)."""
+        dtype = self.token.dtype
+        along_slices = self.slice(sinusoid(position, self.frequency_width, 100.0).to(dtype))  # (B, D, E)
+        along_phases = self.phase(harmonics(phase, self.phase_harmonics).to(dtype))  # (B, T, E)
+        return along_slices[:, :, None, None] + along_phases[:, None, :, None] + self.token
+
+
+class SequenceResampler(nn.Module):
+    """All frames of a cine to N tokens, and back to a context for each frame.
+
+    Args:
+        latent_width: E of the encoder's latents.
+        frame_tokens: K, latents a frame.
+        token_size: channels of what the decoder reads.
+        on_sphere: whether these have unit length, as the codebook's entries have with `use_l2_norm`.
+        anatomy_width: channels of the anatomy context of a slice, which is read beside the latents; 0 for none.
+        config: options.
+    """
+
+    def __init__(
+        self,
+        latent_width: int,
+        frame_tokens: int,
+        token_size: int,
+        on_sphere: bool,
+        anatomy_width: int,
+        config: SequenceConfig,
+    ) -> None:
+        super().__init__()
+        width = config.width
+        self.num_tokens, self.on_sphere = config.num_tokens, on_sphere
+        self.fsq = FSQ(config.levels)
+        self.latent_embedder = nn.Sequential(nn.LayerNorm(latent_width), nn.Linear(latent_width, width))
+        self.anatomy_embedder = nn.Linear(anatomy_width, width) if anatomy_width else None
+        self.places_in, self.places_out = Places(frame_tokens, width), Places(frame_tokens, width)
+        self.queries = nn.Parameter(torch.randn(config.num_tokens, width))
+        self.compressing = nn.ModuleList(Reader(width, config.num_heads) for _ in range(config.num_layers))
+        self.to_code = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.fsq.channels))
+        self.code_embedder = nn.Linear(self.fsq.channels, width)
+        self.code_places = nn.Parameter(torch.randn(config.num_tokens, width))
+        self.nothing = nn.Parameter(torch.zeros(width))  # read where no token is sent
+        self.expanding = nn.ModuleList(Reader(width, config.num_heads) for _ in range(config.num_layers))
+        self.to_context = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, token_size))
+
+    def compress(
+        self,
+        latents: Tensor,  # (B, D, T, K, E)
+        position: Tensor,  # (B, D) in (0, 1)
+        phase: Tensor,  # (B, T) in cycles
+        there: Tensor | None = None,  # (B, D, T) bool, False where a frame is padding; all when not given
+        anatomy: Tensor | None = None,  # (B, D, M, anatomy_width)
+    ) -> tuple[Tensor, Tensor]:
+        """Quantized values (B, N, C) and ids (B, N) of whole cines."""
+        array = self.latent_embedder(latents.to(self.queries.dtype)) + self.places_in(position, phase)
+        there = torch.ones(array.shape[:3], dtype=torch.bool, device=array.device) if there is None else there
+        mask = there[..., None].expand(array.shape[:4]).flatten(1)
+        array = array.flatten(1, 3)
+        if self.anatomy_embedder is not None and anatomy is not None:
+            slices = self.places_in.slice(sinusoid(position, Places.frequency_width, 100.0).to(array.dtype))
+            more = self.anatomy_embedder(anatomy.to(array.dtype)) + slices[:, :, None]  # (B, D, M, E)
+            array = torch.cat([array, more.flatten(1, 2)], dim=1)
+            mask = torch.cat([mask, there.any(2)[..., None].expand(more.shape[:3]).flatten(1)], dim=1)
+        x = self.queries.expand(len(array), -1, -1)
+        for layer in self.compressing:
+            x = layer(x, array, mask, self.num_tokens)
+        return self.fsq(self.to_code(x))
+
+    def expand(self, values: Tensor, sent: Tensor, position: Tensor, phase: Tensor) -> Tensor:
+        """What the decoder reads of each frame.
+
+        Args:
+            values: (B, N, C) quantized.
+            sent: (B, N) bool; the others are not looked at.
+            position: (B, D) of slices in (0, 1).
+            phase: (B, T) in cycles.
+
+        Returns:
+            (B, D, T, K, token_size).
+        """
+        x = self.places_out(position, phase)
+        shape = x.shape[:4]
+        codes = self.code_embedder(values.to(x.dtype)) + self.code_places
+        array = torch.cat([self.nothing.expand(len(codes), 1, -1), codes], dim=1)
+        there = torch.cat([torch.ones_like(sent[:, :1]), sent], dim=1)
+        x = x.flatten(1, 3)
+        for layer in self.expanding:
+            x = layer(x, array, there, shape[3])
+        x = self.to_context(x).unflatten(1, shape[1:])
+        return F.normalize(x.float(), dim=-1).to(x.dtype) if self.on_sphere else x
+
+    def context(self, ids: Tensor, position: Tensor, phase: Tensor) -> Tensor:
+        """`expand` of ids (B, N), -1 where not sent."""
+        return self.expand(self.fsq.lookup(ids.clamp(min=0)), ids != NOT_SENT, position, phase)

@@ -1,0 +1,75 @@
+"""What a model has to beat: a picture of nobody, its own decoder without content, and another patient's tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data import bitstream, preprocess
+from data.scoring import Reference
+from data.shards import ShardReader
+from modeling.titok import TiTok
+from scripts.evaluation.coding import decode
+from utils.baselines import borrowed, shuffled_within, zeroed
+
+MEAN_FRAME_PATIENTS = 100  # more train patients hardly move their mean; they are then taken evenly
+Contender = Callable[[Reference, bytes, bytes], np.ndarray]  # (patient, its file, the next one's) -> (S, S, D, T)
+
+
+def without_content(model: TiTok, data: bytes) -> np.ndarray:
+    """Every id that is sent set to 0."""
+    tokens, header = bitstream.unpack(data)
+    if header.layout == "sequence":
+        return decode(model, np.where(tokens >= 0, 0, tokens), header)
+    return decode(model, zeroed(tokens), header)
+
+
+def exchanged(model: TiTok, data: bytes, next_data: bytes) -> np.ndarray:
+    """The next patient's tokens in this patient's shape; of a single patient, its own at another place."""
+    tokens, header = bitstream.unpack(data)
+    if header.layout == "sequence":
+        others = np.roll(tokens, len(tokens) // 2) if next_data is data else bitstream.unpack(next_data)[0]
+        return decode(model, others, header)
+    if next_data is data:
+        return decode(model, shuffled_within(tokens, header.phases, header.num_anatomy_tokens), header)
+    source, source_header = bitstream.unpack(next_data)
+    anatomy = header.num_anatomy_tokens
+    return decode(model, borrowed(source, source_header.phases, header.slices, header.phases, anatomy), header)
+
+
+def mean_frame(reader: ShardReader, size: int, mode: str) -> tuple[np.ndarray, int]:
+    """The mean of all frames of a split on the model grid (S, S), and how many patients went into it."""
+    patients = list(reader.patients())
+    chosen = patients[:: max(1, math.ceil(len(patients) / MEAN_FRAME_PATIENTS))]
+    total, weight = np.zeros((size, size)), np.zeros((size, size))
+    for patient in tqdm(chosen, desc="mean frame", unit="patient"):
+        prepared = preprocess.prepare(reader.read_case(patient), size, mode)
+        total += prepared.image[0].sum(axis=(2, 3), dtype=np.float64)
+        weight += preprocess.model_field(prepared.geometry) * math.prod(prepared.image.shape[3:])
+    return (total / np.maximum(weight, 1)).astype(np.float32), len(chosen)
+
+
+def make_baselines(model: TiTok, folder: str | Path, patients: int) -> tuple[dict[str, Contender], dict[str, str]]:
+    """What the model has to beat: name -> reconstruction, name -> note."""
+    config, train = model.config, ShardReader(folder, "train")
+    contenders: dict[str, Contender] = {}
+    notes: dict[str, str] = {}
+    if train.samples:
+        image, used = mean_frame(train, config.image_size, config.geometry)
+        contenders["mean_frame"] = lambda reference, _, __: np.broadcast_to(
+            image[..., None, None], reference.prepared.image.shape[1:]
+        )
+        notes["mean_frame"] = f"the mean frame on the model grid of {used} of {len(train.patients())} train patients"
+    contenders["tokens_zeroed"] = lambda _, data, __: without_content(model, data)
+    notes["tokens_zeroed"] = "each patient decoded with every token id set to 0"
+    contenders["tokens_shuffled"] = lambda _, data, next_data: exchanged(model, data, next_data)
+    notes["tokens_shuffled"] = (
+        "each patient decoded from the next patient's tokens, matched by relative slice and phase"
+        if patients > 1
+        else "one patient only: decoded from its own tokens half a stack (of one slice: half a cycle) away"
+    )
+    return contenders, notes

@@ -1,0 +1,64 @@
+"""A patient to a compressed file by a model, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data import bitstream
+from data.bitstream import Header
+from data.scoring import Reference
+from modeling.flow import Knobs
+from modeling.titok import TiTok
+
+
+def load_model(folder: Path, device: torch.device, batch_frames: int) -> TiTok:
+    """A model from its folder, on its device, that takes `batch_frames` frames at a time."""
+    model = TiTok.from_pretrained(folder).to(device).eval()
+    model.frames_per_chunk = batch_frames
+    return model
+
+
+def compress(model: TiTok, reference: Reference, keep: int | None = None) -> bytes:
+    """A patient's compressed file; of each frame or cine the first `keep` tokens are in it, all for None."""
+    x = torch.from_numpy(reference.prepared.image)[None].expand(-1, model.config.channels, -1, -1, -1, -1)
+    tokens = model.encode(x.to(next(model.parameters()).device), keep_tokens=keep)[0].cpu().numpy()
+    header = bitstream.header_for(
+        reference.case,
+        reference.prepared,
+        num_latent_tokens=model.layout.num_tokens,
+        num_anatomy_tokens=model.layout.num_anatomy,
+        codebook_size=model.layout.codebook_size,
+        anatomy_codebook_size=model.layout.anatomy_codebook_size,
+        layout=model.config.layout,
+    )
+    return bitstream.pack(tokens, header)
+
+
+def decode(model: TiTok, tokens: np.ndarray, header: Header, knobs: Knobs | None = None) -> np.ndarray:
+    """A cine's tokens, and nothing else, to (S, S, D, T); a colour tokenizer's channels are averaged."""
+    batch = torch.from_numpy(tokens)[None].to(next(model.parameters()).device)
+    grid = (header.slices, header.phases) if header.layout == "sequence" else None
+    image = model.decode_tokens(batch, **(knobs or Knobs())._asdict(), grid=grid)
+    return image[0].float().mean(0).cpu().numpy()
+
+
+def decompress(model: TiTok, data: bytes, knobs: Knobs | None = None) -> np.ndarray:
+    """A compressed file, and nothing else, to (S, S, D, T)."""
+    return decode(model, *bitstream.unpack(data), knobs)
+
+
+def tokens_in(data: bytes) -> int:
+    """How many ids a compressed file holds."""
+    tokens, header = bitstream.unpack(data)
+    ids = tokens if header.layout == "sequence" else tokens[:, 2:]
+    return int((ids >= 0).sum())
+
+
+def field_of(model: TiTok) -> str:
+    """The model's field in words."""
+    size = model.config.image_size
+    words = {"crop": f"{size} x {size} native pixels around the heart", "fit": f"the whole image, {size} pixels a side"}
+    return words[model.config.geometry]

@@ -1,0 +1,113 @@
+"""Patients scored one by one: what a model makes of its own bytes, beside baselines, on native voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data.heart_scoring import Judge, overlap_only, score_heart
+from data.scoring import Reference, ceiling, cost, open_reference, score
+from data.shards import ShardReader
+from modeling.titok import TiTok
+from scripts.evaluation.baselines import Contender
+from scripts.evaluation.coding import compress, decompress, field_of, tokens_in
+
+Row = dict[str, Any]
+
+
+def make_judge(model: TiTok | None, batch_frames: int) -> Judge | None:
+    """What segments originals and reconstructions, (N, S, S) in [0, 1] to labels; None without a segmenter."""
+    segmenter = None if model is None else model.segmenter
+    if segmenter is None:
+        return None
+    device = next(segmenter.parameters()).device
+
+    def judge(frames: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(frames).float()[:, None].split(batch_frames)
+        return torch.cat([segmenter.labels(part.to(device)).cpu() for part in parts]).numpy()
+
+    return judge
+
+
+def check_judge(name: str, model: TiTok, judge: TiTok) -> None:
+    """Raise ValueError where the reported model cannot encode, or its judge sees another field."""
+    if model.config.decoder == "none":
+        raise ValueError(f"--model {name} only segments: give it as --segmenter, and a trained stage as --model")
+    ours, its = field_of(model), field_of(judge)
+    if ours != its:
+        raise ValueError(
+            f"the segmenter sees {its}, but {name} sees {ours}: give a --segmenter of the same model.geometry and size"
+        )
+
+
+def with_next(items: Iterable[tuple[Reference, bytes]]) -> Iterator[tuple[Reference, bytes, bytes]]:
+    """Each patient with its file and the next patient's, the last with the first's; two patients are held at a time."""
+    held: tuple[Reference, bytes] | None = None
+    first = b""
+    for item in items:
+        if held is None:
+            first = item[1]
+        else:
+            yield (*held, item[1])
+        held = item
+    if held is not None:
+        yield (*held, first)
+
+
+def evaluate(
+    model: TiTok,
+    reader: ShardReader,
+    patients: Sequence[str],
+    baselines: dict[str, Contender],
+    judge: Judge | None = None,
+    keep: int | None = None,
+) -> list[Row]:
+    """Score a model, and baselines on the same patients.
+
+    Args:
+        model: in eval mode on its device.
+        reader: of the split.
+        patients: whom to score.
+        baselines: name -> what is scored in place of the model's reconstruction.
+        judge: who segments originals and reconstructions; without one the heart is not scored.
+        keep: how many tokens of each frame or cine are sent; all for None.
+
+    Returns:
+        One row a patient: the figures of utils/report.py, `curve`, and `baselines`: name -> its figures.
+
+    Raises:
+        ValueError: naming the patient that cannot be scored.
+    """
+
+    def packed() -> Iterator[tuple[Reference, bytes]]:
+        for patient in tqdm(patients, desc="evaluating", unit="patient"):
+            reference = open_reference(reader.read_case(patient), model.config.image_size, model.config.geometry)
+            yield reference, compress(model, reference, keep)
+
+    rows = []
+    for reference, data, next_data in with_next(packed()):
+        try:
+            decoded = decompress(model, data)
+            quality = {**score(reference, decoded), **(score_heart(judge, reference, decoded) if judge else {})}
+            against = {}
+            for name, make in baselines.items():
+                other = make(reference, data, next_data)
+                overlap = overlap_only(judge, reference, other) if judge else {}
+                against[name] = {**score(reference, other), **overlap}
+        except ValueError as error:
+            raise ValueError(f"{reference.case.patient}: {error}") from error
+        found = {
+            **quality,
+            **cost(reference, data),
+            "tokens": tokens_in(data),
+            "psnr_ceiling": ceiling(reference),
+            "baselines": against,
+        }
+        slices, phases = reference.case.cine.shape[2:]
+        who = {"patient": reference.case.patient, "group": reference.case.group}
+        rows.append({**who, "slices": slices, "phases": phases, **found})
+    return rows

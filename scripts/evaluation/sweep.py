@@ -1,0 +1,104 @@
+"""Steps x realism: what sampling makes of the same tokens, in quality, detail and time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from data.scoring import open_reference, score, to_native
+from data.shards import ShardReader
+from modeling.flow import Knobs
+from modeling.titok import TiTok
+from scripts.evaluation.coding import compress, decompress
+from utils.figures import COLORS, INK, save
+from utils.files import write_json, write_text
+from utils.metrics import finite_mean, high_frequency_ratio
+from utils.report import number, text_table
+
+COLUMNS = {  # heading and decimals
+    "steps": ("steps", 0),
+    "realism": ("realism", 2),
+    "psnr": ("PSNR (dB)", 2),
+    "ssim": ("SSIM", 4),
+    "high_frequency_ratio": ("HF energy", 3),
+    "ms_per_frame": ("ms a frame", 2),
+}
+
+
+def knobs_of(steps: Sequence[int], realism: Sequence[float], sampler: str) -> list[Knobs]:
+    """The one-step decode, and every pair of steps above 1 with a realism above 0."""
+    pairs = [(count, blend) for count in steps for blend in realism if count > 1 and blend > 0]
+    return [Knobs(), *(Knobs(count, blend, 0, sampler) for count, blend in pairs)]
+
+
+def sweep(model: TiTok, reader: ShardReader, patients: Sequence[str], chosen: Sequence[Knobs]) -> list[dict[str, Any]]:
+    """One row a setting, each figure a mean over patients, scored on native voxels as everywhere.
+
+    Args:
+        model: in eval mode on its device, with a DiT.
+        reader: of the split.
+        patients: whom to score.
+        chosen: the settings.
+    """
+    found: dict[Knobs, list[dict[str, float]]] = {knobs: [] for knobs in chosen}
+    bar = tqdm(total=len(patients) * len(chosen), desc="sweep", unit="decode")
+    for patient in patients:
+        reference = open_reference(reader.read_case(patient), model.config.image_size, model.config.geometry)
+        data, frames = compress(model, reference), reference.original.shape[0] * reference.original.shape[1]
+        for knobs in chosen:
+            start = time.perf_counter()
+            grid = decompress(model, data, knobs)  # ends on the CPU, so that the device is done
+            spent = 1e3 * (time.perf_counter() - start) / frames
+            quality = score(reference, grid)
+            ratio = high_frequency_ratio(reference.original, to_native(reference, grid))
+            found[knobs].append({"psnr": quality["psnr"], "ssim": quality["ssim"], "high_frequency_ratio": ratio,
+                                 "ms_per_frame": spent})  # fmt: skip
+            bar.update()
+    bar.close()
+    return [
+        {**knobs._asdict(), **{key: finite_mean([row[key] for row in rows]) for key in rows[0]}}
+        for knobs, rows in found.items()
+    ]
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows for people."""
+    cells = [[number(row[key], decimals) for key, (_, decimals) in COLUMNS.items()] for row in rows]
+    return text_table([heading for heading, _ in COLUMNS.values()], cells)
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None:
+    """Save quality, detail and time over realism, a line for each number of steps; the one-step decode at realism 0."""
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    one = rows[0]
+    for ax, key in zip(figure.subplots(1, 4), list(COLUMNS)[2:], strict=True):
+        for color, steps in zip(COLORS, sorted({row["steps"] for row in rows[1:]}), strict=False):
+            line = [one, *(row for row in rows[1:] if row["steps"] == steps)]
+            ax.plot([row["realism"] for row in line], [row[key] for row in line], "o-", color=color, markersize=3,
+                    label=f"{steps} steps")  # fmt: skip
+        ax.set_xlabel("realism", color=INK, fontsize=8)
+        ax.set_ylabel(COLUMNS[key][0], color=INK, fontsize=8)
+        ax.tick_params(labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(fontsize=7, frameon=False)
+    figure.suptitle(caption, fontsize=9, color=INK)
+    save(figure, path)
+
+
+def write(rows: Sequence[dict[str, Any]], about: dict[str, Any], folder: Path, caption: str) -> None:
+    """Write sweep.json, sweep.csv and sweep.png."""
+    write_json(folder / "sweep.json", {**about, "threads": torch.get_num_threads(), "rows": list(rows)})
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "sweep.csv", stream.getvalue())
+    draw(rows, folder / "sweep.png", caption)
