@@ -135,6 +135,29 @@ class SequenceResampler(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(width))  # read where no token is sent
         self.expanding = nn.ModuleList(Reader(width, config.num_heads) for _ in range(config.num_layers))
         self.to_context = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, token_size))
+        self.init_local()
+
+    @torch.no_grad()
+    def init_local(self) -> None:
+        """Begin with token i of the cine as the mean of one frame token over all frames, and that read back from it.
+
+        Query and key weights lie near the identity, and queries and codes carry the embeddings of the frame tokens that
+        they begin with. Random attention averages over everything, and training sits on the mean picture.
+        """
+        first = torch.arange(self.num_tokens) * len(self.places_in.token) // self.num_tokens
+        self.places_out.token.copy_(self.places_in.token)
+        self.queries.copy_(self.places_in.token[first])
+        self.code_places.copy_(self.places_out.token[first])
+        for reader in (*self.compressing, *self.expanding):
+            width, depth = reader.q.in_features, len(self.compressing)
+            noise = 0.2 * width**-0.5 * torch.randn(2, width, width)
+            reader.q.weight.copy_(torch.eye(width) + noise[0])
+            reader.kv.weight[:width] = torch.eye(width) + noise[1]
+            nn.init.trunc_normal_(reader.kv.weight[width:], std=width**-0.5)
+            for linear in (reader.q, reader.kv, reader.proj):
+                nn.init.zeros_(linear.bias)
+            for linear in (reader.proj, reader.block.attn.out_proj, reader.block.mlp.c_proj):
+                nn.init.trunc_normal_(linear.weight, std=(2 * depth * linear.in_features) ** -0.5)
 
     def compress(
         self,

@@ -118,11 +118,12 @@ def training_data(config: RunConfig) -> CineDataset:
                        config.experiment.seed, data.key_frames, data.augment, data.cache_dir)  # fmt: skip
 
 
-def fixed_batch(config: RunConfig, key_frames: bool, count: int = 6) -> Batch | None:
-    """The same few held-out slices of a run for every preview; None where the split has none."""
+def held_out_slices(config: RunConfig, key_frames: bool, count: int = 6) -> tuple[Batch, list[str]] | None:
+    """The same few held-out slices of a run for every preview, and their groups; None where the split has none."""
     model, data = config.model, config.dataset
     phases = data.phases or (2 if key_frames else 1)
     dataset = CineDataset(data.shards, "val", "slice", model.image_size, model.geometry, phases,
                           config.experiment.seed, key_frames, cache_dir=data.cache_dir)  # fmt: skip
     chosen = [len(dataset) * i // count for i in range(count)] if len(dataset) else []
-    return collate([dataset[0, index] for index in chosen]) if chosen else None
+    groups = [str(dataset.reader.samples[index].info["group"] or "") for index in chosen]
+    return (collate([dataset[0, index] for index in chosen]), groups) if chosen else None

@@ -30,7 +30,7 @@ from modeling.pretrained import export_config
 from modeling.start import start_model
 from modeling.titok import TiTok
 from modeling.tokens import anatomy_is_sent, budgets
-from scripts.recipe import RunConfig, fixed_batch, same_run, training_data
+from scripts.recipe import RunConfig, held_out_slices, same_run, training_data
 from utils.checkpoint import latest_training, load_training, save_model, save_training
 from utils.config import parse, to_plain
 from utils.device import cpu_cores, native_precision
@@ -146,7 +146,7 @@ def train(config: RunConfig) -> None:
     batches = iter(train_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
                                 config.dataset.workers, start * micro))  # fmt: skip
     log = RunLog(folder, enabled=main, wandb=config.experiment.wandb, run_config=plain)
-    held_out = fixed_batch(config, dataset.has_key_frames) if main else None
+    held_out = held_out_slices(config, dataset.has_key_frames) if main else None
     if main and held_out is None:
         print("note: the val split is empty, so there is no val_psnr and no preview")
     history: list[Tensor] = []
@@ -198,7 +198,7 @@ def train(config: RunConfig) -> None:
             usage.zero_()
         if held_out is not None and (done % options.preview_every == 0 or done == options.max_steps):
             with ema.swapped():
-                preview(model, held_out.to(device), done, log)
+                preview(model, held_out[0].to(device), held_out[1], done, log)
         if main and (done % options.checkpoint_every == 0 or done == options.max_steps):
             save_training(folder, done, {"step": done, "config": plain, "model": model.state_dict(),
                                          "ema": ema.state_dict(), "optimizer": optimizer.state_dict(),
@@ -213,7 +213,7 @@ def train(config: RunConfig) -> None:
 
 
 def means(objective: Objective, history: list[Tensor], done: int) -> dict[str, float]:
-    """Global mean of each term, and of the weighted sum, over the steps since the last report.
+    """Global mean of each term, its count (`count_NAME`), and the weighted sum, over the steps since the last report.
 
     Raises:
         ValueError: on every rank alike, naming the first step and term that are not finite.
@@ -227,8 +227,13 @@ def means(objective: Objective, history: list[Tensor], done: int) -> dict[str, f
                     "optimizer.learning_rate or training.max_grad_norm, or look at the data of that step"
                 )
     total = torch.stack([objective.total(s, c) for s, c in zip(sums, counts, strict=True)]).mean()
-    mean = sums.sum(0) / counts.sum(0).clamp(min=1)
-    return {"loss": float(total), **dict(zip(objective.terms, mean.tolist(), strict=True))}
+    seen = counts.sum(0)
+    named = dict(zip(objective.terms, (sums.sum(0) / seen.clamp(min=1)).tolist(), strict=True))
+    return {
+        "loss": float(total),
+        **named,
+        **{f"count_{name}": count for name, count in zip(named, seen.tolist(), strict=True)},
+    }
 
 
 def codebook_use(usage: Tensor) -> dict[str, float]:

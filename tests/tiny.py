@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from modeling.config import ModelConfig
+from modeling.resampler import SequenceConfig
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 
@@ -20,8 +21,10 @@ def run_script(name: str, *arguments: object, cwd: Path | None = None) -> subpro
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
 
-def tiny_config(decoder: str = "dit", channels: int = 1, conditioning: str = "none") -> ModelConfig:
-    """A model of 32 px frames, 8 tokens of 64 codes."""
+def tiny_config(
+    decoder: str = "dit", channels: int = 1, conditioning: str = "none", layout: str = "frame"
+) -> ModelConfig:
+    """A model of 32 px frames, 8 tokens of 64 codes a frame; or 6 of 64 for a whole cine."""
     config = ModelConfig(channels=channels, decoder=decoder, geometry="crop", conditioning={"name": conditioning})
     config.tokenizer.init = "random"
     config.tokenizer.vq_model = VQModelConfig(
@@ -37,14 +40,18 @@ def tiny_config(decoder: str = "dit", channels: int = 1, conditioning: str = "no
         is_legacy=False,
     )
     config.adapters.phase_heads = 2
+    config.layout = layout
+    config.sequence = SequenceConfig(num_tokens=6, levels=[4, 4, 4], width=32, num_layers=2, num_heads=2)
     config.dit.size, config.dit.patch_size, config.dit.head_channels = dict(TINY), 8, 4
     return config
 
 
-def tiny_model(decoder: str = "dit", channels: int = 1, seed: int = 0, conditioning: str = "none") -> TiTok:
+def tiny_model(
+    decoder: str = "dit", channels: int = 1, seed: int = 0, conditioning: str = "none", layout: str = "frame"
+) -> TiTok:
     """A tiny model whose zero-initialised layers are filled too, so that everything has an effect."""
     torch.manual_seed(seed)
-    model = TiTok(tiny_config(decoder, channels, conditioning)).eval()
+    model = TiTok(tiny_config(decoder, channels, conditioning, layout)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():

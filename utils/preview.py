@@ -1,5 +1,8 @@
 """A look at a run while it trains: held-out slices, what was made of them, and how good it is."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,16 +17,18 @@ STRUCTURES = {"RV": 1, "MYO": 2, "LV": 3}
 
 
 @torch.no_grad()
-def preview(model: nn.Module, batch: Batch, step: int, log: RunLog) -> None:
+def preview(model: nn.Module, batch: Batch, groups: Sequence[str], step: int, log: RunLog) -> None:
     """Write the quality of held-out slices, decoded from tokens alone on the model's grid, and a picture of them.
 
     Args:
         model: called as in training, with flow time and noise zero.
         batch: held-out slices on the model's device.
+        groups: of their patients, "" where unknown.
         step: optimizer steps done.
         log: the run's log; receives `val_psnr` in dB of the reconstruction, `val_dice_RV`, `_MYO`, `_LV` of the
-            segmenter on the originals at ED and ES (all slices as one stack), and the picture `samples/val_...`:
-            originals above reconstructions above errors, or labels.
+            segmenter on the originals at ED and ES (all slices as one stack), and of its mean over structures on the
+            reconstructions `val_dice_decoded`, by group `val_dice_decoded_GROUP` and of the worst of them; and the
+            picture `samples/val_...`: originals above reconstructions above errors, or labels.
     """
     zero = torch.zeros_like(batch.image)
     keys = batch.key_frames if bool((batch.key_frames >= 0).all()) else None
@@ -37,6 +42,8 @@ def preview(model: nn.Module, batch: Batch, step: int, log: RunLog) -> None:
         scores = [psnr(x, y, field[b]) for b in range(len(field)) for x, y in zip(original[b], decoded[b], strict=True)]
         values["val_psnr"] = finite_mean(scores)
         pictures += [decoded, np.clip(ERROR_SCALE * np.abs(decoded - original), 0, 1)]
+    if result.judge is not None:
+        values |= dice_of_groups(result.judge.logits.argmax(3).cpu().numpy(), batch, groups)
     if result.logits is not None:
         found = result.logits.argmax(3).cpu().numpy()  # (B, D, 2, H, W)
         truth, labelled = (x.cpu().numpy() for x in batch.key_labels())
@@ -47,6 +54,22 @@ def preview(model: nn.Module, batch: Batch, step: int, log: RunLog) -> None:
         pictures = [original[:, first : first + 1], truth[:, 0, :1] / 3, found[:, 0, :1] / 3]
     log.write(step, values)
     log.image("val", step, np.concatenate([np.concatenate(list(x[:, 0]), axis=1) for x in pictures], axis=0))
+
+
+def dice_of_groups(found: np.ndarray, batch: Batch, groups: Sequence[str]) -> dict[str, float]:
+    """Mean Dice over the structures of labels (B, D, 2, H, W) that were found: of all, by group, of the worst group."""
+    truth, labelled = (x.cpu().numpy() for x in batch.key_labels())
+
+    def mean(chosen: np.ndarray) -> float:  # (B,) bool
+        where = labelled & chosen[:, None, None]
+        return finite_mean([dice(found[where] == label, truth[where] == label) for label in STRUCTURES.values()])
+
+    names = np.array(groups)
+    by_group = {name: mean(names == name) for name in sorted({*groups} - {""})}
+    measured = [value for value in by_group.values() if math.isfinite(value)]
+    worst = {"val_dice_decoded_worst": min(measured)} if measured else {}
+    named = {f"val_dice_decoded_{name}": value for name, value in by_group.items()}
+    return {"val_dice_decoded": mean(np.ones(len(names), bool)), **named, **worst}
 
 
 def planes(image: Tensor) -> np.ndarray:  # (B, 1, H, W, D, T)

@@ -120,6 +120,37 @@ def test_anatomy_that_is_not_sent_costs_nothing() -> None:
     assert len(pack(tokens, header)) == len(pack(tokens[:, :-8], without))
 
 
+@pytest.mark.parametrize("kept", [1, 5, 7])
+def test_a_prefix_of_every_frame_costs_its_ids_and_two_bytes_once(kept: int) -> None:
+    header, short = make_header(num_latent_tokens=8), make_header(num_latent_tokens=kept)
+    tokens = make_tokens(header)
+    tokens[:, 2:-4].reshape(3, 5, 8)[:, :, kept:] = -1
+    data = pack(tokens, header)
+    np.testing.assert_array_equal(unpack(data)[0], tokens)
+    assert len(data) - len(pack(make_tokens(short), short)) == 2
+
+
+@pytest.mark.parametrize("kept", [0, 1, 20, 32])
+def test_the_tokens_of_a_whole_cine_come_back_and_cost_their_width(kept: int) -> None:
+    header = make_header(layout="sequence", num_latent_tokens=32, num_anatomy_tokens=0, codebook_size=64000)
+    tokens = np.random.default_rng(0).integers(0, 64000, 32)
+    tokens[kept:] = -1
+    data = pack(tokens, header)
+    found, read = unpack(data)
+    np.testing.assert_array_equal(found, tokens)
+    assert as_written(read) == as_written(header)
+    tokens[:] = -1
+    assert len(data) - len(pack(tokens, header)) == 2 * kept + (2 if 0 < kept < 32 else 0)
+
+
+def test_tokens_of_another_layout_are_refused() -> None:
+    header = make_header(layout="sequence", num_latent_tokens=32, num_anatomy_tokens=0, codebook_size=64000)
+    with pytest.raises(ValueError, match=r"expected integers of shape \(32,\)"):
+        pack(make_tokens(make_header()), header)
+    with pytest.raises(ValueError, match="expected one of frame, sequence"):
+        make_header(layout="volume")
+
+
 def test_a_phase_that_is_not_sent_costs_two_bits() -> None:
     header = make_header(num_latent_tokens=32)
     tokens = make_tokens(header)

@@ -1,5 +1,6 @@
 """Laws of the flow: path, training distribution, samplers."""
 
+import pytest
 import torch
 
 from modeling import flow
@@ -46,10 +47,24 @@ def test_the_weight_turns_an_image_error_into_a_velocity_error() -> None:
     assert torch.allclose(flow.velocity_weight(torch.ones(1)), flow.velocity_weight(torch.tensor([0.95])))
 
 
-def test_euler_with_a_network_that_knows_the_image_ends_at_the_image() -> None:
+@pytest.mark.parametrize("sampler", flow.SAMPLERS)
+def test_a_sampler_with_a_network_that_knows_the_image_ends_at_the_image(sampler: str) -> None:
     x, noise = torch.randn(2, *SHAPE), torch.randn(2, *SHAPE)
     for steps in (1, 2, 7):
-        assert torch.allclose(flow.euler(lambda _, __: x, noise, steps), x, atol=1e-5)
+        assert torch.allclose(flow.SAMPLERS[sampler](lambda _, __: x, noise, steps), x, atol=1e-5)
+
+
+def test_heun_comes_nearer_to_the_exact_flow_than_euler_at_as_many_network_evaluations() -> None:
+    mean, spread = 0.7, 0.4  # of a Gaussian image, whose posterior mean and flow are known in closed form
+
+    def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        t = flow.along(t, x)
+        return mean + t * spread**2 * (x - t * mean) / (t**2 * spread**2 + (1 - t) ** 2)
+
+    noise = torch.randn(64, 1, dtype=torch.float64)
+    exact = mean + spread * noise
+    euler, heun = flow.euler(predict, noise, 31), flow.heun(predict, noise, 16)
+    assert (heun - exact).abs().max() < (euler - exact).abs().max() / 2
 
 
 def test_the_posterior_mean_is_one_call_without_noise_at_time_zero() -> None:
@@ -63,9 +78,30 @@ def test_the_posterior_mean_is_one_call_without_noise_at_time_zero() -> None:
     assert calls == [(False, False)]
 
 
-def test_seeded_noise_does_not_depend_on_how_slices_are_grouped() -> None:
-    like = torch.empty(4, 2, 3)
-    whole = flow.seeded_noise(like, seed=5, first=0)
-    parts = torch.cat([flow.seeded_noise(like[:1], 5, 0), flow.seeded_noise(like[1:], 5, 1)])
+def test_noise_is_a_function_of_seed_slice_and_phase_alone() -> None:
+    like = torch.empty(4, 3, 2, 2)
+    whole = flow.seeded_noise(like, 5, range(4))
+    parts = torch.cat([flow.seeded_noise(like[:1], 5, [0]), flow.seeded_noise(like[1:], 5, [1, 2, 3])])
     assert torch.equal(whole, parts)
-    assert not torch.equal(whole, flow.seeded_noise(like, seed=6, first=0))
+    assert torch.equal(whole[:, :2], flow.seeded_noise(like[:, :2], 5, range(4)))
+    assert not torch.equal(whole, flow.seeded_noise(like, 6, range(4)))
+    assert len({float(value) for value in whole.flatten()}) == whole.numel()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        (flow.Knobs(realism=2.0, steps=2), "realism = 2.0"),
+        (flow.Knobs(steps=3), "needs both"),
+        (flow.Knobs(realism=0.5), "needs both"),
+        (flow.Knobs(2, 0.5, 0, "dpm"), "expected euler or heun"),
+    ],
+)
+def test_knobs_that_contradict_each_other_are_refused(knobs: flow.Knobs, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        knobs.check("dit")
+
+
+def test_the_tokenizers_own_decoder_does_not_sample() -> None:
+    with pytest.raises(ValueError, match=r"needs model.decoder dit"):
+        flow.Knobs(2, 0.5).check("titok")

@@ -30,6 +30,24 @@ def test_stage_two_takes_tokenizer_and_adapters_and_starts_its_decoder_fresh(tmp
         assert torch.equal(own[key], trained[key])
 
 
+def test_a_dit_that_corrects_a_draft_starts_as_the_earlier_stages_own_decoder(tmp_path: Path) -> None:
+    path = str(stage1(tmp_path))
+    config = tiny_config()
+    config.dit.draft = True
+    model, fresh = start_model(config, path)
+    assert fresh == ["dit"]
+    before = tiny_model("titok", seed=5)
+    x = torch.rand(1, 1, 32, 32, 2, 3)
+    tokens = before.encode(x)
+    assert torch.equal(model.eval().encode(x), tokens)
+    torch.testing.assert_close(model.decode_tokens(tokens), before.decode_tokens(tokens), atol=1e-5, rtol=0)
+
+
+def test_a_resampler_starts_fresh_on_an_earlier_stage(tmp_path: Path) -> None:
+    config = tiny_config("titok", layout="sequence")
+    assert start_model(config, str(stage1(tmp_path)))[1] == ["resampler"]
+
+
 def test_the_folder_of_an_earlier_run_serves_as_well_as_its_checkpoint(tmp_path: Path) -> None:
     stage1(tmp_path)
     config = tiny_config()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,9 @@ from modeling.config import ModelConfig
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 from scripts import evaluate
+from scripts.evaluation import baselines, coding, scoring
 from utils import figures
+from utils.baselines import zeroed
 
 SIZE, SIDE, PHASES = 32, 4, 4
 
@@ -36,21 +39,25 @@ class BlockModel(nn.Module):
     def __init__(self, geometry: str = "crop", anatomy: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(channels=1, image_size=SIZE, geometry=geometry, decoder="dit")
+        self.config = SimpleNamespace(channels=1, image_size=SIZE, geometry=geometry, decoder="dit", layout="frame")
         self.layout = SimpleNamespace(
             num_tokens=SIDE * SIDE, codebook_size=256, num_anatomy=anatomy, anatomy_codebook_size=16
         )
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, keep_tokens: int | None = None) -> Tensor:
         slices, phases = x.shape[4:]
         frames = x.permute(0, 4, 5, 1, 2, 3).reshape(-1, 1, SIZE, SIZE)
         ids = (nn.functional.adaptive_avg_pool2d(frames, SIDE) * 255).round().long().reshape(1, slices, -1)
+        if keep_tokens is not None:
+            ids = (
+                ids.unflatten(2, (-1, SIDE * SIDE)).index_fill(3, torch.arange(keep_tokens, SIDE * SIDE), -1).flatten(2)
+            )
         keys = torch.tensor([0, phases - 1]).expand(1, slices, 2)
         return torch.cat([keys, ids, torch.full((1, slices, 2 * self.layout.num_anatomy), 3)], dim=2)
 
-    def decode_tokens(self, tokens: Tensor) -> Tensor:
+    def decode_tokens(self, tokens: Tensor, **knobs: Any) -> Tensor:
         slices, ids = tokens.shape[1], tokens[:, :, 2 : tokens.shape[2] - 2 * self.layout.num_anatomy]
-        blocks = ids.reshape(-1, 1, SIDE, SIDE).float() / 255
+        blocks = ids.clamp(min=0).reshape(-1, 1, SIDE, SIDE).float() / 255
         return (
             nn.functional.interpolate(blocks, (SIZE, SIZE))
             .reshape(1, slices, -1, 1, SIZE, SIZE)
@@ -157,11 +164,47 @@ def test_the_model_beats_decoders_that_do_not_know_the_patient(
         assert baseline["n"] == 3 and baseline["note"]
 
 
+def test_each_budget_is_a_row_at_its_own_bits(run: Callable[..., dict[str, Any]], shards: Path) -> None:
+    summary = run(shards, "--keep_tokens", "4", "16", names=("stage2",))
+    assert list(summary["models"]) == ["stage2, 4 tokens", "stage2, 16 tokens"]
+    few, all_of_them = (entry["mean"] for entry in summary["models"].values())
+    assert few["psnr"] < all_of_them["psnr"] and few["bits"] < all_of_them["bits"]
+    frames = summary["cohort"]["frames"] / 3
+    slices = summary["cohort"]["slices"] / 3
+    assert all_of_them["tokens"] - few["tokens"] == pytest.approx(12 * frames)
+    assert few["tokens"] == pytest.approx(4 * frames + 4 * slices)  # A = 2 anatomy tokens of ED and of ES
+    assert summary["model"] == "stage2, 16 tokens"
+
+
+def test_a_sweep_scores_every_pair_of_steps_and_realism_beside_the_one_step_decode(
+    run: Callable[..., dict[str, Any]], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = BlockModel.decode_tokens
+
+    def sampled(self: BlockModel, tokens: Tensor, steps: int, realism: float, **_: Any) -> Tensor:
+        image = noisy(self, tokens)
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(steps))
+        return (image + realism * 0.1 * noise).clamp(0, 1)
+
+    monkeypatch.setattr(BlockModel, "decode_tokens", sampled)
+    monkeypatch.setattr(BlockModel, "dit", nn.Identity(), raising=False)
+    run(shards, "--sweep", "--steps", "1", "2", "4", "--realism", "0", "0.5", "1", names=("stage2",))
+    found = json.loads((tmp_path / "report" / "sweep.json").read_text())
+    pairs = [(row["steps"], row["realism"]) for row in found["rows"]]
+    assert pairs == [(1, 0.0), (2, 0.5), (2, 1.0), (4, 0.5), (4, 1.0)]
+    psnr = [row["psnr"] for row in found["rows"]]
+    detail = [row["high_frequency_ratio"] for row in found["rows"]]
+    assert psnr[0] == max(psnr) and detail[0] == min(detail) and all(row["ms_per_frame"] > 0 for row in found["rows"])
+    with (tmp_path / "report" / "sweep.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == 5
+    assert (tmp_path / "report" / "sweep.png").is_file()
+
+
 def test_bits_are_those_of_the_whole_file(run: Callable[..., dict[str, Any]], shards: Path, tmp_path: Path) -> None:
     run(shards)
     row = read_rows(tmp_path)[-1]
     model = BlockModel("crop", anatomy=2)
-    data = evaluate.compress(model, open_reference(make_case(4), SIZE, "crop"))
+    data = coding.compress(model, open_reference(make_case(4), SIZE, "crop"))
     assert float(row["bits"]) == len(data) * 8 > (SIDE * SIDE * 8 * PHASES + 4 * 4) * 3
     assert float(row["ratio_int16"]) == pytest.approx(SIZE * SIZE * 3 * PHASES * 16 / (len(data) * 8))
 
@@ -170,7 +213,7 @@ def test_what_is_scored_comes_from_the_bytes_alone(
     run: Callable[..., dict[str, Any]], shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack = bitstream.pack
-    monkeypatch.setattr(bitstream, "pack", lambda tokens, header: pack(evaluate.zeroed(tokens), header))
+    monkeypatch.setattr(bitstream, "pack", lambda tokens, header: pack(zeroed(tokens), header))
     summary = run(shards, names=("stage2",))
     assert summary["mean"]["psnr"] == summary["baselines"]["tokens_zeroed"]["mean"]["psnr"]
 
@@ -227,7 +270,7 @@ def test_a_single_unlabelled_frame_can_be_evaluated(run: Callable[..., dict[str,
 
 
 def test_the_mean_frame_is_the_mean_over_all_train_frames(shards: Path) -> None:
-    image, used = evaluate.mean_frame(ShardReader(shards, "train"), SIZE, "fit")
+    image, used = baselines.mean_frame(ShardReader(shards, "train"), SIZE, "fit")
     frames = [open_reference(make_case(i), SIZE, "fit").prepared.image[0] for i in (0, 1)]
     assert used == 2
     np.testing.assert_allclose(image, np.concatenate(frames, axis=2).mean(axis=(2, 3)), atol=1e-6)
@@ -241,7 +284,7 @@ def test_each_patient_is_paired_with_the_next_and_none_is_read_ahead_of_need() -
             opened.append(name)
             yield name.upper(), name.encode()
 
-    pairs = evaluate.with_next(items())
+    pairs = scoring.with_next(items())
     assert next(pairs) == ("A", b"a", b"b")
     assert opened == ["a", "b"]
     assert list(pairs) == [("B", b"b", b"c"), ("C", b"c", b"a")]
@@ -249,7 +292,7 @@ def test_each_patient_is_paired_with_the_next_and_none_is_read_ahead_of_need() -
 
 def test_a_model_that_gives_nan_is_named_with_its_patient(shards: Path) -> None:
     model = BlockModel()
-    model.decode_tokens = lambda tokens: BlockModel.decode_tokens(model, tokens) * float("nan")  # type: ignore[method-assign]
+    model.decode_tokens = lambda tokens, **_: BlockModel.decode_tokens(model, tokens) * math.nan  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"patient002: .*NaN"):
         evaluate.evaluate(model, ShardReader(shards, "test"), ["patient002"], {})  # type: ignore[arg-type]
 
@@ -296,7 +339,7 @@ def test_the_folder_of_a_training_run_is_evaluated(shards: Path, tmp_path: Path)
         is_legacy=False,
     )
     TiTok(config).save_pretrained(tmp_path / "run")
-    model = evaluate.load_model(tmp_path / "run", torch.device("cpu"), batch_frames=5)
+    model = coding.load_model(tmp_path / "run", torch.device("cpu"), batch_frames=5)
     assert model.frames_per_chunk == 5 and not model.training
     (row,) = evaluate.evaluate(model, ShardReader(shards, "test"), ["patient002"], {})
     assert row["patient"] == "patient002" and row["psnr"] > 0
