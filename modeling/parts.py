@@ -164,7 +164,8 @@ class Parts(nn.Module):
 
     def own_decode(self, context: Tensor) -> Tensor:  # (G, T, K, token_size)
         """The tokenizer's own decoder, (G, T, C, H, W)."""
-        pixels = self.tokenizer.decode(context.flatten(0, 1).transpose(1, 2).unsqueeze(2))
+        vectors = context.flatten(0, 1).transpose(1, 2).unsqueeze(2)  # (G * T, token_size, 1, K)
+        pixels = torch.cat([self.tokenizer.decode(part) for part in vectors.split(self.frames_per_chunk)])
         pixels = to_gray(pixels) if self.config.channels == 1 else pixels
         return pixels.unflatten(0, context.shape[:2])
 

@@ -8,24 +8,27 @@ mkdir -p "$out"
 export ACCELERATE_USE_CPU=true TOKENIZERS_PARALLELISM=false
 launch=(accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no)
 
-echo "== 1/7 synthetic cohort"
+echo "== 1/8 synthetic cohort"
 python scripts/make_phantom.py --output_dir "$out/phantom" --patients 80 --size 144 --slices 5 --phases 10 --seed 7
-echo "== 2/7 shards"
+echo "== 2/8 shards"
 python scripts/convert_acdc_to_wds.py --input_dir "$out/phantom" --output_dir "$out/phantom_wds" --modality "4d_mri" \
     --val_fraction 0.05 --test_fraction 0.1
-echo "== 3/7 segmenter"
+echo "== 3/8 segmenter"
 "${launch[@]}" scripts/train_mri_titok.py config=configs/demo/segmenter.yaml dataset.shards="$out/phantom_wds" \
     experiment.output_dir="$out/segmenter"
 for stage in 1 2 3; do
-    echo "== $((stage + 3))/7 stage $stage"
+    echo "== $((stage + 3))/8 stage $stage"
     options=(config=configs/demo/stage$stage.yaml dataset.shards="$out/phantom_wds" experiment.output_dir="$out/stage$stage")
     [ "$stage" = 1 ] || options+=(experiment.init_weight="$out/stage$((stage - 1))/checkpoint_last.pth")
     [ "$stage" != 2 ] || options+=(model.conditioning.weights="$out/segmenter/checkpoint_last.pth")
     "${launch[@]}" scripts/train_mri_titok.py "${options[@]}"
 done
-echo "== 7/7 report on held-out patients"
-python scripts/evaluate.py --model "$out/stage1" "$out/stage2" "$out/stage3" --data "$out/phantom_wds" --split test \
-    --output_dir "$out/report"
+echo "== 7/8 32 tokens for a whole cine"
+"${launch[@]}" scripts/train_mri_titok.py config=configs/demo/sequence.yaml dataset.shards="$out/phantom_wds" \
+    experiment.init_weight="$out/stage1/checkpoint_last.pth" experiment.output_dir="$out/sequence"
+echo "== 8/8 report on held-out patients"
+python scripts/evaluate.py --model "$out/stage1" "$out/sequence" "$out/stage2" "$out/stage3" \
+    --data "$out/phantom_wds" --split test --output_dir "$out/report"
 python - "$out" <<'PYTHON'
 import sys
 
