@@ -47,11 +47,18 @@ def tiny_config(
 
 
 def tiny_model(
-    decoder: str = "dit", channels: int = 1, seed: int = 0, conditioning: str = "none", layout: str = "frame"
+    decoder: str = "dit",
+    channels: int = 1,
+    seed: int = 0,
+    conditioning: str = "none",
+    layout: str = "frame",
+    draft: bool = False,
 ) -> TiTok:
     """A tiny model whose zero-initialised layers are filled too, so that everything has an effect."""
     torch.manual_seed(seed)
-    model = TiTok(tiny_config(decoder, channels, conditioning, layout)).eval()
+    config = tiny_config(decoder, channels, conditioning, layout)
+    config.dit.draft = draft
+    model = TiTok(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():

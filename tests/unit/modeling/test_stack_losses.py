@@ -9,9 +9,7 @@ from torch import Tensor
 
 from modeling.hearts import hard_masks, wall_thickness_mm
 from modeling.losses.disease import hinge
-from modeling.objective import build_objective
 from modeling.prediction import Prediction
-from tests.tiny import tiny_model
 from utils import registry
 from utils.types import Batch
 
@@ -204,29 +202,6 @@ def test_indexed_criteria_drop_out_where_the_body_surface_is_unknown() -> None:
     known = total("disease", judged(prediction, smaller), batch)[0]
     unknown = total("disease", judged(prediction, smaller), batch._replace(bsa_m2=torch.tensor([math.nan])))[0]
     assert known > unknown >= 0
-
-
-@pytest.mark.parametrize("name", ["cycle", "volume", "disease"])
-def test_the_gradient_reaches_the_first_layer_of_the_dit_and_no_frozen_tokenizer(name: str) -> None:
-    model = tiny_model(conditioning="resnet18")
-    model.tokenizer.requires_grad_(False)
-    model.adapters.requires_grad_(False)
-    _, batch = stacks(slices=3)
-    middle = slice(8, 40)
-    cut = batch._replace(
-        image=batch.image[:, :, middle, middle],
-        mask=batch.mask[:, middle, middle],
-        field=batch.field[:, middle, middle],
-    )
-    zero = torch.zeros_like(cut.image)
-    prediction = model(cut.image, cut.slice_position, cut.phase, torch.zeros(1), zero, cut.key_frames)
-    options = {"curve": 1.0} if name == "cycle" else {}
-    objective = build_objective({name: options})
-    objective.total(*objective(prediction, cut)).backward()
-    first = (model.dit.context_embedder.weight, model.dit.x_embedder.bias)  # of tokens and of the empty noisy image
-    assert all(parameter.grad is not None and parameter.grad.any() for parameter in first)
-    frozen = (model.tokenizer, model.adapters, model.segmenter)
-    assert all(parameter.grad is None for part in frozen for parameter in part.parameters())
 
 
 @pytest.mark.parametrize(
