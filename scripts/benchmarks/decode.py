@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="FOLDER", help="a trained model; without it one of random weights, see --size")
     add("--size", nargs="+", choices=("S", "B", "L"), default=["B"], help="of the DiT (default B)")
     add("--patch", nargs="+", type=int, default=[16], help="its patch size (default 16)")
+    add("--draft", action="store_true", help="the DiT corrects a draft of the published L-32's own decoder")
     add("--image_size", type=int, default=256, help="side of a frame (default 256)")
     add("--phases", type=int, default=20, help="frames of a slice (default 20)")
     add("--batch", nargs="+", type=int, default=[1], help="slices at a time (default 1)")
@@ -39,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, metavar="FILE", help="write the table as JSON")
 
 
-def random_model(size: str, patch: int, image_size: int) -> TiTok:
+def random_model(size: str, patch: int, image_size: int, draft: bool = False) -> TiTok:
     """A model with the published L-32's encoder left small: it takes no part in decoding."""
     config = ModelConfig()
     config.tokenizer.init, config.tokenizer.vq_model.image_size = "random", image_size
     config.tokenizer.vq_model.vit_enc_model_size = {"width": 64, "num_layers": 1, "num_heads": 1}
     config.adapters.phase_heads = 1
-    config.dit.size, config.dit.patch_size = size, patch
+    config.dit.size, config.dit.patch_size, config.dit.draft = size, patch, draft
     return TiTok(config)
 
 
@@ -73,17 +74,20 @@ def run(args: argparse.Namespace) -> None:
         models = [(Path(args.model).name, partial(TiTok.from_pretrained, args.model))]
     else:
         chosen = [(size, patch) for size in args.size for patch in args.patch]
-        models = [(f"{size}/{patch}", partial(random_model, size, patch, args.image_size)) for size, patch in chosen]
+        models = [
+            (f"{size}/{patch}", partial(random_model, size, patch, args.image_size, args.draft))
+            for size, patch in chosen
+        ]
     for name, make in models:
         for dtype in args.dtype:
             model = make().eval().to(device, DTYPES[dtype])
-            decoder = model.dit if model.dit is not None else model.tokenizer.decoder
-            millions = sum(p.numel() for p in decoder.parameters()) / 1e6
+            decoding = ("dit.", "tokenizer.decoder.", "tokenizer.pixel")
+            millions = sum(p.numel() for name, p in model.named_parameters() if name.startswith(decoding)) / 1e6
             for batch in args.batch:
                 for steps in args.steps:
                     found = measure(model, batch, args.phases, steps, args.rounds, device)
                     rows.append({"model": name, "image_size": model.config.image_size, "dtype": dtype, "batch": batch,
-                                 "phases": args.phases, "steps": steps, "parameters_m": millions, **found})  # fmt: skip
+                                 "draft": model.config.dit.draft, "phases": args.phases, "steps": steps, "parameters_m": millions, **found})  # fmt: skip
                     cells = (name, str(model.config.image_size), dtype, str(batch), str(args.phases), str(steps),
                              f"{found['ms']:.2f}", f"{found['gflop']:.1f}", f"{found['peak_mib']:.0f}",
                              f"{millions:.1f}")  # fmt: skip

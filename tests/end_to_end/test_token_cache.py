@@ -63,8 +63,8 @@ def test_a_cache_does_not_run_the_encoder(
     data = ("dataset.phases=null", "training.preview_every=100", "training.max_steps=2")
     cached = tokenize(workplace, phantom_shards, "tokens_idle", "dataset.phases=null")
     calls: list[int] = []
-    quantize = pretokenize.TiTok.quantize
-    monkeypatch.setattr(pretokenize.TiTok, "quantize", lambda *a: calls.append(1) or quantize(*a))
+    latents = pretokenize.TiTok.latents
+    monkeypatch.setattr(pretokenize.TiTok, "latents", lambda *a: calls.append(1) or latents(*a))
     assert train(workplace, "stage2", phantom_shards, "idle", FIRST, cached, *data).returncode == 0
     assert len(calls) == 1  # the preview of held-out slices at the end
 
