@@ -86,8 +86,9 @@ def run(args: argparse.Namespace) -> None:
             for batch in args.batch:
                 for steps in args.steps:
                     found = measure(model, batch, args.phases, steps, args.rounds, device)
-                    rows.append({"model": name, "image_size": model.config.image_size, "dtype": dtype, "batch": batch,
-                                 "draft": model.config.dit.draft, "phases": args.phases, "steps": steps, "parameters_m": millions, **found})  # fmt: skip
+                    config = {"image_size": model.config.image_size, "draft": model.config.dit.draft, "dtype": dtype,
+                              "batch": batch, "phases": args.phases, "steps": steps}  # fmt: skip
+                    rows.append({"model": name, **config, "parameters_m": millions, **found})
                     cells = (name, str(model.config.image_size), dtype, str(batch), str(args.phases), str(steps),
                              f"{found['ms']:.2f}", f"{found['gflop']:.1f}", f"{found['peak_mib']:.0f}",
                              f"{millions:.1f}")  # fmt: skip
