@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from modeling.dit_blocks import DiTBlock, FinalLayer, rope_angles
 from modeling.transformer import (
-    Mlp,
     PhaseAttention,
     coarse_points,
     grid_points,
     harmonics,
     patchify,
-    rotate,
     sincos_2d,
     sinusoid,
     zero_,
@@ -47,6 +45,8 @@ class DiTConfig:
         size: S, B, L or {"width", "num_layers", "num_heads"}.
         patch_size: side of a patch in pixels.
         head_channels: channels of the 3x3 convolution head behind unpatchify.
+        fusion: how anatomy tokens reach the frame: `mid`, by cross-attention in every second block, or `early`, as a
+            coarse map decoded from them beside the noisy patches.
         draft: the tokenizer's own decoder drafts each frame and the DiT corrects it; untrained it returns the draft.
         gradient_checkpointing: recompute blocks in the backward pass, for memory.
     """
@@ -54,86 +54,9 @@ class DiTConfig:
     size: Any = "B"
     patch_size: int = 16
     head_channels: int = 16
+    fusion: str = "mid"
     draft: bool = False
     gradient_checkpointing: bool = False
-
-
-class SelfAttention(nn.Module):
-    """Attention with normalised, rotated queries and keys."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-        self.q_norm = nn.RMSNorm(width // num_heads, eps=1e-6)
-        self.k_norm = nn.RMSNorm(width // num_heads, eps=1e-6)
-
-    def forward(self, x: Tensor, angles: Tensor) -> Tensor:  # (N, L, E), (L, E / heads / 2)
-        n, length, width = x.shape
-        q, k, v = self.qkv(x).view(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = (rotate(normalize(x, norm), angles).to(v.dtype) for x, norm in ((q, self.q_norm), (k, self.k_norm)))
-        out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).reshape(n, length, width))
-
-
-def normalize(x: Tensor, norm: nn.RMSNorm) -> Tensor:
-    """Root-mean-square norm in float32, whatever the precision of input and weight."""
-    return F.rms_norm(x.float(), tuple(norm.normalized_shape), norm.weight.float(), norm.eps)
-
-
-class CrossAttention(nn.Module):
-    """Attention from a frame's sequence to the anatomy context, behind a gate that starts at zero."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.norm = nn.LayerNorm(width)
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
-        self.proj = nn.Linear(width, width)
-        self.gate = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # (N, L, E), (N, M, E)
-        n, length, width = x.shape
-        q = self.q(self.norm(x)).view(n, length, self.num_heads, -1).transpose(1, 2)
-        k, v = self.kv(context).view(n, context.shape[1], 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return self.gate * self.proj(out.transpose(1, 2).reshape(n, length, width))
-
-
-class DiTBlock(nn.Module):
-    """Self-attention in a frame, attention along the phases, cross-attention to anatomy (if any), MLP."""
-
-    def __init__(self, width: int, num_heads: int, cross: bool) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.attn = SelfAttention(width, num_heads)
-        self.phase_attn = PhaseAttention(width, num_heads)
-        self.cross_attn = CrossAttention(width, num_heads) if cross else None
-        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.mlp = Mlp(width)
-        self.scale_shift_table = nn.Parameter(torch.zeros(6, width))
-
-    def forward(
-        self,
-        x: Tensor,  # (G, T, L, E)
-        modulation: Tensor,  # (G, 6, E)
-        angles: Tensor,  # (L, E / heads / 2)
-        phase: Tensor,  # (G, T)
-        anatomy: Tensor | None,  # (G, M, E)
-    ) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.scale_shift_table)[:, :, None, None].unbind(
-            1
-        )  # each (G, 1, 1, E)
-        h = self.norm1(x) * (1 + scale1) + shift1
-        x = x + gate1 * self.attn(h.flatten(0, 1), angles).unflatten(0, x.shape[:2])
-        x = x + self.phase_attn(x, phase)
-        if self.cross_attn is not None and anatomy is not None:
-            context = anatomy.repeat_interleave(x.shape[1], dim=0)  # the same for every phase
-            x = x + self.cross_attn(x.flatten(0, 1), context).unflatten(0, x.shape[:2])
-        h = self.norm2(x) * (1 + scale2) + shift2
-        return x + gate2 * self.mlp(h)
 
 
 class DiT(nn.Module):
@@ -144,7 +67,8 @@ class DiT(nn.Module):
         num_tokens: K, tokens a frame.
         token_size: channels of a codebook entry.
         token_rms: root mean square of those channels; the context starts at unit scale, else the mean image is a trap.
-        anatomy_width: channels of the anatomy context; 0 builds no cross-attention.
+        anatomy_tokens: M, tokens of the anatomy context.
+        anatomy_width: channels of that context; 0 where there is none.
         config: options.
 
     Raises:
@@ -154,6 +78,7 @@ class DiT(nn.Module):
     frequency_width = 256
     phase_harmonics = 8
     layout_channels = 16
+    map_channels = 8
     pos_embed: Tensor
     angles: Tensor
 
@@ -163,6 +88,7 @@ class DiT(nn.Module):
         num_tokens: int,
         token_size: int,
         token_rms: float,
+        anatomy_tokens: int,
         anatomy_width: int,
         config: DiTConfig,
     ) -> None:
@@ -175,6 +101,12 @@ class DiT(nn.Module):
         width, num_heads = size["width"], size["num_heads"]
         if width % (4 * num_heads):
             raise ValueError(f"dit.size: width {width} is not a multiple of 4 * num_heads = {4 * num_heads}")
+        if config.fusion not in ("mid", "early") or (config.fusion == "early" and not anatomy_width):
+            raise ValueError(
+                f"dit.fusion is {config.fusion!r}: expected mid, or early where model.conditioning sends anatomy "
+                "tokens to the decoder (resnet18, sam3, mask; not in layout sequence)"
+            )
+        mid = config.fusion == "mid"
         self.patch, self.grid, self.channels = config.patch_size, image_size // config.patch_size, config.head_channels
         self.gradient_checkpointing = config.gradient_checkpointing
 
@@ -188,9 +120,14 @@ class DiT(nn.Module):
         self.layout_embedder = nn.Linear(self.layout_channels, width)
         self.slice_embedder = nn.Linear(self.frequency_width, width)
         self.phase_embedder = nn.Linear(2 * self.phase_harmonics, width)
-        self.anatomy_embedder = nn.Linear(anatomy_width, width) if anatomy_width else None
+        self.anatomy_embedder = nn.Linear(anatomy_width, width) if anatomy_width and mid else None
+        self.map_decoder = self.map_embedder = None
+        if not mid:
+            self.map_decoder = nn.Linear(anatomy_tokens * anatomy_width, self.map_channels * self.grid**2)
+            self.map_embedder = nn.Linear(self.map_channels, width)
         self.blocks = nn.ModuleList(
-            DiTBlock(width, num_heads, cross=bool(anatomy_width) and i % 2 == 1) for i in range(size["num_layers"])
+            DiTBlock(width, num_heads, cross=mid and bool(anatomy_width) and i % 2 == 1)
+            for i in range(size["num_layers"])
         )
         self.final_layer = FinalLayer(width, config.patch_size, config.head_channels)
         self.head = nn.Sequential(
@@ -216,6 +153,8 @@ class DiT(nn.Module):
                 zero_(module.proj)
         zero_(self.adaLN_modulation[-1], self.final_layer.adaLN_modulation[-1], self.head[-1])
         nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
+        if self.map_embedder is not None:
+            zero_(self.map_embedder)
         for reader in (self.context_embedder.weight, self.layout_value):
             nn.init.normal_(reader, std=1 / (token_rms * self.context_embedder.in_features**0.5))
         self.layout_place.copy_(near)
@@ -244,6 +183,9 @@ class DiT(nn.Module):
         patches = patchify(planes.flatten(0, 1).to(dtype), self.x_embedder) + self.pos_embed.to(dtype)
         values = torch.einsum("gtkc,kcv->gtkv", context.to(dtype), self.layout_value)
         patches = patches + self.layout_embedder(self.layout_place @ values.flatten(0, 1))  # (G * T, P, E)
+        if anatomy is not None and self.map_decoder is not None and self.map_embedder is not None:
+            coarse = self.map_decoder(anatomy.to(dtype).flatten(1)).unflatten(1, (self.grid**2, -1))  # (G, P, channels)
+            patches = patches + self.map_embedder(coarse).repeat_interleave(x.shape[1], dim=0)  # alike at every phase
         h = torch.cat([tokens, patches.unflatten(0, x.shape[:2])], dim=2)  # (G, T, K + P, E)
         seen = None if anatomy is None or self.anatomy_embedder is None else self.anatomy_embedder(anatomy.to(dtype))
         for block in self.blocks:
@@ -260,27 +202,3 @@ class DiT(nn.Module):
         """Patches back to planes, (N, channels, H, W)."""
         x = x.view(len(x), self.grid, self.grid, self.patch, self.patch, self.channels)
         return x.permute(0, 5, 1, 3, 2, 4).reshape(len(x), self.channels, *[self.grid * self.patch] * 2)
-
-
-class FinalLayer(nn.Module):
-    """Modulated norm and projection to the pixels of a patch."""
-
-    def __init__(self, width: int, patch: int, channels: int) -> None:
-        super().__init__()
-        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.linear = nn.Linear(width, patch * patch * channels)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:  # (G, T, P, E), (G, E)
-        shift, scale = self.adaLN_modulation(c)[:, None, None].chunk(2, dim=-1)
-        return self.linear(self.norm_final(x) * (1 + scale) + shift)
-
-
-def rope_angles(points: Tensor, head_width: int) -> Tensor:  # (L, 2) in patches
-    """Rotation angles of points in the plane, (L, head_width / 2): half of the pairs for rows, half for columns.
-
-    Source: Heo et al., Rotary Position Embedding for Vision Transformer, 2024 (axial form).
-    """
-    pairs = head_width // 4
-    frequencies = 100.0 ** (-torch.arange(pairs) / pairs)
-    return (points.float().unsqueeze(-1) * frequencies).flatten(1)

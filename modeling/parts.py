@@ -1,5 +1,6 @@
 """The parts of a model, and what each does with the others' help; modeling/titok.py makes a model of them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -80,7 +81,13 @@ class Parts(nn.Module):
         if config.decoder == "dit":
             token_rms = vq_model.token_size**-0.5 if vq_model.use_l2_norm else 1.0
             self.dit = DiT(
-                config.image_size, vq_model.num_latent_tokens, vq_model.token_size, token_rms, anatomy_width, config.dit
+                config.image_size,
+                vq_model.num_latent_tokens,
+                vq_model.token_size,
+                token_rms,
+                2 * self.conditioning.num_tokens,
+                anatomy_width,
+                config.dit,
             )
         if self.resampler is not None:
             self.layout = SequenceLayout(config.sequence.num_tokens, self.resampler.fsq.codebook_size)
@@ -173,12 +180,25 @@ class Parts(nn.Module):
         """The tokenizer's picture of each frame, (G, T, 1, H, W) in [-1, 1], where the DiT corrects one."""
         return 2 * self.own_decode(context) - 1 if self.config.dit.draft else None
 
-    def see_anatomy(self, x: Tensor, ed: Tensor | int | None, es: Tensor | int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """ED and ES of each cine x (B, C, H, W, D, T), (B,) each, and its anatomy ids (B, D, 2 * A)."""
+    def see_anatomy(
+        self, x: Tensor, ed: Tensor | int | None, es: Tensor | int | None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """ED and ES of cines (B,) each, and their anatomy ids (B, D, 2 * A).
+
+        Args:
+            x: (B, C, H, W, D, T).
+            ed: phase of end-diastole, where it is known.
+            es: phase of end-systole, where it is known.
+            mask: (B, H, W, D, T) ground truth, for a conditioning that leaks it.
+        """
         lv = self.lv_curve(x) if ed is None or es is None else None
         ed, es = key_phases(x, ed, es, lv)
-        keys = at_phases(x, torch.stack([ed, es], 1)).flatten(0, 2).to(self.dtype)  # (B * D * 2, C, H, W)
-        anatomy = torch.cat([self.conditioning.encode(part) for part in keys.split(self.frames_per_chunk)])
+        both = torch.stack([ed, es], 1)
+        keys = at_phases(x, both).flatten(0, 2).to(self.dtype).split(self.frames_per_chunk)  # (B * D * 2, C, H, W)
+        masks: Sequence[Tensor | None] = [None] * len(keys)
+        if mask is not None:
+            masks = at_phases(mask[:, None], both).flatten(0, 3).split(self.frames_per_chunk)
+        anatomy = torch.cat([self.conditioning.encode(*part) for part in zip(keys, masks, strict=True)])
         return ed, es, anatomy.view(len(x), x.shape[4], -1)
 
     def lv_curve(self, x: Tensor) -> Tensor | None:  # (B, C, H, W, D, T)
@@ -194,7 +214,7 @@ class Parts(nn.Module):
         return torch.full((count, 2 * self.conditioning.num_tokens), NOT_SENT, device=device)
 
     def observe(
-        self, image: Tensor, key_frames: Tensor | None, sent: Tensor | None
+        self, image: Tensor, key_frames: Tensor | None, sent: Tensor | None, masks: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Context (B * D, 2 * A, width) and logits (B, D, 2, 4, H, W) of a batch; None where there is none."""
         batch, slices = image.shape[0], image.shape[4]
@@ -202,10 +222,11 @@ class Parts(nn.Module):
             return self.conditioning.context(self.nothing_sent(batch * slices, image.device)), None
         if sent is None:
             sent = torch.ones(batch, dtype=torch.bool, device=image.device)
-        seen = self.conditioning(at_phases(image, key_frames).flatten(0, 1), sent.repeat_interleave(slices))
+        masks = None if masks is None else masks.flatten(0, 1)
+        seen = self.conditioning(at_phases(image, key_frames).flatten(0, 1), sent.repeat_interleave(slices), masks)
         if seen is None:
             return None, None
-        return seen.context, seen.logits.unflatten(0, (batch, slices))
+        return seen.context, None if seen.logits is None else seen.logits.unflatten(0, (batch, slices))
 
     def read(
         self,

@@ -96,9 +96,10 @@ def check_keys(names: dict[str, tuple[int, ...]], state: State, where: str) -> N
             raise ValueError(f"{where}: {what}: {', '.join(keys[:3])}{more}; config.json describes another model")
 
 
-def export_config(model: dict[str, Any]) -> dict[str, Any]:
-    """What config.json of an export holds."""
-    return {"format": FORMAT, "schema_version": 1, "model": model}
+def export_config(model: dict[str, Any], leak: str | None = None) -> dict[str, Any]:
+    """What config.json of an export holds; `leak` where the model encodes ground truth."""
+    stamp = {} if leak is None else {"leak": leak}
+    return {"format": FORMAT, "schema_version": 1, **stamp, "model": model}
 
 
 def write_published(folder: Path, vq_model: dict[str, Any], state: State, dtype: torch.dtype) -> None:

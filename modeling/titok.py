@@ -46,7 +46,13 @@ class TiTok(Parts):
         return read_pretrained(cls, ModelConfig, source, revision, cache_dir).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, each whole or not at all."""
+        """Write config.json and model.safetensors, each whole or not at all.
+
+        Raises:
+            ValueError: for a model that encodes ground truth, which is not to be handed on.
+        """
+        if self.conditioning.leak is not None:
+            raise ValueError(f"not saved: {self.conditioning.leak}; train with another model.conditioning to publish")
         write_pretrained(Path(folder), asdict(self.config), self.state_dict())
 
     def save_tokenizer(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
@@ -61,6 +67,7 @@ class TiTok(Parts):
         ed: Tensor | int | None = None,
         es: Tensor | int | None = None,
         keep_tokens: int | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Images to tokens, in the precision of the weights: `model.to(torch.bfloat16)` is faster and changes some.
 
@@ -70,6 +77,7 @@ class TiTok(Parts):
             es: phase of end-systole; chosen when not given.
             keep_tokens: how many tokens of each frame (layout `sequence`: of the cine) to send, from the first; the
                 others become -1 and cost nothing. A model trained with `training.keep_tokens` decodes them well.
+            mask: (B, H, W, D, T) ground-truth labels, for a model of conditioning `mask` alone: an upper bound.
 
         Returns:
             (B, D, 2 + T*K + 2*A) int64, or (B, K) for single images; in layout `sequence` (B, N).
@@ -80,13 +88,18 @@ class TiTok(Parts):
         self.check_tokens()
         check_images(x, self.config.channels, self.config.image_size)
         keep = self.layout.keep(keep_tokens)
+        if mask is not None and (self.conditioning.leak is None or mask.shape != (len(x), *x.shape[2:])):
+            raise ValueError(
+                f"mask of shape {tuple(mask.shape)}: only a model of conditioning mask looks at one, (B, H, W, D, T) "
+                "of the images' size; leave it out"
+            )
         single = x.ndim == 4
         if single:
             x = x[..., None, None]
         latents = self.latents_of_cine(x)
         if self.resampler is not None:
             slices, phases = x.shape[4:]
-            anatomy = self.conditioning.context(self.see_anatomy(x, ed, es)[2].flatten(0, 1))
+            anatomy = self.conditioning.context(self.see_anatomy(x, ed, es, mask)[2].flatten(0, 1))
             _, ids = self.resampler.compress(
                 latents,
                 along_stack(slices, x.device).expand(len(x), -1),
@@ -102,7 +115,7 @@ class TiTok(Parts):
             return ids
         if single:
             return ids[:, 0, 0]
-        ed, es, anatomy = self.see_anatomy(x, ed, es)
+        ed, es, anatomy = self.see_anatomy(x, ed, es, mask)
         return self.layout.pack(TokenParts(ed, es, ids, anatomy))
 
     @torch.inference_mode()
@@ -196,9 +209,10 @@ class TiTok(Parts):
         ids: Tensor | None = None,  # (B, D, T, K) tokens of the image where they are known; encoded when not given
         there: Tensor | None = None,  # (B, D) bool, False where a slice is padding; all when not given
         keep: Tensor | None = None,  # (B,) how many tokens reach the decoder; all when not given
+        masks: Tensor | None = None,  # (B, D, 2, H, W) ground truth at ED and ES, where the conditioning leaks it
     ) -> Prediction:
         """One training pass; gradients flow wherever parameters are trainable."""
-        seen, logits = self.observe(image, key_frames, sent)
+        seen, logits = self.observe(image, key_frames, sent, masks)
         if self.tokenizer is None:
             return Prediction(image, None, t, t == 0, logits=logits)
         slices = image.shape[4]

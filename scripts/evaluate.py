@@ -133,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"--segmenter {args.segmenter}: that model has no segmenter (model.conditioning)")
     rows: dict[str, list[Row]] = {}
     fields: dict[str, str] = {}
+    leaks: dict[str, str] = {}
     names = model_names(args.model)
     for name, folder in zip(names, args.model, strict=True):
         model = load_model(folder, device, args.batch_frames)
@@ -143,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             last = name == names[-1] and keep == (args.keep_tokens or [None])[-1]
             baselines, notes = make_baselines(model, args.data, len(patients)) if last else ({}, {})
             fields[row] = field_of(model)
+            leaks |= {row: model.conditioning.leak} if model.conditioning.leak else {}
             seen = judge if fields[row] == field_of(judging) else None  # another field's judge would see another grid
             rows[row] = evaluate(model, reader, patients, baselines, seen, keep)
 
@@ -151,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "mean_frame" not in notes:
         summary["notes"].append("There is no mean_frame baseline, since the train split is empty.")
     summary["notes"].append(judge_note(args, names[-1], judge))
+    summary["notes"] += [f"LEAK: {name}: {words}" for name, words in leaks.items()]
     clear(args.output_dir)
     write_json(args.output_dir / "summary.json", summary)
     write_text(args.output_dir / "per_patient.csv", report.csv_text(rows, heart_scoring.columns()))

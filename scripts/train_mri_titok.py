@@ -74,7 +74,7 @@ def open_data(config: RunConfig, model: TiTok) -> CineDataset:
                 "dataset.tokens is given, but training.trainable names tokenizer or adapters; leave one out"
             )
         dataset.tokens = TokenCache(config.dataset.tokens, dataset, model.tokens_hash())
-    if model.segmenter is not None and not dataset.has_key_frames:
+    if config.model.conditioning.get("name", "none") != "none" and not dataset.has_key_frames:
         raise ValueError("model.conditioning looks at ED and ES: set dataset.unit=slice and dataset.key_frames=true, "
                          "or dataset.unit=stack")  # fmt: skip
     return dataset
@@ -146,6 +146,9 @@ def train(config: RunConfig) -> None:
     batches = iter(train_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
                                 config.dataset.workers, start * micro))  # fmt: skip
     log = RunLog(folder, enabled=main, wandb=config.experiment.wandb, run_config=plain)
+    if main and model.conditioning.leak is not None:
+        print(f"note: LEAK: {model.conditioning.leak}")
+        log.write(start, {"leak": model.conditioning.leak})
     held_out = held_out_slices(config, dataset.has_key_frames) if main else None
     if main and held_out is None:
         print("note: the val split is empty, so there is no val_psnr and no preview")
@@ -166,11 +169,12 @@ def train(config: RunConfig) -> None:
             t, noise = flow.draw(batch.sample_seed, batch.image.shape, config.flow)
             keys = batch.key_frames if dataset.has_key_frames else None
             sent = anatomy_is_sent(batch.sample_seed, model.conditioning.dropout)
+            masks = batch.key_labels()[0] if model.conditioning.leak else None
             keep = budgets(batch.sample_seed, options.keep_tokens)
             with accelerator.no_sync(learner) if part < micro - 1 else nullcontext():
                 with accelerator.autocast():
                     prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise, keys, sent,
-                                         batch.tokens, batch.there(), keep)  # fmt: skip
+                                         batch.tokens, batch.there(), keep, masks)  # fmt: skip
                 sums, counts = objective(prediction._replace(step=step), batch)
                 counts = sum_over_ranks(counts)
                 # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean
@@ -206,7 +210,7 @@ def train(config: RunConfig) -> None:
 
     if main:
         with ema.swapped():
-            save_model(folder, plain, model.state_dict(), export_config(plain["model"]))
+            save_model(folder, plain, model.state_dict(), export_config(plain["model"], model.conditioning.leak))
         print(f"done: {folder}/model.safetensors, config.json and checkpoint_last.pth; curves in {folder}/log.jsonl")
     log.close()
     accelerator.end_training()

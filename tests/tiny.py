@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,10 +23,11 @@ def run_script(name: str, *arguments: object, cwd: Path | None = None) -> subpro
 
 
 def tiny_config(
-    decoder: str = "dit", channels: int = 1, conditioning: str = "none", layout: str = "frame"
+    decoder: str = "dit", channels: int = 1, conditioning: str | dict[str, Any] = "none", layout: str = "frame"
 ) -> ModelConfig:
     """A model of 32 px frames, 8 tokens of 64 codes a frame; or 6 of 64 for a whole cine."""
-    config = ModelConfig(channels=channels, decoder=decoder, geometry="crop", conditioning={"name": conditioning})
+    chosen = {"name": conditioning} if isinstance(conditioning, str) else conditioning
+    config = ModelConfig(channels=channels, decoder=decoder, geometry="crop", conditioning=chosen)
     config.tokenizer.init = "random"
     config.tokenizer.vq_model = VQModelConfig(
         image_size=32,
@@ -50,7 +52,7 @@ def tiny_model(
     decoder: str = "dit",
     channels: int = 1,
     seed: int = 0,
-    conditioning: str = "none",
+    conditioning: str | dict[str, Any] = "none",
     layout: str = "frame",
     draft: bool = False,
 ) -> TiTok:

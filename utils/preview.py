@@ -32,7 +32,10 @@ def preview(model: nn.Module, batch: Batch, groups: Sequence[str], step: int, lo
     """
     zero = torch.zeros_like(batch.image)
     keys = batch.key_frames if bool((batch.key_frames >= 0).all()) else None
-    result = model(batch.image, batch.slice_position, batch.phase, zero[:, 0, 0, 0, 0, 0], zero, keys)
+    leaked = None if keys is None or model.conditioning.leak is None else batch.key_labels()[0]  # type: ignore[union-attr]
+    result = model(
+        batch.image, batch.slice_position, batch.phase, zero[:, 0, 0, 0, 0, 0], zero, keys, masks=leaked
+    )  # fmt: skip
     original = planes(batch.image)
     pictures = [original]
     values = {}

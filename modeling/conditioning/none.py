@@ -19,6 +19,7 @@ class NoConditioning(nn.Module):
         dropout: share of training slices whose anatomy is not sent.
         num_tokens: A, anatomy tokens a key frame.
         codebook_size: ids an anatomy token can take.
+        leak: what of the ground truth the encoding side must know, in words; None in every method.
         width: channels of the context that the decoder attends to; 0 leaves cross-attention out of the decoder.
     """
 
@@ -27,12 +28,13 @@ class NoConditioning(nn.Module):
     width = 0
     dropout = 0.0
     segmenter = None
+    leak = None
 
-    def __call__(self, key_frames: Tensor, sent: Tensor) -> None:  # (G, 2, 1, H, W), (G,) bool
-        """What training sees: nothing."""
+    def __call__(self, key_frames: Tensor, sent: Tensor, masks: Tensor | None = None) -> None:
+        """What training sees of key_frames (G, 2, 1, H, W), sent (G,) bool, masks (G, 2, H, W): nothing."""
         return None
 
-    def encode(self, key_frames: Tensor) -> Tensor:  # (N, 1, H, W)
+    def encode(self, key_frames: Tensor, masks: Tensor | None = None) -> Tensor:  # (N, 1, H, W), (N, H, W)
         """Anatomy token ids of ED or ES frames, (N, A)."""
         return torch.empty((len(key_frames), 0), dtype=torch.long, device=key_frames.device)
 

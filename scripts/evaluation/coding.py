@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from data import bitstream
 from data.bitstream import Header
+from data.preprocess import apply_mask
 from data.scoring import Reference
 from modeling.flow import Knobs
 from modeling.titok import TiTok
@@ -24,7 +26,11 @@ def load_model(folder: Path, device: torch.device, batch_frames: int) -> TiTok:
 def compress(model: TiTok, reference: Reference, keep: int | None = None) -> bytes:
     """A patient's compressed file; of each frame or cine the first `keep` tokens are in it, all for None."""
     x = torch.from_numpy(reference.prepared.image)[None].expand(-1, model.config.channels, -1, -1, -1, -1)
-    tokens = model.encode(x.to(next(model.parameters()).device), keep_tokens=keep)[0].cpu().numpy()
+    device, case = next(model.parameters()).device, reference.case
+    leaked: dict[str, Any] = {}
+    if model.conditioning.leak is not None:
+        leaked = {"ed": case.ed, "es": case.es, "mask": torch.from_numpy(masks_on_grid(reference)).to(device)}
+    tokens = model.encode(x.to(device), keep_tokens=keep, **leaked)[0].cpu().numpy()
     header = bitstream.header_for(
         reference.case,
         reference.prepared,
@@ -35,6 +41,24 @@ def compress(model: TiTok, reference: Reference, keep: int | None = None) -> byt
         layout=model.config.layout,
     )
     return bitstream.pack(tokens, header)
+
+
+def masks_on_grid(reference: Reference) -> np.ndarray:
+    """Ground truth on the model grid, (1, S, S, D, T) uint8, for a model that leaks it.
+
+    Raises:
+        ValueError: where ED or ES is not labelled.
+    """
+    case = reference.case
+    if case.ed not in case.masks or case.es not in case.masks:
+        raise ValueError(
+            "the model encodes ground truth (conditioning mask), and ED or ES has none; leave the case out"
+        )
+    grid = np.zeros(reference.prepared.image.shape, np.uint8)
+    for phase, labels in case.masks.items():
+        on_grid = apply_mask(labels.transpose(2, 0, 1), reference.prepared.geometry)  # (D, S, S)
+        grid[0, ..., phase] = on_grid.transpose(1, 2, 0)
+    return grid
 
 
 def decode(model: TiTok, tokens: np.ndarray, header: Header, knobs: Knobs | None = None) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling.titok import TiTok
+from scripts import evaluate
 from tests.training import STAGE1, STAGE2, curve, train
 
 SEGMENTER = """
@@ -107,3 +108,23 @@ def test_what_anatomy_needs_is_said_when_it_is_missing(
         workplace, "stage2", phantom_shards, "never", "experiment.init_weight=stage1/checkpoint_last.pth", *more
     )
     assert done.returncode != 0 and says in done.stderr
+
+
+def test_a_model_that_encodes_ground_truth_is_stamped_everywhere_and_scored_as_an_upper_bound(
+    workplace: Path, phantom_shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("model.conditioning={name: mask, width: 32}", "dataset.key_frames=true", "model.dit.fusion=early")
+    start = "experiment.init_weight=stage1/checkpoint_last.pth"
+    done = train(workplace, "stage2", phantom_shards, "leaky", start, *more)
+    assert done.returncode == 0 and "note: LEAK: ground-truth masks" in done.stdout, done.stderr
+    assert "ground-truth masks" in json.loads((workplace / "leaky" / "config.json").read_text())["leak"]
+    assert "ground-truth masks" in json.loads((workplace / "leaky" / "log.jsonl").read_text().splitlines()[0])["leak"]
+    report = workplace / "leaky_report"
+    evaluate.main(["--model", str(workplace / "leaky"), "--data", str(phantom_shards), "--split", "val", "--device",
+                   "cpu", "--output_dir", str(report), "--segmenter", str(workplace / "segmenter")])  # fmt: skip
+    assert any(
+        "LEAK: leaky: ground-truth" in note for note in json.loads((report / "summary.json").read_text())["notes"]
+    )
+    assert "LEAK: leaky" in (report / "index.html").read_text()
+    with pytest.raises(ValueError, match="not saved"):
+        TiTok.from_pretrained(workplace / "leaky").save_pretrained(workplace / "published")

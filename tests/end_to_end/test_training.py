@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling.flow import Knobs
 from modeling.titok import TiTok
 from tests.tiny import REPOSITORY, tiny_config
 from tests.training import STAGE1, STAGE2, STAGE3, curve, train
@@ -157,7 +158,7 @@ def test_the_decoder_overfits_one_batch_to_more_than_30_db() -> None:
     optimizer = torch.optim.AdamW(model.dit.parameters(), lr=3e-3)
     for _ in range(400):
         parts = model.layout.unpack(tokens)
-        decoded = model.decode_groups(parts.ids[:, 0], parts.anatomy[:, 0], position, phase, 1, 0.0, seed=0, first=0)
+        decoded = model.decode_groups(parts.ids[:, 0], parts.anatomy[:, 0], position, phase, Knobs(), [0, 0])
         optimizer.zero_grad()
         (decoded - frames).square().mean().backward()
         optimizer.step()

@@ -13,7 +13,9 @@ SIZE = {"width": 32, "num_layers": 2, "num_heads": 2}
 def make(anatomy_width: int = 0, filled: bool = True, **options: Any) -> DiT:
     torch.manual_seed(0)
     config = DiTConfig(**{"size": dict(SIZE), "patch_size": 8, "head_channels": 4, **options})
-    dit = DiT(32, num_tokens=8, token_size=6, token_rms=1.0, anatomy_width=anatomy_width, config=config)
+    dit = DiT(
+        32, num_tokens=8, token_size=6, token_rms=1.0, anatomy_tokens=3, anatomy_width=anatomy_width, config=config
+    )
     if filled:
         with torch.no_grad():
             for parameter in dit.parameters():
@@ -108,7 +110,7 @@ def test_sizes_that_do_not_fit_are_refused(options: dict[str, Any], words: str) 
 @pytest.mark.parametrize(("size", "millions"), [("S", 35), ("B", 137), ("L", 468)])
 def test_named_sizes_have_the_parameters_that_the_readme_states(size: str, millions: int) -> None:
     with torch.device("meta"):
-        dit = DiT(256, 32, 12, 12**-0.5, anatomy_width=64, config=DiTConfig(size=size))
+        dit = DiT(256, 32, 12, 12**-0.5, 8, anatomy_width=64, config=DiTConfig(size=size))
     assert abs(sum(p.numel() for p in dit.parameters()) / 1e6 - millions) < 0.5
 
 

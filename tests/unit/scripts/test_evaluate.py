@@ -35,6 +35,7 @@ class BlockModel(nn.Module):
 
     frames_per_chunk = 0
     segmenter: Any = None
+    conditioning = SimpleNamespace(leak=None)
 
     def __init__(self, geometry: str = "crop", anatomy: int = 0) -> None:
         super().__init__()

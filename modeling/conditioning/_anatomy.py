@@ -1,0 +1,92 @@
+"""What conditionings share: a summary of a key frame said in A ids, and the context that ids give the decoder."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from modeling.quantizer.fsq import FSQ
+from modeling.segmenter import NUM_CLASSES
+from modeling.tokens import NOT_SENT
+
+STRUCTURES = NUM_CLASSES - 1
+SHAPE = 3 * STRUCTURES + 1  # numbers of `morphology`
+
+
+class Anatomy(NamedTuple):
+    """What training sees of G slices.
+
+    Args:
+        context: (G, 2 * A, width) what the decoder attends to.
+        logits: (G, 2, 4, H, W) of the segmented key frames; None where nothing segments.
+    """
+
+    context: Tensor
+    logits: Tensor | None = None
+
+
+class AnatomyTokens(nn.Module):
+    """A summary of a key frame in A ids of a finite scalar quantizer, and their context for the decoder.
+
+    Args:
+        seen: numbers of the summary.
+        num_tokens: A, tokens a key frame.
+        levels: of the quantizer.
+        width: channels of the summary's network and of the context.
+
+    Raises:
+        ValueError: for sizes below one.
+    """
+
+    def __init__(self, seen: int, num_tokens: int, levels: list[int], width: int) -> None:
+        super().__init__()
+        if min(num_tokens, width) < 1:
+            raise ValueError(f"model.conditioning: num_tokens {num_tokens}, width {width}: expected positive sizes")
+        self.num_tokens = num_tokens
+        self.fsq = FSQ(levels)
+        self.summary = nn.Sequential(
+            nn.LayerNorm(seen), nn.Linear(seen, width), nn.SiLU(), nn.Linear(width, num_tokens * self.fsq.channels)
+        )
+        self.embedder = nn.Linear(self.fsq.channels, width)
+        self.place_embed = nn.Parameter(torch.randn(2 * num_tokens, width) * 0.02)  # A of ED, A of ES
+        self.not_sent = nn.Parameter(torch.zeros(width))
+
+    def quantize(self, summary: Tensor) -> tuple[Tensor, Tensor]:  # (N, seen)
+        """Quantized values (N, A, C) and ids (N, A)."""
+        return self.fsq(self.summary(summary.to(self.not_sent.dtype)).unflatten(1, (self.num_tokens, -1)))
+
+    def train_context(self, summary: Tensor, sent: Tensor) -> Tensor:  # (G, 2, seen), (G,) bool
+        """Context of the summaries of ED and ES, (G, 2 * A, width)."""
+        values = self.quantize(summary.flatten(0, 1))[0].unflatten(0, summary.shape[:2]).flatten(1, 2)
+        return self.embed(values, sent[:, None].expand(-1, values.shape[1]))
+
+    def context(self, ids: Tensor) -> Tensor:  # (G, 2 * A)
+        """Context of ids, (G, 2 * A, width)."""
+        return self.embed(self.fsq.lookup(ids.clamp(min=0)), ids != NOT_SENT)
+
+    def embed(self, values: Tensor, sent: Tensor) -> Tensor:  # (G, 2 * A, C), (G, 2 * A) bool
+        """Context of quantized values, (G, 2 * A, width); what was not sent has an embedding of its own."""
+        tokens = self.embedder(values.to(self.not_sent.dtype))
+        return torch.where(sent.unsqueeze(-1), tokens, self.not_sent.to(tokens)) + self.place_embed
+
+
+def check_share(dropout: float) -> float:
+    """The share of slices whose anatomy is not sent; ValueError where it is none."""
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"model.conditioning.dropout is {dropout}: expected a share from 0 to 1")
+    return dropout
+
+
+def morphology(p: Tensor) -> Tensor:  # (N, 3, H, W) soft masks of RV, MYO, LV
+    """Roots of areas (3), rows (3) and columns (3) of centroids, and the wall's thickness, in frame sides, (N, 10).
+
+    The wall's thickness is that of the ring between two circles of the areas of LV and of LV + MYO.
+    """
+    share = p.mean((2, 3))  # (N, 3)
+    rows, columns = (torch.linspace(-0.5, 0.5, n, device=p.device) for n in p.shape[-2:])
+    total = share.clamp(min=1e-4)
+    row = (p.mean(3) * rows).mean(2) / total
+    column = (p.mean(2) * columns).mean(2) / total
+    myo, lv = share[:, 1], share[:, 2]
+    wall = ((lv + myo) / torch.pi).sqrt() - (lv / torch.pi).sqrt()
+    return torch.cat([share.sqrt(), row, column, wall[:, None]], dim=1)

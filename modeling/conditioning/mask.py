@@ -1,0 +1,87 @@
+"""Ground truth in A ids a key frame: an upper bound for studies of what anatomy can be worth, never a method.
+
+    ground-truth masks of ED and ES ─► coarse grid, areas, centroids, wall thickness ─► A x FSQ ids ─► context
+
+The ids are sent and counted like any others, and the decoder sees them alone; but who encodes must know the truth. So
+the mask is an argument of its own, models are stamped with `leak`, and such a model is not published.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyTokens, check_share, morphology
+from modeling.segmenter import NUM_CLASSES
+
+
+@dataclass
+class Options:
+    """Anatomy tokens of the truth.
+
+    Args:
+        num_tokens: A, tokens a key frame.
+        levels: of the finite scalar quantizer; 8 x 8 x 8 x 8 are 4096 ids.
+        width: channels of the summary's network and of the context.
+        mask_grid: the masks are pooled to so many rows and columns.
+        dropout: share of training slices whose anatomy is not sent.
+    """
+
+    num_tokens: int = 4
+    levels: list[int] = field(default_factory=lambda: [8, 8, 8, 8])
+    width: int = 256
+    mask_grid: int = 8
+    dropout: float = 0.1
+
+
+class MaskConditioning(nn.Module):
+    """Says ground-truth masks in A tokens.
+
+    Args:
+        options: see `Options`.
+    """
+
+    segmenter = None
+    leak = "ground-truth masks are part of what is encoded (conditioning mask): an upper bound, not a method"
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, check_share(options.dropout)
+        self.mask_grid = options.mask_grid
+        seen = STRUCTURES * options.mask_grid**2 + SHAPE
+        self.tokens = AnatomyTokens(seen, options.num_tokens, options.levels, options.width)
+        self.codebook_size = self.tokens.fsq.codebook_size
+
+    def forward(self, key_frames: Tensor, sent: Tensor, masks: Tensor | None = None) -> Anatomy:
+        """Context of training slices, from masks (G, 2, H, W) alone; key_frames (G, 2, 1, H, W), sent (G,) bool."""
+        seen = self.summarize(given(masks).flatten(0, 1)).unflatten(0, key_frames.shape[:2])
+        return Anatomy(self.tokens.train_context(seen, sent))
+
+    def encode(self, key_frames: Tensor, masks: Tensor | None = None) -> Tensor:  # (N, 1, H, W), (N, H, W)
+        """Anatomy token ids of ED or ES frames, (N, A), from their masks alone."""
+        return self.tokens.quantize(self.summarize(given(masks)))[1]
+
+    def context(self, ids: Tensor) -> Tensor:  # (G, 2 * A)
+        """What the decoder attends to, (G, 2 * A, width)."""
+        return self.tokens.context(ids)
+
+    def summarize(self, masks: Tensor) -> Tensor:  # (N, H, W) labels
+        """Pooled masks and their morphology, (N, seen)."""
+        p = F.one_hot(masks.long(), NUM_CLASSES).movedim(-1, 1)[:, 1:].float()
+        return torch.cat([F.adaptive_avg_pool2d(p, self.mask_grid).flatten(1), morphology(p)], dim=1)
+
+
+def given(masks: Tensor | None) -> Tensor:
+    """The masks, or a ValueError that says how to give them."""
+    if masks is None:
+        raise ValueError(
+            "this model encodes ground truth (conditioning mask): give encode(x, ed=..., es=..., mask=...) labels "
+            "(B, H, W, D, T), or use another model"
+        )
+    return masks
+
+
+def build(options: Options) -> MaskConditioning:
+    """Build the conditioning."""
+    return MaskConditioning(options)
