@@ -59,6 +59,17 @@ class DiTConfig:
     gradient_checkpointing: bool = False
 
 
+def dimensions(size: Any) -> tuple[int, int, int]:
+    """Width, layers and heads of a size: S, B, L or a mapping; ValueError for another, or one that does not divide."""
+    found = SIZES.get(size) if isinstance(size, str) else dict(size)
+    if found is None or set(found) != {"width", "num_layers", "num_heads"}:
+        raise ValueError(f"dit.size {size!r}: expected S, B, L or a mapping of width, num_layers, num_heads")
+    width, num_layers, num_heads = found["width"], found["num_layers"], found["num_heads"]
+    if width % (4 * num_heads):
+        raise ValueError(f"dit.size: width {width} is not a multiple of 4 * num_heads = {4 * num_heads}")
+    return width, num_layers, num_heads
+
+
 class DiT(nn.Module):
     """Diffusion transformer on single-channel frames.
 
@@ -93,14 +104,9 @@ class DiT(nn.Module):
         config: DiTConfig,
     ) -> None:
         super().__init__()
-        size = SIZES.get(config.size) if isinstance(config.size, str) else dict(config.size)
-        if size is None or set(size) != {"width", "num_layers", "num_heads"}:
-            raise ValueError(f"dit.size {config.size!r}: expected S, B, L or a mapping of width, num_layers, num_heads")
+        width, num_layers, num_heads = dimensions(config.size)
         if image_size % config.patch_size:
             raise ValueError(f"image_size {image_size} is not a multiple of dit.patch_size {config.patch_size}")
-        width, num_heads = size["width"], size["num_heads"]
-        if width % (4 * num_heads):
-            raise ValueError(f"dit.size: width {width} is not a multiple of 4 * num_heads = {4 * num_heads}")
         if config.fusion not in ("mid", "early") or (config.fusion == "early" and not anatomy_width):
             raise ValueError(
                 f"dit.fusion is {config.fusion!r}: expected mid, or early where model.conditioning sends anatomy "
@@ -126,8 +132,7 @@ class DiT(nn.Module):
             self.map_decoder = nn.Linear(anatomy_tokens * anatomy_width, self.map_channels * self.grid**2)
             self.map_embedder = nn.Linear(self.map_channels, width)
         self.blocks = nn.ModuleList(
-            DiTBlock(width, num_heads, cross=mid and bool(anatomy_width) and i % 2 == 1)
-            for i in range(size["num_layers"])
+            DiTBlock(width, num_heads, cross=mid and bool(anatomy_width) and i % 2 == 1) for i in range(num_layers)
         )
         self.final_layer = FinalLayer(width, config.patch_size, config.head_channels)
         self.head = nn.Sequential(

@@ -66,6 +66,9 @@ def open_data(config: RunConfig, model: TiTok) -> CineDataset:
         ValueError: where data and model do not fit together.
     """
     dataset = training_data(config)
+    for count in config.training.keep_tokens:
+        model.check_tokens()
+        model.layout.keep(count)
     if config.dataset.tokens is not None:
         if model.resampler is not None:
             raise ValueError("dataset.tokens holds tokens of frames, but model.layout is sequence; leave it out")
@@ -167,14 +170,10 @@ def train(config: RunConfig) -> None:
         for part in range(micro):
             batch = next(batches).to(device)
             t, noise = flow.draw(batch.sample_seed, batch.image.shape, config.flow)
-            keys = batch.key_frames if dataset.has_key_frames else None
-            sent = anatomy_is_sent(batch.sample_seed, model.conditioning.dropout)
-            masks = batch.key_labels()[0] if model.conditioning.leak else None
-            keep = budgets(batch.sample_seed, options.keep_tokens)
+            given = given_to(batch, model, dataset.has_key_frames, options.keep_tokens)
             with accelerator.no_sync(learner) if part < micro - 1 else nullcontext():
                 with accelerator.autocast():
-                    prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise, keys, sent,
-                                         batch.tokens, batch.there(), keep, masks)  # fmt: skip
+                    prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise, **given)
                 sums, counts = objective(prediction._replace(step=step), batch)
                 counts = sum_over_ranks(counts)
                 # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean
@@ -214,6 +213,18 @@ def train(config: RunConfig) -> None:
         print(f"done: {folder}/model.safetensors, config.json and checkpoint_last.pth; curves in {folder}/log.jsonl")
     log.close()
     accelerator.end_training()
+
+
+def given_to(batch: Batch, model: TiTok, key_frames: bool, budget: list[int]) -> dict[str, Tensor | None]:
+    """What a training pass is told beside image, place and noise; what is drawn follows from each sample's seed."""
+    return {
+        "key_frames": batch.key_frames if key_frames else None,
+        "sent": anatomy_is_sent(batch.sample_seed, model.conditioning.dropout),
+        "ids": batch.tokens,
+        "there": batch.there(),
+        "keep": budgets(batch.sample_seed, budget),
+        "masks": batch.key_labels()[0] if model.conditioning.leak else None,
+    }
 
 
 def means(objective: Objective, history: list[Tensor], done: int) -> dict[str, float]:

@@ -176,6 +176,7 @@ def test_the_decoder_overfits_one_batch_to_more_than_30_db() -> None:
         (("experiment.init_weight=one/checkpoint_last.pth", "model.adapters.phase_layers=3"), "adapters"),
         (("experiment.init_weight=one/checkpoint_last.pth", "training.global_batch_size=0"), "batch size"),
         (("experiment.init_weight=one/checkpoint_last.pth", "dataset.shards=nowhere"), "nowhere"),
+        (("experiment.init_weight=one/checkpoint_last.pth", "training.keep_tokens=[4, 9]"), "keep_tokens = 9"),
         (("losses.flwo={}",), "losses.flow"),
         (("training.mixed_precision=half",), "half"),
     ],
