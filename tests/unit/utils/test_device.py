@@ -1,9 +1,11 @@
 """A device is the one that was asked for, or an error says why not."""
 
+import os
+
 import pytest
 import torch
 
-from utils.device import exact_float32, pick_device
+from utils.device import cpu_cores, exact_float32, pick_device
 
 
 def test_auto_is_a_device_that_is_there() -> None:
@@ -33,3 +35,14 @@ def test_float32_is_exact_inside_and_what_it_was_outside_even_after_an_error() -
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to cores")
+def test_only_cores_that_the_process_may_run_on_are_counted() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert cpu_cores() == len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert cpu_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -201,3 +201,13 @@ def test_a_steady_cine_does_not_flicker_and_noise_and_jumps_do() -> None:
     noisy = np.clip(still + 0.1 * rng.standard_normal(still.shape), 0, 1)
     assert metrics.flicker(jump) > 0.1 and metrics.flicker(noisy) > 0.05
     assert metrics.flicker(np.roll(noisy, 3, axis=1)) == pytest.approx(metrics.flicker(noisy))
+
+
+def test_detail_is_one_for_the_original_less_for_a_blur_and_more_for_noise() -> None:
+    rng = np.random.default_rng(0)
+    original = rng.random((2, 3, 16, 20))
+    blurred = (original + np.roll(original, 1, -1) + np.roll(original, 1, -2) + np.roll(original, (1, 1), (-2, -1))) / 4
+    assert metrics.high_frequency_ratio(original, original) == pytest.approx(1)
+    assert metrics.high_frequency_ratio(original, blurred) < 0.3
+    assert metrics.high_frequency_ratio(blurred, original) > 3
+    assert math.isnan(metrics.high_frequency_ratio(np.ones((1, 1, 8, 8)), original[:1, :1, :8, :8]))
