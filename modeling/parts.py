@@ -19,7 +19,9 @@ from modeling.tokens import NOT_SENT, FrameLayout, SequenceLayout, first_of
 from utils import registry
 from utils.checkpoint import hash_weights
 
-MAKES_TOKENS = ("adapters.", "tokenizer.latent_tokens", "tokenizer.encoder.", "tokenizer.quantize.", "resampler.")
+FRAME_PATH = ("adapters.", "tokenizer.latent_tokens", "tokenizer.encoder.", "tokenizer.quantize.")
+RESAMPLER = ("resampler.",)
+MAKES_TOKENS = FRAME_PATH + RESAMPLER
 
 
 class Read(NamedTuple):
@@ -143,10 +145,9 @@ class Parts(nn.Module):
         latents = torch.cat([self.latents(part, phase.expand(len(part), -1)) for part in parts])
         return latents.unflatten(0, (-1, slices))
 
-    def is_frozen(self, *prefixes: str) -> bool:
-        """True when no parameter below these prefixes trains; given none, none of the path from image to tokens."""
-        below = prefixes or MAKES_TOKENS
-        return not any(p.requires_grad for name, p in self.named_parameters() if name.startswith(below))
+    def is_frozen(self, prefixes: tuple[str, ...] = MAKES_TOKENS) -> bool:
+        """True when no parameter below these prefixes trains; without any, none of the path from image to tokens."""
+        return not any(p.requires_grad for name, p in self.named_parameters() if name.startswith(prefixes))
 
     def context(self, ids: Tensor, position: Tensor, phase: Tensor) -> Tensor:
         """What the decoder reads of G slices' tokens; of a token that was not sent, nothing.
@@ -247,7 +248,7 @@ class Parts(nn.Module):
             return Read(self.context(ids.flatten(0, 1), position.flatten(), groups), ids.flatten(0, 2))
         device = image.device.type
         autocast = torch.is_autocast_enabled(device)
-        with torch.autocast(device, enabled=autocast and not self.is_frozen("adapters.", "tokenizer.")):
+        with torch.autocast(device, enabled=autocast and not self.is_frozen(FRAME_PATH)):
             latents = self.latents(rearrange(image, "b c h w d t -> (b d) t c h w"), groups)
             quantized = self.tokenizer.quantize_latents(latents.flatten(0, 1))
         if self.resampler is None:
@@ -256,7 +257,7 @@ class Parts(nn.Module):
                 context = context * first_of(keep.repeat_interleave(slices), context.shape[2])[:, None, :, None]
             found = quantized.indices.masked_fill(~there.flatten().repeat_interleave(phases)[:, None], NOT_SENT)
             return Read(context, found, latents, quantized)
-        with torch.autocast(device, enabled=autocast and not self.is_frozen("resampler.")):
+        with torch.autocast(device, enabled=autocast and not self.is_frozen(RESAMPLER)):
             values, found = self.resampler.compress(
                 latents.unflatten(0, (-1, slices)),
                 position,
