@@ -64,22 +64,35 @@ def score_heart(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[st
 
     Returns:
         dice_*, dice_mean, hd95_*, volumes, lv_ef_error and rv_ef_error in points of EF, and ed_phase_error and
-        es_phase_error in % of the cycle, of the reconstruction; all with `_original` too, of the original by the same
-        judge; volumes of the whole ground truth with `_truth`. Empty for a patient without labels.
+        es_phase_error in % of the cycle. Empty for a patient without labels.
     """
     truth, case = truth_in_field(reference), reference.case
     if not truth:
         return {}
-    whole = function({name: case.masks[t] for name, t in labelled_phases(case).items()}, case.spacing_mm)
-    figures: dict[str, Any] = {f"{key}_truth": value for key, value in whole.items()}
-    for suffix, judged in zip(JUDGED, (grid, reference.prepared.image[0]), strict=True):
-        found = segment(judge, reference, judged)
-        measured = function(found, case.spacing_mm)
-        errors = {f"{side}_ef_error": abs(measured[f"{side}_ef"] - whole[f"{side}_ef"]) for side in ("lv", "rv")}
-        errors |= phase_errors(judge, reference, judged)
-        all_of_it = {**overlaps(truth, found), **distances(truth, found, case.spacing_mm), **measured, **errors}
-        figures |= {f"{key}{suffix}": value for key, value in all_of_it.items()}
-    return figures
+    whole, found = true_function(case), segment(judge, reference, grid)
+    measured = function(found, case.spacing_mm)
+    errors = {f"{side}_ef_error": abs(measured[f"{side}_ef"] - whole[f"{side}_ef"]) for side in ("lv", "rv")}
+    errors |= phase_errors(judge, reference, grid)
+    return {**overlaps(truth, found), **distances(truth, found, case.spacing_mm), **measured, **errors}
+
+
+def score_original(judge: Judge, reference: Reference) -> dict[str, Any]:
+    """What a reconstruction's heart figures stand beside, the same for every model of one field.
+
+    Returns:
+        The figures of the original by the same judge, with `_original`, and the volumes of the whole ground truth, with
+        `_truth`. Empty for a patient without labels.
+    """
+    found = score_heart(judge, reference, reference.prepared.image[0])
+    whole = true_function(reference.case) if found else {}
+    return {f"{key}_original": value for key, value in found.items()} | {
+        f"{key}_truth": value for key, value in whole.items()
+    }
+
+
+def true_function(case: CineCase) -> dict[str, float]:
+    """Volumes and EF of the whole ground truth."""
+    return function({name: case.masks[t] for name, t in labelled_phases(case).items()}, case.spacing_mm)
 
 
 def overlap_only(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[str, float]:

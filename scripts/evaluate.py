@@ -134,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: dict[str, list[Row]] = {}
     fields: dict[str, str] = {}
     leaks: dict[str, str] = {}
+    originals: dict[str, Row] = {}
     names = model_names(args.model)
     for name, folder in zip(names, args.model, strict=True):
         model = load_model(folder, device, args.batch_frames)
@@ -146,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             fields[row] = field_of(model)
             leaks |= {row: model.conditioning.leak} if model.conditioning.leak else {}
             seen = judge if fields[row] == field_of(judging) else None  # another field's judge would see another grid
-            rows[row] = evaluate(model, reader, patients, baselines, seen, keep)
+            rows[row] = evaluate(model, reader, patients, baselines, seen, keep, originals)
 
     limited = len(patients) < len(reader.patients())
     summary = {**report.summarize(rows, notes), **context(args, reader, fields, limited)}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.heart_scoring import Judge, overlap_only, score_heart
+from data.heart_scoring import Judge, overlap_only, score_heart, score_original
 from data.scoring import Reference, ceiling, cost, open_reference, score
 from data.shards import ShardReader
 from modeling.titok import TiTok
@@ -65,6 +65,7 @@ def evaluate(
     baselines: dict[str, Contender],
     judge: Judge | None = None,
     keep: int | None = None,
+    originals: dict[str, Row] | None = None,
 ) -> list[Row]:
     """Score a model, and baselines on the same patients.
 
@@ -75,6 +76,7 @@ def evaluate(
         baselines: name -> what is scored in place of the model's reconstruction.
         judge: who segments originals and reconstructions; without one the heart is not scored.
         keep: how many tokens of each frame or cine are sent; all for None.
+        originals: patient -> the judge's figures of the original; filled here, for other models of the same field.
 
     Returns:
         One row a patient: the figures of utils/report.py, `curve`, and `baselines`: name -> its figures.
@@ -88,11 +90,17 @@ def evaluate(
             reference = open_reference(reader.read_case(patient), model.config.image_size, model.config.geometry)
             yield reference, compress(model, reference, keep)
 
+    originals = {} if originals is None else originals
     rows = []
     for reference, data, next_data in with_next(packed()):
         try:
             decoded = decompress(model, data)
-            quality = {**score(reference, decoded), **(score_heart(judge, reference, decoded) if judge else {})}
+            quality = score(reference, decoded)
+            if judge:
+                patient = reference.case.patient
+                if patient not in originals:
+                    originals[patient] = score_original(judge, reference)
+                quality |= {**score_heart(judge, reference, decoded), **originals[patient]}
             against = {}
             for name, make in baselines.items():
                 other = make(reference, data, next_data)
