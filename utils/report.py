@@ -112,7 +112,8 @@ def comparison(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         summary: as in summary.json: `models` and `baselines`, each name -> {"mean", "std", ...}.
 
     Returns:
-        (headings, one row a model or baseline); cells are `mean ± std` for PSNR and SSIM and the mean for the rest.
+        (headings, one row a model or baseline); cells are `mean ± std` for PSNR and SSIM and the mean for the rest,
+        with the number of patients where the figure could be taken of fewer reconstructions than originals.
     """
     known = [entry["mean"] for entry in summary["models"].values()]
     keys = [key for key in COMPARED if any(key in mean for mean in known)]
@@ -122,7 +123,9 @@ def comparison(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         for key in keys:
             cell = number(entry["mean"].get(key), COLUMNS[key].decimals)
             spread = number(entry["std"].get(key), COLUMNS[key].decimals)
-            cells.append(f"{cell} ± {spread}" if key in ("psnr", "ssim") and spread != "–" else cell)
+            cell = f"{cell} ± {spread}" if key in ("psnr", "ssim") and spread != "–" else cell
+            measured, possible = entry["n_of"].get(key, 0), entry["n_of"].get(f"{key}_original", 0)
+            cells.append(f"{cell} (n = {measured})" if 0 < measured < possible else cell)
         rows.append(cells)
     return ["", *(COLUMNS[key].heading for key in keys)], rows
 

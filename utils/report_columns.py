@@ -54,7 +54,10 @@ HEART = {
         "Dice, original", 3, "the same segmenter on the original: what a perfect reconstruction would reach"
     ),
     "lv_ef_error": Column(
-        "LV EF error", 1, "absolute difference of ejection fraction, reconstruction to ground truth, in points of %"
+        "LV EF error",
+        1,
+        "absolute difference of ejection fraction, reconstruction to ground truth, in points of %; patients in whose "
+        "reconstruction no LV was found at ED are left out, and n says how many remain",
     ),
     "lv_ef_error_original": Column("LV EF error, original", 1, "the same of the segmented original"),
     "ed_phase_error": Column(

@@ -79,6 +79,18 @@ def test_the_comparison_lists_models_then_baselines(summary: dict[str, Any]) -> 
     assert lines[2][headings.index("bits/frame")] == "–"
 
 
+def test_a_figure_that_fewer_reconstructions_than_originals_have_says_of_how_many_it_is() -> None:
+    figures = {"psnr": 20.0, "lv_ef_error": 4.0, "lv_ef_error_original": 1.0}
+    entry = {
+        "mean": figures,
+        "std": dict.fromkeys(figures, math.nan),
+        "n_of": {**dict.fromkeys(figures, 2), "lv_ef_error": 1},
+    }
+    headings, (row,) = report.comparison({"models": {"stage1": entry}, "baselines": {}})
+    assert row[headings.index("LV EF error")] == "4.0 (n = 1)"
+    assert row[headings.index("LV EF error, original")] == "1.0" and row[headings.index("PSNR (dB)")] == "20.00"
+
+
 def test_a_text_table_is_aligned() -> None:
     lines = report.text_table(["", "PSNR"], [["model", "1.0"], ["m", "10.0"]]).split("\n")
     assert len({len(line) for line in lines}) == 1
