@@ -78,6 +78,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.sweep:  # what it would be told is no part of the command that the report shows
         args.sweep = args.steps = args.realism = args.sampler = None
+    for knobs in sweep.knobs_of(args.steps, args.realism, args.sampler) if args.sweep else ():
+        knobs.check("dit")
     for name in ("batch_frames", "limit"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
@@ -131,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     judge = make_judge(judging, args.batch_frames)
     if args.segmenter and judge is None:
         raise ValueError(f"--segmenter {args.segmenter}: that model has no segmenter (model.conditioning)")
+    if args.sweep and load_model(args.model[-1], device, args.batch_frames).dit is None:
+        raise ValueError(f"--sweep: {args.model[-1]} decodes with the tokenizer's own decoder; give a model with a DiT")
     rows: dict[str, list[Row]] = {}
     fields: dict[str, str] = {}
     leaks: dict[str, str] = {}
@@ -140,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = load_model(folder, device, args.batch_frames)
         if name == names[-1]:
             check_judge(name, model, judging)
+        for keep in args.keep_tokens or []:
+            model.layout.keep(keep)
         for keep in args.keep_tokens or [None]:
             row = name if keep is None else f"{name}, {keep} tokens"
             last = name == names[-1] and keep == (args.keep_tokens or [None])[-1]
@@ -179,13 +185,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_sweep(args: argparse.Namespace, model: TiTok, reader: ShardReader, patients: list[str], name: str) -> None:
     """Sample the last model over steps x realism, print the table and write it beside the report."""
-    if model.dit is None:
-        raise ValueError(f"--sweep: {name} decodes with the tokenizer's own decoder, which cannot sample; give a DiT")
     chosen = sweep.knobs_of(args.steps, args.realism, args.sampler)
     rows = sweep.sweep(model, reader, patients, chosen)
     about = {"model": name, "data": reader.folder.resolve().name, "split": args.split, "patients": len(patients)}
-    caption = f"{name} on {about['data']}, {args.split}, n = {len(patients)}, {args.sampler}, {args.device}"
-    sweep.write(rows, {**about, "device": args.device}, args.output_dir, caption)
+    device = next(model.parameters()).device.type
+    caption = f"{name} on {about['data']}, {args.split}, n = {len(patients)}, {args.sampler}, {device}"
+    sweep.write(rows, {**about, "device": device}, args.output_dir, caption)
     print(f"{sweep.table_of(rows)}\n{caption}; HF energy is of detail finer than 4 pixels, 1 is the original's")
     print(f"The sweep is {args.output_dir / 'sweep.png'}, with sweep.csv and sweep.json beside it")
 

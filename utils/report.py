@@ -85,9 +85,8 @@ def public_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def command_line(script: str, arguments: Mapping[str, Any]) -> str:
     """The command that `public_arguments` describes, quoted for a shell."""
-    words = [
-        [f"--{name}", *map(str, value if isinstance(value, list) else [value])] for name, value in arguments.items()
-    ]
+    values = {name: value if isinstance(value, list) else [value] for name, value in arguments.items()}
+    words = [[f"--{name}", *(str(value) for value in given if value is not True)] for name, given in values.items()]
     return shlex.join(["python", script, *(word for group in words for word in group)])
 
 

@@ -22,6 +22,7 @@ from data.shards import ShardReader, ShardWriter
 from modeling.config import ModelConfig
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
+from modeling.tokens import kept
 from scripts import evaluate
 from scripts.evaluation import baselines, coding, scoring
 from utils import figures
@@ -42,7 +43,11 @@ class BlockModel(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.config = SimpleNamespace(channels=1, image_size=SIZE, geometry=geometry, decoder="dit", layout="frame")
         self.layout = SimpleNamespace(
-            num_tokens=SIDE * SIDE, codebook_size=256, num_anatomy=anatomy, anatomy_codebook_size=16
+            num_tokens=SIDE * SIDE,
+            codebook_size=256,
+            num_anatomy=anatomy,
+            anatomy_codebook_size=16,
+            keep=lambda count: kept(count, SIDE * SIDE),
         )
 
     def encode(self, x: Tensor, keep_tokens: int | None = None) -> Tensor:

@@ -125,6 +125,7 @@ def test_arguments_are_shown_without_private_folders() -> None:
     }
     found = report.public_arguments(arguments)
     assert found == {"model": ["run", "out/run2"], "data": "x y", "n": 3}
+    assert report.command_line("s.py", {"sweep": True, "steps": [2, 4]}) == "python s.py --sweep --steps 2 4"
     line = report.command_line("scripts/evaluate.py", found)
     assert line == "python scripts/evaluate.py --model run out/run2 --data 'x y' --n 3"
 
