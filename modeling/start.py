@@ -45,7 +45,7 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
         used = state if config.keeps_decoder else without_decoder(state)
         fresh = start_from(model, used, source)
     weights = config.conditioning.get("weights")
-    if weights is not None:
+    if weights is not None and model.segmenter is not None:  # sam3 loads its own, and keeps them to itself
         bring_segmenter(model, weights)
         fresh = ["conditioning but its segmenter" if name == "conditioning" else name for name in fresh]
     return model, fresh

@@ -43,6 +43,11 @@ def test_a_dit_that_corrects_a_draft_starts_as_the_earlier_stages_own_decoder(tm
     torch.testing.assert_close(model.decode_tokens(tokens), before.decode_tokens(tokens), atol=1e-5, rtol=0)
 
 
+def test_the_frozen_encoder_of_sam3_is_not_taken_for_a_segmenter(tmp_path: Path) -> None:
+    config = tiny_config(conditioning={"name": "sam3", "weights": "facebook/sam3", "width": 32})
+    assert start_model(config, str(stage1(tmp_path)))[1] == ["conditioning", "dit"]
+
+
 def test_a_resampler_starts_fresh_on_an_earlier_stage(tmp_path: Path) -> None:
     config = tiny_config("titok", layout="sequence")
     assert start_model(config, str(stage1(tmp_path)))[1] == ["resampler"]
