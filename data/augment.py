@@ -1,10 +1,12 @@
-"""Augmentation of one training sample on the model grid: a pure function of the sample's seed.
+"""Augmentation of one training sample: a pure function of the sample's seed.
 
-One draw serves all slices and phases, so that a beating heart never jumps: roll of the cycle, flip, then rotation,
-zoom and shift in one resampling, then contrast and noise. Image, mask and field move together and the pixel spacing
-follows the zoom, so that volumes in mL stay true.
+The whole image is flipped, turned, zoomed and shifted in one resampling onto the model grid, so that the grid shows
+native pixels wherever the image has any; then contrast and noise change. One draw serves all slices and phases, so that
+a beating heart never jumps. Image, mask and field move together and the pixel spacing follows the zoom, so that volumes
+in mL stay true.
 
-Axes: S side of the model grid, D slices, T phases of the cardiac cycle.
+Axes: h and w those of the resized image (data/preprocess.py), S side of the model grid, D slices, T phases of the
+cardiac cycle.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+import torch
+from torch.nn import functional
 
+from data.preprocess import Geometry, look
 from utils.seeding import stable_seed
 
 
@@ -77,6 +81,16 @@ class Draw(NamedTuple):
     noise: float
     start: float
 
+    @property
+    def resamples(self) -> bool:
+        """Whether pixels of the result lie between those of the image."""
+        return self.angle != 0 or self.zoom != 1 or any(self.shift)
+
+    @property
+    def moves(self) -> bool:
+        """Whether any pixel changes its place."""
+        return self.flip or self.resamples
+
 
 def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
     """Draw every property, also those that are off, so that switching one changes none of the others."""
@@ -93,34 +107,39 @@ def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
     )
 
 
-def augment(arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int, cycle: int) -> dict[str, np.ndarray]:
+def augment(
+    arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int, cycle: int, geometry: Geometry
+) -> dict[str, np.ndarray]:
     """Change one sample at random within the limits of the config, whatever `config.enabled` says.
 
     Args:
-        arrays: of a `Sample`, of which these change: image (1, S, S, D, T) float32 in [0, 1]; mask (S, S, D, T) uint8;
-            field (S, S, D) bool; spacing_mm (3,) float32; and by a roll has_label (D, T) bool, phase (T,) float32 and
-            key_frames (2,) int64. They are left as they are.
+        arrays: of a `Sample`, but in the whole resized image; of these change image (1, h, w, D, T) float32 in [0, 1];
+            mask (h, w, D, T) uint8; field (h, w, D) bool; spacing_mm (3,) float32; and by a roll has_label (D, T)
+            bool, phase (T,) float32 and key_frames (2,) int64. They are left as they are.
         config: the limits.
         seed: of the sample; equal seeds give equal results.
         cycle: phases of the stored cycle, of which the sample may hold a part.
+        geometry: where the model grid lies in the resized image.
     Returns:
-        New arrays under the same names, of the same shapes, types and ranges; 0 and False where the moved image
-        does not reach. Where it shrinks, it is interpolated without a low-pass filter.
+        New arrays under the same names, of the same types and ranges, with h and w replaced by S; 0 and False where the
+        image does not reach. Where it shrinks, it is interpolated without a low-pass filter.
     """
     rng = np.random.Generator(np.random.PCG64(stable_seed(seed, "augment")))
     drawn = draw(config, rng)
     arrays = roll(arrays, cycle, int(drawn.start * cycle))
-    frames = arrays["image"][0].transpose(3, 2, 0, 1)  # (T, D, S, S)
-    mask, field, spacing = arrays["mask"], arrays["field"], arrays["spacing_mm"].copy()
-    if drawn.flip:
-        frames, mask, field = frames[..., ::-1], mask[:, ::-1], field[:, ::-1]
-    if drawn.angle or drawn.zoom != 1 or any(drawn.shift):  # else not even rounding touches a pixel
-        matrix, offset = affine(drawn, len(field), spacing)
-        frames, mask, field = _move(frames, mask, field, matrix, offset)
+    frames, mask = arrays["image"][0].transpose(3, 2, 0, 1), arrays["mask"].transpose(3, 2, 0, 1)  # (T, D, h, w)
+    field, spacing = arrays["field"].transpose(2, 0, 1), arrays["spacing_mm"].copy()  # (D, h, w)
+    if drawn.moves:
+        source = source_pixels(drawn, geometry, spacing)
+        mask, field = nearest(mask, source), nearest(field, source)
+        frames = (linear if drawn.resamples else nearest)(frames, source) * field
         spacing[:2] /= drawn.zoom  # a magnified image has smaller pixels
+    else:  # not even rounding touches a pixel
+        frames, mask, field = (look(part, geometry) for part in (frames, mask, field))
     frames = _intensity(frames, field, drawn, rng)
     image = frames.transpose(2, 3, 1, 0)[None]  # (1, S, S, D, T)
-    return {**arrays, "image": image, "mask": mask.copy(), "field": field.copy(), "spacing_mm": spacing}
+    return {**arrays, "image": image, "mask": mask.transpose(2, 3, 1, 0), "field": field.transpose(1, 2, 0),
+            "spacing_mm": spacing}  # fmt: skip
 
 
 def roll(arrays: dict[str, np.ndarray], cycle: int, first: int) -> dict[str, np.ndarray]:
@@ -147,10 +166,10 @@ def roll(arrays: dict[str, np.ndarray], cycle: int, first: int) -> dict[str, np.
 
 
 def affine(drawn: Draw, size: int, spacing_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The map from a pixel of the result to the pixel it comes from: source = matrix @ pixel + offset.
+    """The map from a pixel of the result to the pixel of the unchanged grid it comes from, matrix @ p + offset.
 
     Args:
-        drawn: angle, zoom and shift; turn and zoom are about the centre of the grid.
+        drawn: flip, angle, zoom and shift; turn and zoom are about the centre of the grid.
         size: S.
         spacing_mm: (3,) before the zoom. The turn is a turn in mm: on oblong pixels a turn in pixels would shear.
     Returns:
@@ -161,32 +180,42 @@ def affine(drawn: Draw, size: int, spacing_mm: np.ndarray) -> tuple[np.ndarray, 
     turn = np.array([[cos, -sin], [sin, cos]])
     matrix = turn * spacing[None, :] / spacing[:, None] / drawn.zoom
     center = np.full(2, (size - 1) / 2)
-    return matrix, center - matrix @ (center + np.array(drawn.shift) * size)
+    offset = center - matrix @ (center + np.array(drawn.shift) * size)
+    if drawn.flip:
+        matrix[1], offset[1] = -matrix[1], size - 1 - offset[1]
+    return matrix, offset
 
 
-def _move(
-    frames: np.ndarray, mask: np.ndarray, field: np.ndarray, matrix: np.ndarray, offset: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resample frames (T, D, S, S) linearly, mask (S, S, D, T) and field (S, S, D) by nearest neighbour."""
-    size = frames.shape[-2:]
-    linear = np.empty(frames.shape, np.float32)
-    for place in np.ndindex(frames.shape[:2]):
-        ndimage.affine_transform(frames[place], matrix, offset, output=linear[place], order=1)
-    pixels = np.arange(size[0] * size[1], dtype=np.int32).reshape(size)
-    # Where each pixel comes from, found once for the fields and masks of all slices and phases.
-    source = ndimage.affine_transform(pixels, matrix, offset, order=0, cval=-1)
-    inside = source >= 0
-    field = field.reshape(pixels.size, -1)[source] & inside[..., None]
-    mask = mask.reshape(pixels.size, -1)[source.reshape(-1)].reshape(mask.shape)
-    mask[~inside] = 0
-    return linear * field.transpose(2, 0, 1), mask, field
+def source_pixels(drawn: Draw, geometry: Geometry, spacing_mm: np.ndarray) -> np.ndarray:
+    """Where in the resized image each pixel of the result lies, (S, S, 2) float64 rows and columns."""
+    matrix, offset = affine(drawn, geometry.size, spacing_mm)
+    pixels = np.moveaxis(np.indices((geometry.size, geometry.size)), 0, -1)
+    return pixels @ matrix.T + offset + np.array(geometry.offset)
+
+
+def linear(images: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Sample images (..., h, w) float32 linearly at (S, S, 2) places, (..., S, S); the rim goes on outside."""
+    height, width = images.shape[-2:]
+    scale = 2 / np.maximum(np.array([height, width]) - 1, 1)  # grid_sample counts from -1 to 1, columns first
+    grid = torch.from_numpy((source * scale - 1)[..., ::-1].astype(np.float32))[None]
+    channels = torch.from_numpy(np.ascontiguousarray(images)).reshape(1, -1, height, width)
+    sampled = functional.grid_sample(channels, grid, "bilinear", padding_mode="border", align_corners=True)
+    return sampled.numpy().reshape(*images.shape[:-2], *source.shape[:2])
+
+
+def nearest(images: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Sample (..., h, w) by nearest neighbour at (S, S, 2) places, (..., S, S); 0 or False outside."""
+    rows, columns = np.moveaxis(np.rint(source).astype(np.int64), -1, 0)
+    height, width = images.shape[-2:]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    return images[..., rows.clip(0, height - 1), columns.clip(0, width - 1)] * inside
 
 
 def _intensity(frames: np.ndarray, field: np.ndarray, drawn: Draw, rng: np.random.Generator) -> np.ndarray:
-    """New frames (T, D, S, S) with contrast and noise; padding stays 0."""
+    """New frames (T, D, S, S) with contrast and noise, where field is (D, S, S); padding stays 0."""
     if drawn.exponent != 1:
         frames = frames ** np.float32(drawn.exponent)
     if drawn.noise:
         noise = rng.standard_normal(frames.shape, dtype=np.float32)
-        frames = frames + np.float32(drawn.noise) * noise * field.transpose(2, 0, 1)
+        frames = frames + np.float32(drawn.noise) * noise * field
     return np.clip(frames, 0.0, 1.0)

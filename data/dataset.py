@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from data.augment import AugmentConfig
 from data.augment import augment as augmented
-from data.preprocess import MODES, apply_mask, model_field, model_spacing, plan, to_grid
+from data.preprocess import MODES, Geometry, apply_mask, model_field, model_spacing, plan, resize, resized, to_grid
 from data.samples import SampleEntry
 from data.shards import ShardReader, SliceSample
 from utils.clinical import body_surface_m2
@@ -109,10 +109,12 @@ class CineDataset(Dataset[Sample]):
             key = f"{key}_t{phase:02d}"
         else:
             times, places = self._choose(slices, drawn)
-        arrays = on_grid([self.reader.read(i, times) for i in slices], times, self.image_size, self.geometry)
+        geometry = plan(entry.native_hw, self.image_size, self.geometry, entry.info["center"])
+        read = [self.reader.read(i, times) for i in slices]
+        arrays = on_grid(read, times, geometry, whole=self.augment.enabled)
         arrays["key_frames"] = places
         if self.augment.enabled:
-            arrays = augmented(arrays, self.augment, stable_seed(self.seed, drawn, key), entry.phases)
+            arrays = augmented(arrays, self.augment, stable_seed(self.seed, drawn, key), entry.phases, geometry)
         if self.tokens is not None:
             arrays["tokens"] = self.tokens(drawn, index).reshape(len(slices), len(times), -1)  # (D, T, K)
         return Sample(arrays, stable_seed(self.seed, epoch, key), key)
@@ -175,31 +177,33 @@ def most_unlike(cines: Iterable[np.ndarray], phase: int) -> int:
     return int(np.argmax(total))
 
 
-def on_grid(slices: list[SliceSample], times: np.ndarray, size: int, mode: str) -> dict[str, np.ndarray]:
-    """Bring native slices onto the model grid.
+def on_grid(
+    slices: list[SliceSample], times: np.ndarray, geometry: Geometry, whole: bool = False
+) -> dict[str, np.ndarray]:
+    """Bring native slices onto the model grid, or as far as the whole resized image.
 
     Args:
         slices: D slices of one patient, read at `times`.
         times: (T,) phase indices.
-        size: S.
-        mode: `crop` or `fit`.
+        geometry: of these slices.
+        whole: False for the model grid, S x S; True for the whole resized image, h x w, as augmentation takes it.
     Returns:
-        The arrays of `Batch` without B, but `key_frames`.
+        The arrays of `Batch` without B, but `key_frames`; with h and w for S where `whole`.
     """
     entry, depth = slices[0].entry, len(slices)
-    geometry = plan(entry.native_hw, size, mode, entry.info["center"])
     frames = slices[0].cine[:, None] if depth == 1 else np.stack([part.cine for part in slices], axis=1)
-    image = to_grid(frames, entry.info["window"], geometry)  # (T, D, S, S)
+    image = (resized if whole else to_grid)(frames, entry.info["window"], geometry)  # (T, D, S, S)
+    field = np.ones(geometry.resized_hw, bool) if whole else model_field(geometry)
     mask = np.zeros(image.shape, np.uint8)
     for d, part in enumerate(slices):
         for phase, labels in part.masks.items():
-            mask[times == phase, d] = apply_mask(labels, geometry)
+            mask[times == phase, d] = resize(labels, field.shape, 0) if whole else apply_mask(labels, geometry)
     positions = [(part.entry.slice + 0.5) / part.entry.slices for part in slices]
     return {
         "image": image.transpose(2, 3, 1, 0)[None],  # (1, S, S, D, T)
         "mask": mask.transpose(2, 3, 1, 0),  # (S, S, D, T)
         "has_label": np.array([[time in part.masks for time in times] for part in slices]),  # (D, T)
-        "field": np.repeat(model_field(geometry)[..., None], depth, axis=2),  # (S, S, D)
+        "field": np.repeat(field[..., None], depth, axis=2),  # (S, S, D)
         "slice_position": np.array(positions, np.float32),  # (D,)
         "phase": (times / entry.phases).astype(np.float32),  # (T,)
         "spacing_mm": np.array(model_spacing(entry.info["spacing_mm"], geometry), np.float32),  # (3,)

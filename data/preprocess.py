@@ -195,7 +195,7 @@ def apply(images: np.ndarray, geometry: Geometry, order: int = 1) -> np.ndarray:
     """
     if images.shape[-2:] != geometry.native_hw:
         raise ValueError(f"images are {images.shape[-2:]} in plane, but the geometry is for {geometry.native_hw}")
-    return _window(_resize(images, geometry.resized_hw, order), geometry, inverse=False)
+    return look(resize(images, geometry.resized_hw, order), geometry)
 
 
 def apply_mask(masks: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -203,11 +203,16 @@ def apply_mask(masks: np.ndarray, geometry: Geometry) -> np.ndarray:
     return apply(masks, geometry, order=0)
 
 
+def resized(frames: np.ndarray, window: tuple[float, float], geometry: Geometry) -> np.ndarray:
+    """Stored values (..., H, W) -> float32 in [0, 1], all of the resized image (..., h, w)."""
+    images = resize(normalize(frames, window), geometry.resized_hw, 1)
+    return np.clip(images, 0.0, 1.0, out=images)  # the filter's rows sum to 1, up to rounding
+
+
 def to_grid(frames: np.ndarray, window: tuple[float, float], geometry: Geometry) -> np.ndarray:
     """Stored values (..., H, W) -> float32 in [0, 1] on the model grid (..., S, S), 0 in the padding."""
     if geometry.resized_hw != geometry.native_hw:
-        images = apply(normalize(frames, window), geometry)
-        return np.clip(images, 0.0, 1.0, out=images)  # the filter's rows sum to 1 but for rounding
+        return look(resized(frames, window, geometry), geometry)
     images = normalize(apply(frames, geometry), window)  # nothing is resampled: cut first, it is cheaper
     if window[0] != 0:
         images[..., ~model_field(geometry)] = 0
@@ -218,7 +223,7 @@ def invert(images: np.ndarray, geometry: Geometry, order: int = 1) -> np.ndarray
     """Bring model-grid images (..., S, S) back to the native grid (..., H, W), zero where the window did not reach."""
     if images.shape[-2:] != (geometry.size, geometry.size):
         raise ValueError(f"images are {images.shape[-2:]} in plane, but the model grid is {geometry.size} a side")
-    return _resize(_window(images, geometry, inverse=True), geometry.native_hw, order)
+    return resize(look(images, geometry, inverse=True), geometry.native_hw, order)
 
 
 def native_field(geometry: Geometry) -> np.ndarray:
@@ -228,7 +233,7 @@ def native_field(geometry: Geometry) -> np.ndarray:
 
 def model_field(geometry: Geometry) -> np.ndarray:
     """(S, S) bool: True where a native pixel lies under the model grid, False where it is padding."""
-    return _window(np.ones(geometry.resized_hw, bool), geometry, inverse=False)
+    return look(np.ones(geometry.resized_hw, bool), geometry)
 
 
 def model_spacing(spacing_mm: tuple[float, float, float], geometry: Geometry) -> tuple[float, float, float]:
@@ -237,7 +242,7 @@ def model_spacing(spacing_mm: tuple[float, float, float], geometry: Geometry) ->
     return spacing_mm[0] * height / new_height, spacing_mm[1] * width / new_width, spacing_mm[2]
 
 
-def _window(images: np.ndarray, geometry: Geometry, inverse: bool) -> np.ndarray:
+def look(images: np.ndarray, geometry: Geometry, inverse: bool = False) -> np.ndarray:
     """Cut the window out of resized images (..., h, w) -> (..., S, S), or lay it back."""
     inside, window = [], []
     for length, start in zip(geometry.resized_hw, geometry.offset, strict=True):
@@ -251,7 +256,7 @@ def _window(images: np.ndarray, geometry: Geometry, inverse: bool) -> np.ndarray
     return result
 
 
-def _resize(images: np.ndarray, hw: tuple[int, int], order: int) -> np.ndarray:
+def resize(images: np.ndarray, hw: tuple[int, int], order: int) -> np.ndarray:
     """Resize (..., H, W) to (..., h, w): nearest for order 0, else linear, antialiased where it shrinks."""
     if images.shape[-2:] == hw:
         return images

@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 from data.dataset import UNITS, CineDataset, Sample, on_grid
 from data.loader import collate, train_loader
 from data.manifest import SPLITS, read_manifest
-from data.preprocess import MODES
+from data.preprocess import MODES, plan
 from data.samples import SampleEntry
 from data.shards import SliceSample
 from data.tar_index import NpyPlace
@@ -104,7 +104,9 @@ def native(unit: tuple[list[SliceSample], np.ndarray]) -> torch.Tensor:
 def sample(unit: tuple[list[SliceSample], np.ndarray], reading: Reading) -> Sample:
     """A unit on the model's grid."""
     slices, times = unit
-    arrays = on_grid(slices, times, reading.image_size, reading.geometry)
+    entry = slices[0].entry
+    geometry = plan(entry.native_hw, reading.image_size, reading.geometry, entry.info["center"])
+    arrays = on_grid(slices, times, geometry)
     return Sample({**arrays, "key_frames": np.full(2, -1, np.int64)}, 0, slices[0].entry.key)
 
 

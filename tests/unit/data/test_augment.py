@@ -3,6 +3,7 @@ import pytest
 
 from data.augment import AugmentConfig, Draw, affine, roll
 from data.augment import augment as augment_part
+from data.preprocess import Geometry, plan
 
 ALL = AugmentConfig(True, rotate_degrees=25, scale=0.2, shift=0.1, flip=True, gamma=0.5, noise=0.05, roll=True)
 SEEDS = range(20)
@@ -30,8 +31,14 @@ def blob(size: int = 64, phases: int = 2, spacing_mm=(1.5, 1.5, 8.0), padding: i
 
 
 def augment(arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int) -> dict[str, np.ndarray]:
-    """Of a sample that holds its whole cycle."""
-    return augment_part(arrays, config, seed, len(arrays["phase"]))
+    """Of a sample that holds its whole cycle, in an image of just the size of the grid."""
+    return augment_part(arrays, config, seed, len(arrays["phase"]), whole_image(arrays))
+
+
+def whole_image(arrays: dict[str, np.ndarray]) -> Geometry:
+    """The grid is the whole image."""
+    size = arrays["image"].shape[1]
+    return Geometry("crop", (size, size), size, (0, 0))
 
 
 def volume_ml(arrays: dict[str, np.ndarray]) -> float:
@@ -82,6 +89,39 @@ def test_the_field_moves_with_the_image_and_padding_stays_empty():
         assert outside.any() and result["field"].any()
         assert result["image"][0, outside].max() == 0
         assert np.array_equal(result["mask"][..., 0] > 0, result["field"])
+
+
+def cut(arrays: dict[str, np.ndarray], inside: slice) -> dict[str, np.ndarray]:
+    """A square part of an image."""
+    image, mask, field = arrays["image"][:, inside, inside], arrays["mask"][inside, inside], arrays["field"]
+    return {**arrays, "image": image, "mask": mask, "field": field[inside, inside]}
+
+
+def test_a_turned_crop_shows_native_pixels_in_its_corners():
+    config = AugmentConfig(True, rotate_degrees=45, shift=0.1)
+    geometry = plan((120, 120), 64, "crop", (60.0, 60.0))
+    for seed in SEEDS:
+        result = augment_part(blob(120), config, seed, 2, geometry)
+        assert result["image"].shape == (1, 64, 64, 1, 2) and result["field"].all()
+
+
+def test_a_crop_of_the_turned_image_is_the_turned_crop_wherever_the_crop_has_pixels():
+    config, geometry = AugmentConfig(True, 45, 0.2, 0.1, flip=True), plan((120, 120), 64, "crop", (60.0, 60.0))
+    inside = slice(geometry.offset[0], geometry.offset[0] + 64)
+    for seed in SEEDS:
+        native, part = augment_part(blob(120), config, seed, 2, geometry), augment(cut(blob(120), inside), config, seed)
+        both = part["field"][..., 0] & native["field"][..., 0]
+        assert both.mean() > 0.5
+        assert np.allclose(native["image"][0][both], part["image"][0][both], atol=0.02)
+        assert (native["mask"][both] == part["mask"][both]).mean() > 0.999
+
+
+def test_what_lies_outside_the_native_image_is_outside_the_field():
+    given = blob(64)
+    given["image"][:] = 1
+    result = augment_part(given, AugmentConfig(True, 180, 0.2, 0.1), 1, 2, plan((64, 64), 96, "crop"))
+    assert not result["field"].all() and (result["image"][0, ..., 0] > 0.999)[result["field"]].all()
+    assert result["image"][0][~result["field"]].max() == 0
 
 
 def test_all_phases_move_alike():
@@ -174,7 +214,7 @@ def cine_of(frames: int, phase: list[float], keys: tuple[int, int], depth: int =
         "image": image,
         "mask": mask,
         "has_label": np.broadcast_to(labelled, (depth, frames)).copy(),
-        "field": np.ones((8, 8), bool),
+        "field": np.ones((8, 8, depth), bool),
         "slice_position": np.full(depth, 0.5, np.float32),
         "phase": np.array(phase, np.float32),
         "key_frames": np.array(keys),
@@ -231,7 +271,7 @@ def test_the_phases_of_a_rolled_part_rise_and_keep_their_distances_on_the_cycles
 
 def test_a_single_phase_and_unknown_key_frames_stay_as_they_are():
     frame = cine_of(1, [0.4], (-1, -1))
-    assert all(equal(augment_part(frame, ROLLED, seed, 10), frame) for seed in SEEDS)
+    assert all(equal(augment_part(frame, ROLLED, seed, 10, whole_image(frame)), frame) for seed in SEEDS)
     assert roll(cine_of(5, WHOLE, (-1, -1)), 5, 2)["key_frames"].tolist() == [-1, -1]
 
 

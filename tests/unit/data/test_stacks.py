@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data.augment import AugmentConfig
-from data.dataset import CineDataset
+from data.dataset import CineDataset, on_grid
 from data.loader import collate, train_loader
 from data.preprocess import prepare
 from tests.shards import made_up, make_shards
@@ -72,14 +72,8 @@ def test_a_padded_pixel_of_a_slice_is_in_no_field_either(folder):
 
 def test_augmentation_draws_once_for_all_slices_of_a_stack(folder, monkeypatch):
     config = AugmentConfig(True, rotate_degrees=30, scale=0.2, shift=0.1, flip=True, gamma=0.5)
-    plain = stacks(folder)[0, 1].arrays
-    same = {
-        **plain,
-        "image": plain["image"][..., :1, :].repeat(4, axis=3),
-        "mask": plain["mask"][:, :, :1].repeat(4, 2),
-    }
-    monkeypatch.setattr("data.dataset.on_grid", lambda *_: dict(same))
-    moved = stacks(folder, augment=config)[0, 1].arrays
+    monkeypatch.setattr("data.dataset.on_grid", lambda slices, *rest, **how: on_grid(slices[:1] * 4, *rest, **how))
+    same, moved = (stacks(folder, augment=augment)[0, 1].arrays for augment in (None, config))
     assert not np.array_equal(moved["image"], same["image"])
     for name, axis in (("image", 3), ("mask", 2), ("field", 2)):
         first, *others = np.moveaxis(moved[name], axis, 0)
