@@ -1,96 +1,11 @@
-"""Anatomy tokens from the segmented ED and ES frames: A ids a key frame, sent with the image's and counted as they are.
+"""Anatomy tokens by the ResNet18 segmenter (modeling/segmenter.py)."""
 
-    key frames ─► segmenter ─► soft masks, mid-level features ─► summary ─► A x FSQ ids ─► context of the decoder
+from modeling.conditioning._segmented import Options, SegmentedConditioning
+from modeling.segmenter import Segmenter
 
-The summary of a frame is what a reader would note: the soft masks on a coarse grid, the mean feature below each
-structure, and morphology (area, centroid, wall thickness). Gradients of the image losses end at the summary: they train
-what is said about the anatomy, never the segmenter.
-"""
-
-from dataclasses import dataclass, field
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyTokens, check_share, morphology
-from modeling.segmenter import Segmented, Segmenter
+__all__ = ["Options", "build"]
 
 
-@dataclass
-class Options:
-    """Anatomy tokens.
-
-    Args:
-        num_tokens: A, tokens a key frame.
-        levels: of the finite scalar quantizer; 8 x 8 x 8 x 8 are 4096 ids.
-        width: channels of the summary's network and of the context.
-        mask_grid: the soft masks are pooled to so many rows and columns.
-        dropout: share of training slices whose anatomy is not sent, so that the decoder works without.
-        weights: a trained model whose segmenter is brought along; trained from nothing where there is none.
-    """
-
-    num_tokens: int = 4
-    levels: list[int] = field(default_factory=lambda: [8, 8, 8, 8])
-    width: int = 256
-    mask_grid: int = 8
-    dropout: float = 0.1
-    weights: str | None = None
-
-
-class ResNet18Conditioning(nn.Module):
-    """Segments key frames, and says in A tokens what it saw.
-
-    Args:
-        options: see `Options`.
-
-    Raises:
-        ValueError: for sizes below one, or a dropout that is no share.
-    """
-
-    leak = None
-
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-        if options.mask_grid < 1:
-            raise ValueError(f"model.conditioning.mask_grid is {options.mask_grid}: expected a positive number")
-        self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, check_share(options.dropout)
-        self.mask_grid = options.mask_grid
-        self.segmenter = Segmenter()
-        seen = STRUCTURES * (options.mask_grid**2 + Segmenter.feature_channels) + SHAPE
-        self.tokens = AnatomyTokens(seen, options.num_tokens, options.levels, options.width)
-        self.codebook_size = self.tokens.fsq.codebook_size
-
-    def forward(self, key_frames: Tensor, sent: Tensor, masks: Tensor | None = None) -> Anatomy:
-        """Context and logits of slices (G, 2, 1, H, W); gradients flow to tokens and segmenter, not between them."""
-        segmented = self.segmenter(key_frames.flatten(0, 1))
-        seen = summarize(segmented, self.mask_grid).unflatten(0, key_frames.shape[:2])
-        return Anatomy(self.tokens.train_context(seen, sent), segmented.logits.unflatten(0, key_frames.shape[:2]))
-
-    def encode(self, key_frames: Tensor, masks: Tensor | None = None) -> Tensor:  # (N, 1, H, W)
-        """Anatomy token ids of ED or ES frames, (N, A)."""
-        return self.tokens.quantize(summarize(self.segmenter(key_frames), self.mask_grid))[1]
-
-    def context(self, ids: Tensor) -> Tensor:  # (G, 2 * A)
-        """What the decoder attends to, (G, 2 * A, width)."""
-        return self.tokens.context(ids)
-
-
-def summarize(segmented: Segmented, grid: int) -> Tensor:
-    """What the segmenter saw of each frame, (N, 3 * (grid² + features + 3) + 1), without gradient.
-
-    Args:
-        segmented: of N frames.
-        grid: rows and columns to which the soft masks are pooled.
-    """
-    p = segmented.logits.detach().softmax(1)[:, 1:]  # (N, 3, H, W)
-    features = segmented.features.detach().float()
-    pooled = F.adaptive_avg_pool2d(p, grid).flatten(1)
-    weight = F.interpolate(p, size=features.shape[-2:], mode="area")
-    mean = torch.einsum("nshw,nfhw->nsf", weight, features) / weight.sum((2, 3)).clamp(min=1e-3).unsqueeze(-1)
-    return torch.cat([pooled, mean.flatten(1), morphology(p)], dim=1)
-
-
-def build(options: Options) -> ResNet18Conditioning:
+def build(options: Options) -> SegmentedConditioning:
     """Build the conditioning."""
-    return ResNet18Conditioning(options)
+    return SegmentedConditioning(options, Segmenter())

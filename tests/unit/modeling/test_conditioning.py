@@ -11,7 +11,7 @@ from data import bitstream
 from data.preprocess import prepare
 from data.sources.phantom import Options as PhantomOptions
 from data.sources.phantom import PhantomSource
-from modeling.conditioning import resnet18
+from modeling.conditioning._anatomy import morphology
 from modeling.phases import key_phases
 from modeling.pretrained import export_config
 from modeling.titok import TiTok
@@ -169,7 +169,7 @@ def test_ground_truth_is_asked_for_stamped_and_never_published(tmp_path: Path) -
     assert export_config({}, model.conditioning.leak)["leak"] and "leak" not in export_config({}, None)
 
 
-@pytest.mark.parametrize("name", ["none", "resnet18"])
+@pytest.mark.parametrize("name", ["none", "resnet18", "unet"])
 def test_no_method_looks_at_a_mask(name: str) -> None:
     model = tiny_model(conditioning=name)
     with pytest.raises(ValueError, match="only a model of conditioning mask looks at one"):
@@ -300,7 +300,7 @@ def test_morphology_reads_area_centroid_and_wall_of_circles() -> None:
     row, column = torch.meshgrid(torch.linspace(-0.5, 0.5, 101), torch.linspace(-0.5, 0.5, 101), indexing="ij")
     radius = ((row - 0.1).square() + (column + 0.2).square()).sqrt()
     lv, myo = (radius < 0.15).float(), ((radius >= 0.15) & (radius < 0.22)).float()
-    found = resnet18.morphology(torch.stack([torch.zeros_like(lv), myo, lv])[None])[0]
+    found = morphology(torch.stack([torch.zeros_like(lv), myo, lv])[None])[0]
     assert found[2] == pytest.approx((torch.pi * 0.15**2) ** 0.5, rel=0.03)
     assert (found[5], found[8]) == (pytest.approx(0.1, abs=0.01), pytest.approx(-0.2, abs=0.01))
     assert found[9] == pytest.approx(0.07, rel=0.05)

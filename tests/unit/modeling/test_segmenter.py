@@ -5,18 +5,21 @@ import torch
 from torch import nn
 
 from modeling.segmenter import Judge, Segmenter
+from modeling.unet import UNet
 
 
+@pytest.mark.parametrize("network", [Segmenter, UNet])
 @pytest.mark.parametrize("size", [32, 64, 80])
-def test_logits_have_the_size_of_the_input(size: int) -> None:
-    segmented = Segmenter()(torch.rand(2, 1, size, size))
+def test_logits_have_the_size_of_the_input(size: int, network: type[Segmenter | UNet]) -> None:
+    segmented = network()(torch.rand(2, 1, size, size))
     assert segmented.logits.shape == (2, 4, size, size) and segmented.features.shape[1] == 128
 
 
-def test_a_frame_is_segmented_alike_alone_and_among_others() -> None:
+@pytest.mark.parametrize("network", [Segmenter, UNet])
+def test_a_frame_is_segmented_alike_alone_and_among_others(network: type[Segmenter | UNet]) -> None:
     """No statistic is shared within a batch, so that ranks agree."""
     torch.manual_seed(0)
-    segmenter, frames = Segmenter().train(), torch.rand(3, 1, 32, 32)
+    segmenter, frames = network().train(), torch.rand(3, 1, 32, 32)
     alone = segmenter(frames[1:2]).logits
     assert torch.allclose(segmenter(frames).logits[1:2], alone, atol=1e-4)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in segmenter.modules())
