@@ -5,7 +5,6 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
-import yaml
 from huggingface_hub import constants, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -20,6 +19,7 @@ from huggingface_hub.utils import build_hf_headers, get_session
 
 from utils.config import REPOSITORY
 from utils.files import read_json
+from utils.yaml_text import read_yaml
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in this order: the first can hold nothing but tensors
@@ -73,7 +73,7 @@ def _single_file(path: Path) -> Pretrained:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a folder, a Hub id (owner/name), or a .bin or its .yaml")
     if path.suffix in (".yaml", ".yml"):
-        config = _read_yaml(path)
+        config = read_yaml(path)
         name = _weights_name(config)
         weights = path.parent / name if name else None
         if weights is None or not weights.is_file():
@@ -81,22 +81,13 @@ def _single_file(path: Path) -> Pretrained:
             raise FileNotFoundError(f"{path}: names no {named} beside it; put the .bin into the same folder")
         return Pretrained(config, weights, str(path))
     for candidate in sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")]):
-        config = _read_yaml(candidate)
+        config = read_yaml(candidate)
         if _weights_name(config) == path.name:
             return Pretrained(config, path, str(candidate))
     raise FileNotFoundError(
         f"{path}: no YAML beside it has it as experiment.tokenizer_checkpoint; copy its YAML from TiTok's "
         "repository (configs/infer) into the same folder"
     )
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML as plain values; `${...}` stays as it stands, since only what the tokenizer needs is looked at."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from None
-    return data if isinstance(data, dict) else {}
 
 
 def _weights_name(config: dict[str, Any]) -> str | None:
