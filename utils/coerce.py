@@ -6,7 +6,9 @@ import os
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from utils.ranges import Range
 
 
 class ConfigError(ValueError):
@@ -18,7 +20,7 @@ _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 def type_hints(schema: type) -> dict[str, Any]:
     """Return the types of a dataclass's settable fields by name, in order."""
-    hints = get_type_hints(schema)
+    hints = get_type_hints(schema, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.init}
 
 
@@ -44,6 +46,10 @@ def coerce(hint: Any, value: Any, where: str, section: Callable) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
+    if origin is Annotated:
+        return _in_range(coerce(arguments[0], value, where, section), arguments[1:], where)
+    if is_typeddict(hint):
+        return _coerce_typed_dict(hint, value, where, section)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else section(hint, value, where)  # type: ignore[arg-type]
     if origin in (Union, types.UnionType):
@@ -74,12 +80,28 @@ def coerce(hint: Any, value: Any, where: str, section: Callable) -> Any:
     raise ConfigError(f"{where}: expected {_name(hint)}, found {found(value)}{hint_for_text}")
 
 
+def _in_range(value: Any, limits: tuple[Any, ...], where: str) -> Any:
+    """The value, if it lies in every declared range."""
+    for limit in limits:
+        if isinstance(limit, Range) and value not in limit:
+            raise ConfigError(f"{where}: expected a number {limit}, found {value}")
+    return value
+
+
+def _coerce_typed_dict(hint: Any, value: Any, where: str, section: Callable) -> dict[str, Any]:
+    hints = get_type_hints(hint, include_extras=True)
+    if not isinstance(value, dict) or set(value) != set(hints):
+        raise ConfigError(f"{where}: expected a section of {', '.join(hints)}, found {found(value)}")
+    return {name: coerce(entry, value[name], f"{where}.{name}", section) for name, entry in hints.items()}
+
+
 def _coerce_union(members: tuple[Any, ...], value: Any, where: str, section: Callable, hint: Any) -> Any:
     if value is None and type(None) in members:
         return None
     members = tuple(member for member in members if member is not type(None))
-    if len(members) == 1:
-        return coerce(members[0], value, where, section)
+    sections = [member for member in members if is_typeddict(member) and isinstance(value, dict)]
+    if len(members) == 1 or sections:  # whose own message says more
+        return coerce((sections or members)[0], value, where, section)
     # A member of the value's own type goes first, so that `int | str` leaves "12" a text.
     for member in sorted(members, key=lambda member: (get_origin(member) or member) is not type(value)):
         try:
@@ -98,6 +120,8 @@ def _entry_types(kind: type, arguments: tuple[Any, ...], length: int) -> list[An
 def _name(hint: Any) -> str:
     if hint is type(None):
         return "null"
+    if get_origin(hint) is Annotated:
+        return _name(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(_name(member) for member in get_args(hint))
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")

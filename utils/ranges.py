@@ -1,11 +1,12 @@
 """Numbers and the ranges that options declare for them: `max_steps: Positive`, `dropout: Fraction | None`.
 
-A range is part of a field's type and is checked where the field is read (utils/coerce.py).
+A range is part of a field's type and is checked where the field is read: from a recipe, a config.json or a sample
+(utils/coerce.py).
 """
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, TypedDict
 
 
 @dataclass(frozen=True)
@@ -43,4 +44,19 @@ Fraction: TypeAlias = Annotated[float, Range(0, 1)]
 BelowOne: TypeAlias = Annotated[float, Range(0, below=1)]
 NotNegative: TypeAlias = Annotated[float, Range(0, 1e9)]
 AboveZero: TypeAlias = Annotated[float, Range(above=0, most=1e9)]
-Finite: TypeAlias = Annotated[float, Range()]
+
+# Sizes of networks: wide enough for any that is trained today, too small to keep a computer busy by their mention.
+Pixels: TypeAlias = Annotated[int, Range(1, 2048)]
+Width: TypeAlias = Annotated[int, Range(1, 16384)]
+Layers: TypeAlias = Annotated[int, Range(1, 256)]
+Heads: TypeAlias = Annotated[int, Range(1, 256)]
+Tokens: TypeAlias = Annotated[int, Range(1, 4096)]
+Levels: TypeAlias = list[Annotated[int, Range(2, 65536)]]
+
+
+class TransformerSize(TypedDict):
+    """Channels, blocks and attention heads of a transformer."""
+
+    width: Width
+    num_layers: Layers
+    num_heads: Heads
