@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from data.manifest import SPLITS
 from utils.files import read_json
 from utils.seeding import stable_seed
+from utils.text import read_text
 
 
 def split_patients(
@@ -126,8 +128,7 @@ def _json_rows(path: Path) -> list[tuple[str, str]]:
 def _csv_rows(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets put a mark in front
-        rows = list(csv.DictReader(stream, skipinitialspace=True))
+    rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True))
     if not rows or not {"patient", "split"} <= rows[0].keys():
         raise ValueError(f"{path}: expected a first line with the columns patient and split, then a line a patient")
     return [((row["patient"] or "").strip(), (row["split"] or "").strip()) for row in rows]

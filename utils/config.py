@@ -9,52 +9,18 @@ which component reads them.
 
 import dataclasses
 import difflib
-import re
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from utils.coerce import coerce, found, type_hints
+from utils.coerce import ConfigError, coerce, found, type_hints
+from utils.references import assign, merge, resolve
+from utils.yaml_text import read_value, read_yaml
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[1]
 MISSING = "???"  # what a recipe writes for a value that the user must give
-
-
-class ConfigError(ValueError):
-    """A run option that cannot be used, named by its full dotted key."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the plain scalars of YAML 1.2 (only true and false are booleans, 1e4 is a number) and unique keys."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own name and type
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing a key that stands twice (PyYAML would keep the last without a word)."""
-        keys = [key.value for key, _ in node.value if key.value != "<<"]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _scalar(tag: str, pattern: str, first: str) -> None:
-    # `first` holds the characters that such a scalar may start with; none of them means the empty scalar.
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first) or [""])
-
-
-_scalar("null", "~|null|Null|NULL", "~nN")
-_scalar("null", "", "")
-_scalar("bool", "true|True|TRUE|false|False|FALSE", "tTfF")
-_scalar("int", "-?(?:0|[1-9][0-9]*)", "-0123456789")
-_scalar("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+", "-+.0123456789")
-_scalar("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.")
-_scalar("merge", "<<", "<")
 
 
 def find_file(path: str) -> Path:
@@ -67,6 +33,7 @@ def find_file(path: str) -> Path:
     Raises:
         FileNotFoundError: naming both places that were tried.
     """
+    path = os.path.expanduser(path)
     places = [Path.cwd() / path, REPOSITORY / path]
     for place in places:
         if place.is_file():
@@ -80,7 +47,8 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
 
     Args:
         schema: a dataclass of nested dataclasses.
-        argv: `config=FILE` and `dotted.key=VALUE` in any order. A value is YAML, and replaces what stood at its key.
+        argv: `config=FILE` and `dotted.key=VALUE` in any order. A value is taken whole, as utils/yaml_text.py
+            says, and replaces what stood at its key.
     Returns:
         An instance of `schema`.
     Raises:
@@ -91,22 +59,16 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
     files = [value for key, value in assignments if key == "config"]
     if len(files) > 1:
         raise ConfigError(f"config is given {len(files)} times ({', '.join(files)}); give one config file")
-    key = ""
+    tree = _defaults(schema)
     try:
-        tree = OmegaConf.create(_defaults(schema))
         for name in files:
-            key = name
-            tree = OmegaConf.merge(tree, OmegaConf.create(_read_yaml(find_file(name))))
+            tree = merge(tree, read_yaml(find_file(name)))
         for key, text in assignments:
             if key != "config":
-                OmegaConf.update(tree, key, _read_value(key, text), merge=False, force_add=True)
-        key = ""
-        plain: Any = OmegaConf.to_container(tree, resolve=True)
-    except OmegaConfBaseException as error:
-        where = error.full_key or key or "config"
-        raise ConfigError(
-            f"{where}: {str(error).splitlines()[0]}; correct this key or what its ${{...}} names"
-        ) from None
+                assign(tree, key, _value(key, text))
+        plain = resolve(tree)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return from_plain(schema, plain)
 
 
@@ -114,13 +76,13 @@ def section(argv: Sequence[str]) -> dict[str, Any]:
     """Read the keys of one component from the command line.
 
     Args:
-        argv: `key=VALUE`; a value is YAML.
+        argv: `key=VALUE`; a value is read as by `parse`.
     Returns:
         A section for `options`, which checks its keys.
     Raises:
         ConfigError: for an argument of another form.
     """
-    return {key: _read_value(key, text) for key, text in map(_assignment, argv)}
+    return {key: _value(key, text) for key, text in map(_assignment, argv)}
 
 
 def from_plain(schema: type[T], data: dict[str, Any], where: str = "") -> T:
@@ -144,7 +106,7 @@ def from_plain(schema: type[T], data: dict[str, Any], where: str = "") -> T:
     values = {}
     for name, hint in hints.items():
         if name in data and data[name] != MISSING:
-            values[name] = coerce(hint, data[name], join(where, name), from_plain, ConfigError)
+            values[name] = coerce(hint, data[name], join(where, name), from_plain)
         elif name in data or _is_required(schema, name):
             key = join(where, name)
             raise ConfigError(f"{key}: a value is required; give {key}=VALUE or write it in the config file")
@@ -229,23 +191,11 @@ def _assignment(argument: str) -> tuple[str, str]:
     return key, value
 
 
-def _read_value(key: str, text: str) -> Any:
+def _value(key: str, text: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except yaml.YAMLError:
-        if text[:1] in "[{":
-            raise ConfigError(f"{key}: cannot read {text!r}; quote the entries that hold special characters") from None
-        return text  # a plain word such as `*`, which YAML keeps for itself
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data or {}, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, found {found(data)}")
-    return data or {}
+        return read_value(text)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def _is_required(schema: type, name: str) -> bool:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from utils.text import read_text
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -117,13 +119,14 @@ def read_json(path: str | Path) -> Any:
         Its content.
     Raises:
         FileNotFoundError: if it does not exist.
-        ValueError: naming the file, if it is not JSON.
+        ValueError: naming the file, if it is not JSON in an encoding that its first bytes announce.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    text = read_text(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error}); it may be cut short: write or download it again") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import math
 import re
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data.case import CaseRefused, CineCase
+from utils.text import read_text
 
 
 def check_folder(input_dir: Path) -> None:
@@ -44,13 +46,12 @@ def read_table(path: Path, key: str) -> dict[str, dict[str, str]]:
     Returns:
         name -> {column: text}, without what is empty.
     Raises:
-        ValueError: when the column is missing or a case is there twice.
+        ValueError: when it is no text, the column is missing or a case is there twice.
     """
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:  # spreadsheets put a mark in front
-        reader = csv.DictReader(stream, skipinitialspace=True)
-        if key not in (reader.fieldnames or ()):
-            raise ValueError(f"{path.name}: has no column {key!r} in its first line, found {reader.fieldnames}; add it")
-        rows = [{k: v.strip() for k, v in row.items() if k and v and v.strip()} for row in reader]
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
+    if key not in (reader.fieldnames or ()):
+        raise ValueError(f"{path.name}: has no column {key!r} in its first line, found {reader.fieldnames}; add it")
+    rows = [{k: v.strip() for k, v in row.items() if k and v and v.strip()} for row in reader]
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         if row.get(key, "") in table:

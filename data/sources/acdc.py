@@ -20,6 +20,7 @@ import numpy as np
 from data.case import CaseRefused, CineCase
 from data.nifti import Volume, find_nifti, read_mask, read_nifti, without_fraction
 from data.sources._common import add_once, check_folder, hash_files, measure, refuse_empty_frames
+from utils.text import read_text
 
 MODALITIES = ("4d_mri", "ed_es")
 FOLDERS = ("", "training", "testing", "database", "database/training", "database/testing")
@@ -69,7 +70,10 @@ class AcdcSource:
     def group(self, patient: str) -> str | None:
         """Diagnosis from Info.cfg, None where it is not told."""
         path = self.folders[patient] / "Info.cfg"
-        return _read_keys(path).get("Group") if path.is_file() else None
+        try:
+            return _read_keys(path).get("Group") if path.is_file() else None
+        except ValueError:
+            return None  # no text: `load` refuses the case
 
     def held_out(self, patient: str) -> bool:
         """Whether the patient belongs to the dataset's own test set, the folder `testing`."""
@@ -148,14 +152,17 @@ class Info:
 
 
 def _read_keys(path: Path) -> dict[str, str]:
-    lines = (line.partition(":") for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
+    lines = (line.partition(":") for line in read_text(path).splitlines())
     return {key.strip(): value.strip() for key, _, value in lines if value.strip()}
 
 
 def _read_info(patient: str, path: Path) -> Info:
     if not path.is_file():
         raise CaseRefused("missing_file", patient, "Info.cfg is missing; re-download the case")
-    keys = _read_keys(path)
+    try:
+        keys = _read_keys(path)
+    except ValueError as error:
+        raise CaseRefused("damaged_file", patient, str(error).removeprefix(f"{path.parent}/")) from None
 
     def whole(key: str, rule: str) -> int:
         if key not in keys:

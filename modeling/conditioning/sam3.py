@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.conditioning._anatomy import Anatomy, AnatomyTokens, check_share
+from modeling.hub import silence
 from utils.files import atomic_path
 
 KEPT_IN_MEMORY = 1024  # frames
@@ -184,8 +185,10 @@ def load_encoder(weights: str, revision: str | None) -> Any:
             "model.conditioning sam3 needs transformers 5 or newer: pip install 'transformers>=5', "
             "or choose another conditioning"
         ) from None
+    silent = None if Path(weights).is_dir() else silence(weights, "model.safetensors", revision)
     try:
         safe: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
+        safe["local_files_only"] = silent is not None
         config = AutoConfig.from_pretrained(weights, **safe)
         if config.model_type == "sam3_vision_model":
             encoder = Sam3VisionModel.from_pretrained(weights, use_safetensors=True, **safe)
@@ -193,8 +196,9 @@ def load_encoder(weights: str, revision: str | None) -> Any:
             encoder = Sam3Model.from_pretrained(weights, use_safetensors=True, **safe).vision_encoder
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"model.conditioning.weights {weights}: cannot be had ({str(error).splitlines()[0]}); facebook/sam3 is "
-            "gated: ask for access on its page, then `hf auth login`, or give a local folder"
+            f"model.conditioning.weights {weights}: cannot be had ({silent or str(error).splitlines()[0]}); "
+            "facebook/sam3 is gated: ask for access on its page, then `hf auth login`; without a network, copy the "
+            "Hub's cache and set HF_HUB_OFFLINE=1, or give a local folder"
         ) from None
     return encoder.eval().requires_grad_(False)
 

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from data.case import CaseRefused
 from data.sources.acdc import AcdcSource, Options, build
 
 SCL_SLOPE = 112  # its place in a NIfTI-1 header
@@ -184,3 +185,16 @@ def test_the_source_hash_follows_the_bytes_of_the_files(patient):
     assert before == source.source_hash("patient001") == source.load("patient001").source_hash
     edit_info(patient, "Weight: 70.5", "Weight: 70.6")
     assert source.source_hash("patient001") != before
+
+
+def test_an_info_file_in_utf_16_is_read_and_one_that_is_no_text_refuses_its_case(tmp_path, acdc_patient):
+    info = acdc_patient(tmp_path / "acdc" / "patient001") / "Info.cfg"
+    text = info.read_text()
+    info.write_bytes(text.encode("utf-16"))
+    source = AcdcSource(tmp_path / "acdc")
+    assert source.group("patient001") == "NOR" and source.load("patient001").ed == 1
+    info.write_bytes(text.encode("utf-16-le"))
+    assert source.group("patient001") is None
+    with pytest.raises(CaseRefused, match=r"^patient001: Info\.cfg: .*UTF-8") as error:
+        source.load("patient001")
+    assert error.value.rule == "damaged_file"

@@ -100,3 +100,12 @@ def test_the_hash_follows_files_and_table(folder):
     before = MnmsSource(folder).source_hash("A0A0A0")
     (folder / TABLE).write_text((folder / TABLE).read_text().replace("HCM", "DCM"))
     assert MnmsSource(folder).source_hash("A0A0A0") != before
+
+
+def test_a_table_in_another_encoding_is_named_and_one_in_utf_16_is_read(folder):
+    text = (folder / TABLE).read_text()
+    (folder / TABLE).write_bytes(text.encode("utf-16"))
+    assert MnmsSource(folder).group("A0A0A0") == "HCM"
+    (folder / TABLE).write_bytes(text.replace("Siemens", "Müller").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"opendataset\.csv: not text in UTF-8"):
+        MnmsSource(folder)

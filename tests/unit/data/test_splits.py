@@ -121,3 +121,17 @@ def test_a_table_without_its_columns_is_refused(tmp_path, text):
 def test_a_split_file_may_name_patients_that_are_left_out(tmp_path):
     (tmp_path / "s.json").write_text('{"train": ["a", "b"], "test": ["c"]}')
     assert read_split(tmp_path / "s.json", "ac", left_out=["b"]) == {"train": ["a"], "val": [], "test": ["c"]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_split_that_a_spreadsheet_marked_is_read(tmp_path, encoding):
+    (tmp_path / "s.csv").write_bytes("patient,split\na,train\nb,test\n".encode(encoding))
+    assert read_split(tmp_path / "s.csv", ["a", "b"]) == {"train": ["a"], "val": [], "test": ["b"]}
+    (tmp_path / "s.json").write_bytes('{"train": ["a"], "test": ["b"]}'.encode(encoding))
+    assert read_split(tmp_path / "s.json", ["a", "b"]) == {"train": ["a"], "val": [], "test": ["b"]}
+
+
+def test_a_split_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "s.csv").write_bytes("patient,split\nMüller,train\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"s\.csv: not text in UTF-8"):
+        read_split(tmp_path / "s.csv", ["Müller"])

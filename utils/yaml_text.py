@@ -1,0 +1,121 @@
+"""YAML as recipes are written in: the plain scalars of YAML 1.2, unique keys, within limits of size and depth.
+
+A value of the command line is a scalar of that kind, or a list or section in brackets, and is taken whole.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.text import read_text
+
+MAX_DEPTH = 50  # of lists and sections in one another
+MAX_NODES = 100_000  # values, those that aliases repeat counted each time: a few aliases can write billions
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the plain scalars of YAML 1.2 (only true and false are booleans, 1e4 is a number) and unique keys."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own name and type
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a value, refusing endless nesting before Python's own stack ends."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH + 1:
+            raise ValueError(f"nested more than {MAX_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def get_single_node(self) -> Any:
+        """Compose the document, refusing what would grow too large before any of it is built."""
+        node = super().get_single_node()
+        if node is not None:
+            _measure(node, {})
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping, refusing a key that stands twice (PyYAML would keep the last without a word)."""
+        keys = [key.value for key, _ in node.value if key.value != "<<"]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _scalar(tag: str, pattern: str, first: str) -> None:
+    # `first` holds the characters that such a scalar may start with; none of them means the empty scalar.
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first) or [""])
+
+
+_scalar("null", "~|null|Null|NULL", "~nN")
+_scalar("null", "", "")
+_scalar("bool", "true|True|TRUE|false|False|FALSE", "tTfF")
+_scalar("int", "-?(?:0|[1-9][0-9]*)", "-0123456789")
+_scalar("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+", "-+.0123456789")
+_scalar("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.")
+_scalar("merge", "<<", "<")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of `key: value` lines; an empty one is {}.
+
+    Raises:
+        ValueError: naming the file, when it is no text, no YAML, no section, or too large.
+    """
+    text = read_text(path)
+    try:
+        data = yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if data is not None and not isinstance(data, dict):
+        raise ValueError(f"{path}: expected `key: value` lines, found {data!r:.80} ({type(data).__name__})")
+    return data or {}
+
+
+def read_value(text: str) -> Any:
+    """Read a value of the command line, whole: only a list or section in brackets and a quoted text are YAML's.
+
+    Args:
+        text: `[a, b]`, `{a: 1}`, `'1e4'`, or a scalar: null, a boolean, a number, and any other text as it stands.
+    Raises:
+        ValueError: for brackets that YAML does not read to their end.
+    """
+    if text[:1] in ("[", "{", "'", '"'):
+        try:
+            whole = yaml.compose(text, Loader=_Loader).end_mark.index == len(text.rstrip())
+            if whole:
+                return yaml.load(text, Loader=_Loader)
+        except (yaml.YAMLError, ValueError):
+            pass
+        if text[:1] in "[{":
+            raise ValueError(f"cannot read {text!r:.200}; quote the entries that hold special characters")
+        return text
+    loader = _Loader("")
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+    if tag.rpartition(":")[2] not in ("null", "bool", "int", "float"):
+        return text
+    return loader.construct_object(yaml.ScalarNode(tag, text))
+
+
+def _measure(node: Any, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """Values and depth below a node, what aliases repeat counted again; ValueError for too many or too deep."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1, 0
+    if id(node) in known:
+        size = known[id(node)]
+        if size is None:
+            raise ValueError("an alias stands inside what it repeats")
+        return size
+    known[id(node)] = None
+    children = [child for entry in node.value for child in (entry if isinstance(entry, tuple) else (entry,))]
+    sizes = [_measure(child, known) for child in children]
+    total, depth = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+    if total > MAX_NODES or depth > MAX_DEPTH:
+        raise ValueError(f"more than {MAX_NODES} values, or nested more than {MAX_DEPTH} deep, aliases written out")
+    known[id(node)] = total, depth
+    return total, depth
