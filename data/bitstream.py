@@ -22,7 +22,7 @@ from data.payload import LAYOUTS, Sizes
 from data.preprocess import MODES, Geometry, Prepared
 
 MAGIC = b"TTMRI-RUO"
-VERSION = 1
+VERSION = 2
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
 MAX_TOKENS = 1 << 24  # a forged header must not make the reader allocate gigabytes
 
@@ -44,7 +44,7 @@ class Header:
         codebook_size: ids of latent tokens lie in [0, codebook_size).
         anatomy_codebook_size: ids of anatomy tokens lie below it; any value where A is 0.
         geometry: from the native grid to the model grid.
-        window: (low, high) in stored values, mapped to [0, 1].
+        window: (low, high) in real values, mapped to [0, 1].
         spacing_mm: native spacing along H, W, D.
         affine: (4, 4) voxel -> world; costs bits only where it is not the diagonal of the spacing.
         slope: real value = stored * slope + intercept.

@@ -11,6 +11,8 @@ from typing import NoReturn
 
 import numpy as np
 
+from data.window import real_values
+
 LABELS = {0: "background", 1: "RV", 2: "MYO", 3: "LV"}
 
 RULES = {
@@ -21,7 +23,7 @@ RULES = {
     "wrong_axes": "A cine is not (H, W, D, T), an image or mask of one phase not (H, W, D), or an axis is empty.",
     "not_finite": "Voxels are NaN or infinite.",
     "empty_frame": "A frame of the cine has one constant value.",
-    "empty_window": "Too few voxels lie above intensity 0 to make an intensity window.",
+    "empty_window": "The volume's percentiles leave no intensity window: almost all voxels have one value.",
     "bad_spacing": "The spacing is not positive and finite, or the affine is not a finite (4, 4) matrix.",
     "bad_scale": "The slope is not positive, or slope or intercept is not finite.",
     "no_key_frame": "ED or ES is needed but not told, or what is told is not the number of a frame.",
@@ -91,6 +93,10 @@ class CineCase:
     slope: float
     intercept: float
     source_hash: str
+
+    def real(self, part: tuple[slice, ...] = ()) -> np.ndarray:
+        """Real values (H, W, D, T) of the cine, or of the part that slices cut out of it, see data/window.py."""
+        return real_values(self.cine[part], self.slope, self.intercept)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.patient):

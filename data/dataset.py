@@ -17,6 +17,7 @@ from data.augment import augment as augmented
 from data.preprocess import MODES, Geometry, apply_mask, model_field, model_spacing, plan, resize, resized, to_grid
 from data.samples import SampleEntry
 from data.shards import ShardReader, SliceSample
+from data.window import real_values
 from utils.clinical import body_surface_m2
 from utils.seeding import stable_seed
 
@@ -164,12 +165,13 @@ class CineDataset(Dataset[Sample]):
         ed = 0 if info["ed"] is None else info["ed"]
         es = info["es"]
         if es is None and slices[0] not in self._unlike:
-            self._unlike[slices[0]] = most_unlike((self.reader.read(i).cine for i in slices), ed)
+            cines = (real_values(self.reader.read(i).cine, info["slope"], info["intercept"]) for i in slices)
+            self._unlike[slices[0]] = most_unlike(cines, ed)
         return np.array([ed, self._unlike[slices[0]] if es is None else es], np.int64)
 
 
 def most_unlike(cines: Iterable[np.ndarray], phase: int) -> int:
-    """The phase most unlike `phase` by mean absolute difference over all slices, each (T, H, W) stored values."""
+    """The phase most unlike `phase` by mean absolute difference over all slices, each (T, H, W) real values."""
     total: np.ndarray | float = 0.0
     for cine in cines:
         frames = cine.astype(np.float32)  # unsigned integers would wrap around
@@ -192,7 +194,8 @@ def on_grid(
     """
     entry, depth = slices[0].entry, len(slices)
     frames = slices[0].cine[:, None] if depth == 1 else np.stack([part.cine for part in slices], axis=1)
-    image = (resized if whole else to_grid)(frames, entry.info["window"], geometry)  # (T, D, S, S)
+    real = real_values(frames, entry.info["slope"], entry.info["intercept"])
+    image = (resized if whole else to_grid)(real, entry.info["window"], geometry)  # (T, D, S, S)
     field = np.ones(geometry.resized_hw, bool) if whole else model_field(geometry)
     mask = np.zeros(image.shape, np.uint8)
     for d, part in enumerate(slices):

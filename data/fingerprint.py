@@ -21,6 +21,7 @@ from PIL import Image
 from data.case import CineCase
 from data.fingerprint_rules import RULES, warnings_of
 from data.preprocess import Geometry, Placement, native_field, place, plan, to_grid
+from data.window import percentiles, real_values
 from utils.clinical import FUNCTION, KEY_FRAMES, STRUCTURES, body_surface_m2, function, volume_ml
 from utils.files import jsonable, write_json, write_text
 from utils.metrics import true_depth_bits
@@ -50,7 +51,7 @@ def case_record(case: CineCase, placement: Placement | None = None) -> Record:
     Returns:
         patient; shape [H, W, D, T]; spacing_mm; dtype and bits (true depth) of the stored values; intensity
         {p0.5, p50, p95, p99.5, max} of the real values (slope and intercept applied); share_at_max, of the voxels;
-        window [low, high] in stored values; ed, es, group, height_cm, weight_kg, bsa_m2; labelled_phases;
+        window [low, high] in real values; ed, es, group, height_cm, weight_kg, bsa_m2; labelled_phases;
         never_labelled, structures that no labelled phase shows and whose volumes are therefore null;
         unlabelled_slices (no label at any labelled phase) and unlabelled_inside (between labelled ones); volumes in mL,
         EF in % and LV mass in g as `utils.clinical.function` names them, and the wall's volumes myo_ed and myo_es;
@@ -61,14 +62,14 @@ def case_record(case: CineCase, placement: Placement | None = None) -> Record:
     """
     window, center = placement or place(case)
     crop = plan(case.cine.shape[:2], CROP, "crop", center)
-    stored = np.percentile(case.cine.ravel(order="K"), list(PERCENTILES.values()))  # as it lies in memory: faster
+    intensity = percentiles(case.cine, list(PERCENTILES.values()), case.slope, case.intercept)
     record = {
         "patient": case.patient,
         "shape": case.cine.shape,
         "spacing_mm": case.spacing_mm,
         "dtype": case.cine.dtype.name,
         "bits": true_depth_bits(case.cine),
-        "intensity": dict(zip(PERCENTILES, stored * case.slope + case.intercept, strict=True)),
+        "intensity": dict(zip(PERCENTILES, intensity, strict=True)),
         "share_at_max": np.mean(case.cine == case.cine.max()),
         "window": window,
         "ed": case.ed,
@@ -212,7 +213,8 @@ def _heart_inside(case: CineCase, inside: np.ndarray) -> float:
 
 def _thumbnails(case: CineCase, window: tuple[float, float], crop: Geometry) -> dict[str, str]:
     """The middle slice at ED and ES; where unknown, at phase 0 and the phase most unlike it."""
-    frames = to_grid(case.cine[:, :, case.cine.shape[2] // 2].transpose(2, 0, 1), window, crop)  # (T, CROP, CROP)
+    middle = real_values(case.cine[:, :, case.cine.shape[2] // 2], case.slope, case.intercept)
+    frames = to_grid(middle.transpose(2, 0, 1), window, crop)  # (T, CROP, CROP)
     ed = 0 if case.ed is None else case.ed
     es = int(np.abs(frames - frames[ed]).mean(axis=(1, 2)).argmax()) if case.es is None else case.es
     return dict(zip(KEY_FRAMES, (_png(frames[phase]) for phase in (ed, es)), strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 
 from utils.files import read_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 held windows of stored values
 SPLITS = ("train", "val", "test")
 NOTICE = "Research use only, not a medical device."
 

@@ -48,7 +48,7 @@ def draw(
         reference, grid = reconstruct(reader.read_case(row["patient"]))
         case, (top, _) = reference.case, reference.box
         decoded = to_native(reference, grid)
-        row_of_heart = int(np.clip(round(preprocess.heart_center(case.cine)[0]), top.start, top.stop - 1)) - top.start
+        row_of_heart = int(np.clip(round(preprocess.place(case).center[0]), top.start, top.stop - 1)) - top.start
         text = report.caption(row, summary)
         picture = figures.Picture(
             original=reference.original,

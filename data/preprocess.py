@@ -1,6 +1,9 @@
 """From native voxels to the model grid and back: window, heart centre, crop or fit; pure, recorded, invertible.
 
-    stored integers ─ normalize ─► [0, 1] ─ apply ─► (..., S, S) model grid ─ invert ─► (..., H, W) native grid
+    real values ─ normalize ─► [0, 1] ─ apply ─► (..., S, S) model grid ─ invert ─► (..., H, W) native grid
+
+Everything here works on real values (stored * slope + intercept, see data/window.py): how a file stores a cine must not
+change its window, its crop or its tokens.
 
 Both geometries are one operation: resize the native (H, W) to `resized_hw`, then look at it through an S x S window
 whose top left corner lies at `offset`. `crop` resizes by 1, `fit` puts the window around the whole image.
@@ -18,52 +21,21 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from data.case import CaseRefused, CineCase
+from data.window import bounds, normalize, real_values, window_of
 
 MODES = ("crop", "fit")
-WINDOW_PERCENTILE = 99.5
 HEART_RADIUS = 30.0  # pixels, about; 1.2 to 1.7 mm each in most cines
-
-
-def window_of(cine: np.ndarray, zero: float = 0.0) -> tuple[float, float]:
-    """The intensity window of a whole volume, in stored values.
-
-    Args:
-        cine: (H, W, D, T) stored values.
-        zero: stored value of intensity 0, i.e. -intercept / slope.
-    Returns:
-        (low, high): `zero` and the 99.5th percentile.
-    Raises:
-        ValueError: when the window is empty or not finite.
-    """
-    high = _high(cine)
-    if not np.isfinite(high) or high <= zero:
-        raise ValueError(
-            f"the {WINDOW_PERCENTILE}th percentile of the volume is {high}, expected a finite value above {zero}; "
-            "the volume is empty or damaged: leave it out"
-        )
-    return float(zero), high
-
-
-def _high(cine: np.ndarray) -> float:
-    return float(np.percentile(cine.ravel(order="K"), WINDOW_PERCENTILE))  # as it lies in memory: three times as fast
-
-
-def normalize(cine: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """Map stored values to float32 in [0, 1] by `window`, clipping what lies outside; any shape."""
-    low, high = window
-    scaled = (cine.astype(np.float32) - np.float32(low)) * np.float32(1.0 / (high - low))
-    return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 
 def window_of_case(case: CineCase) -> tuple[float, float]:
     """The window of a case, see `window_of`; an empty one refuses the case."""
     try:
-        return window_of(case.cine, zero=-case.intercept / case.slope + 0.0)  # no -0.0
+        return window_of(case.cine, case.slope, case.intercept)
     except ValueError as error:
         raise CaseRefused("empty_window", case.patient, str(error)) from error
 
 
-def heart_center(cine: np.ndarray) -> tuple[float, float]:
+def heart_center(cine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> tuple[float, float]:
     """Where the heart beats: centroid of the temporal variation, drawn to its dominant blob.
 
     Vessels, breathing and scanner drift vary too, at the rim above all. So the weakest four fifths of the map are cut
@@ -72,10 +44,12 @@ def heart_center(cine: np.ndarray) -> tuple[float, float]:
 
     Args:
         cine: (H, W, D, T) stored values; with two phases their difference is the variation.
+        slope: real value = stored * slope + intercept.
+        intercept: see slope.
     Returns:
         (row, col) in native pixels, to a hundredth; the image centre where nothing moves.
     """
-    variation = _temporal_variation(cine)
+    variation = _temporal_variation(cine, slope, intercept)
     height, width = variation.shape
     rows, cols = np.ogrid[:height, :width]
     row, col = (height - 1) / 2, (width - 1) / 2
@@ -91,7 +65,7 @@ def heart_center(cine: np.ndarray) -> tuple[float, float]:
 
 
 class Placement(NamedTuple):
-    """What a case needs to be shown: its intensity window in stored values, and (row, col) of its heart in pixels."""
+    """What a case needs to be shown: its intensity window in real values, and (row, col) of its heart in pixels."""
 
     window: tuple[float, float]
     center: tuple[float, float]
@@ -99,15 +73,17 @@ class Placement(NamedTuple):
 
 def place(case: CineCase) -> Placement:
     """Find window and heart of a case; an empty window refuses it."""
-    return Placement(window_of_case(case), heart_center(case.cine))
+    return Placement(window_of_case(case), heart_center(case.cine, case.slope, case.intercept))
 
 
-def _temporal_variation(cine: np.ndarray) -> np.ndarray:
+def _temporal_variation(cine: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     """(H, W) standard deviation over the phases of a (H, W, D, T) cine, smoothed, summed over the slices."""
-    high = np.float32(max(_high(cine), np.finfo(np.float32).tiny))
+    low, high = (np.float32(value) for value in bounds(cine, slope, intercept))
+    span = max(high - low, np.finfo(np.float32).tiny)
     variation = np.zeros(cine.shape[:2], np.float32)
     for z in range(cine.shape[2]):  # slice by slice: a smoothed float copy of the whole cine would be large
-        frames = np.minimum(cine[:, :, z] / high, np.float32(1)).astype(np.float32)  # one bright vessel must not rule
+        frames = (real_values(cine[:, :, z], slope, intercept).astype(np.float32) - low) / span
+        frames = np.minimum(frames, np.float32(1))  # one bright vessel must not rule
         variation += gaussian_filter(frames, (2, 2, 0)).std(axis=-1)
     return gaussian_filter(variation, 2)
 
@@ -204,13 +180,13 @@ def apply_mask(masks: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def resized(frames: np.ndarray, window: tuple[float, float], geometry: Geometry) -> np.ndarray:
-    """Stored values (..., H, W) -> float32 in [0, 1], all of the resized image (..., h, w)."""
+    """Real values (..., H, W) -> float32 in [0, 1], all of the resized image (..., h, w)."""
     images = resize(normalize(frames, window), geometry.resized_hw, 1)
     return np.clip(images, 0.0, 1.0, out=images)  # the filter's rows sum to 1, up to rounding
 
 
 def to_grid(frames: np.ndarray, window: tuple[float, float], geometry: Geometry) -> np.ndarray:
-    """Stored values (..., H, W) -> float32 in [0, 1] on the model grid (..., S, S), 0 in the padding."""
+    """Real values (..., H, W) -> float32 in [0, 1] on the model grid (..., S, S), 0 in the padding."""
     if geometry.resized_hw != geometry.native_hw:
         return look(resized(frames, window, geometry), geometry)
     images = normalize(apply(frames, geometry), window)  # nothing is resampled: cut first, it is cheaper
@@ -283,7 +259,7 @@ class Prepared:
 
     Args:
         image: (1, S, S, D, T) float32 in [0, 1].
-        window: (low, high) in stored values.
+        window: (low, high) in real values.
         geometry: how it got there.
         spacing_mm: along H, W, D on the model grid.
     """
@@ -297,7 +273,8 @@ class Prepared:
 def prepare(case: CineCase, size: int, mode: str) -> Prepared:
     """Bring a whole case onto the model grid, as the loader does slice by slice."""
     window = window_of_case(case)
-    geometry = plan(case.cine.shape[:2], size, mode, heart_center(case.cine) if mode == "crop" else None)
-    frames = case.cine.transpose(2, 3, 0, 1)  # (D, T, H, W)
+    center = heart_center(case.cine, case.slope, case.intercept) if mode == "crop" else None
+    geometry = plan(case.cine.shape[:2], size, mode, center)
+    frames = case.real().transpose(2, 3, 0, 1)  # (D, T, H, W)
     image = to_grid(frames, window, geometry).transpose(2, 3, 0, 1)  # (S, S, D, T)
     return Prepared(np.ascontiguousarray(image)[None], window, geometry, model_spacing(case.spacing_mm, geometry))

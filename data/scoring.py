@@ -12,6 +12,7 @@ import numpy as np
 
 from data import preprocess
 from data.case import CineCase
+from data.window import normalize
 from utils.metrics import (
     bounding_box,
     finite_mean,
@@ -50,7 +51,7 @@ def open_reference(case: CineCase, size: int, mode: str) -> Reference:
     """Bring a case onto a grid of `size` a side (`mode`: crop or fit), and cut its native voxels to that field."""
     prepared = preprocess.prepare(case, size, mode)
     box = bounding_box(preprocess.native_field(prepared.geometry))
-    original = preprocess.normalize(case.cine[box].transpose(2, 3, 0, 1), prepared.window)
+    original = normalize(case.real(box).transpose(2, 3, 0, 1), prepared.window)
     region = heart_region([case.masks[t] for t in (case.ed, case.es) if t in case.masks], case.spacing_mm)
     if region is None or not region.any():
         return Reference(case, prepared, box, original, None, None)

@@ -15,12 +15,11 @@ from data.preprocess import (
     model_field,
     model_spacing,
     native_field,
-    normalize,
     plan,
     prepare,
     to_grid,
-    window_of,
 )
+from data.window import normalize, window_of
 
 SHAPES = [(20, 30), (30, 20), (16, 16), (7, 40), (12, 9), (33, 31)]
 
@@ -168,6 +167,6 @@ def test_a_prepared_case_can_be_taken_back_to_native_voxels(mode):
     case = CineCase("p", cine, {}, (1.5, 1.5, 8.0), np.eye(4), None, None, None, None, None, 2.0, -20.0, "")
     prepared = prepare(case, 48, mode)
     assert prepared.image.shape == (1, 48, 48, 2, 4) and prepared.image.dtype == np.float32
-    assert prepared.window[0] == 10.0  # the stored value of intensity 0
+    assert prepared.window == (0.0, 2 * np.percentile(cine, 99.5) - 20)  # in real values
     frames = invert(prepared.image[0].transpose(2, 3, 0, 1), prepared.geometry).transpose(2, 3, 0, 1)
-    assert np.allclose(frames, normalize(cine, prepared.window))
+    assert np.allclose(frames, normalize(2 * cine - 20, prepared.window))
