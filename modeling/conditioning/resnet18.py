@@ -63,7 +63,7 @@ class ResNet18Conditioning(nn.Module):
 
     def forward(self, key_frames: Tensor, sent: Tensor, masks: Tensor | None = None) -> Anatomy:
         """Context and logits of slices (G, 2, 1, H, W); gradients flow to tokens and segmenter, not between them."""
-        segmented = self.segmenter(key_frames.flatten(0, 1))
+        segmented = self.segmenter.recomputed(key_frames.flatten(0, 1))
         seen = summarize(segmented, self.mask_grid).unflatten(0, key_frames.shape[:2])
         return Anatomy(self.tokens.train_context(seen, sent), segmented.logits.unflatten(0, key_frames.shape[:2]))
 
