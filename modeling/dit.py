@@ -48,7 +48,8 @@ class DiTConfig:
         fusion: how anatomy tokens reach the frame: `mid`, by cross-attention in every second block, or `early`, as a
             coarse map decoded from them beside the noisy patches.
         draft: the tokenizer's own decoder drafts each frame and the DiT corrects it; untrained it returns the draft.
-        gradient_checkpointing: recompute blocks in the backward pass, for memory.
+        gradient_checkpointing: keep only the inputs of the blocks and compute each again in the backward pass; for long
+            cycles, whose phases training.recompute_frames cannot part.
     """
 
     size: Any = "B"

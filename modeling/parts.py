@@ -12,8 +12,9 @@ from modeling.config import ModelConfig
 from modeling.dit import DiT
 from modeling.phases import at_phases, cycle, key_phases
 from modeling.quantizer.vq import Quantized
+from modeling.recompute import recomputed
 from modeling.resampler import SequenceResampler
-from modeling.segmenter import LV, Segmenter
+from modeling.segmenter import LV, FrameSegmenter
 from modeling.tokenizer import Tokenizer, transformer_size
 from modeling.tokens import NOT_SENT, FrameLayout, SequenceLayout, first_of
 from utils import registry
@@ -51,6 +52,7 @@ class Parts(nn.Module):
     """
 
     frames_per_chunk = 128
+    recompute_frames = 0  # of a chunk whose activations are computed again in the backward pass; 0: all are kept
     tokenizer: Tokenizer  # None where the model only segments
     layout: FrameLayout | SequenceLayout
 
@@ -107,7 +109,7 @@ class Parts(nn.Module):
         return next(self.parameters()).dtype
 
     @property
-    def segmenter(self) -> Segmenter | None:
+    def segmenter(self) -> FrameSegmenter | None:
         """The conditioning's segmenter, where it has one."""
         return self.conditioning.segmenter
 
@@ -115,6 +117,21 @@ class Parts(nn.Module):
     def num_codes(self) -> int:
         """Entries of the codebook; 0 in a model that only segments."""
         return 0 if self.tokenizer is None else self.layout.codebook_size
+
+    def recompute(self, frames: int) -> None:
+        """Let training keep the activations of a few frames at a time, and compute the others again.
+
+        Args:
+            frames: of a chunk; the DiT takes whole slices, at least one. 0 keeps all activations.
+
+        Raises:
+            ValueError: for a negative number.
+        """
+        if frames < 0:
+            raise ValueError(f"training.recompute_frames is {frames}: expected a number of frames, or 0 to keep all")
+        self.recompute_frames = frames
+        if self.segmenter is not None:
+            self.segmenter.recompute_frames = frames
 
     def bypass_quantizer(self, bypass: bool) -> None:
         """Let latents pass unchanged, or quantize them."""
@@ -128,13 +145,15 @@ class Parts(nn.Module):
 
     def latents(self, frames: Tensor, phase: Tensor) -> Tensor:  # (G, T, C, H, W), (G, T)
         """Latents before projection, (G, T, K, E)."""
-        pixels = frames.flatten(0, 1)
-        if self.adapters is not None:
-            pixels = self.adapters.to_rgb(pixels)
-        latents = self.tokenizer.latents(pixels).unflatten(0, frames.shape[:2])
+        latents = recomputed(self.latents_of_frames, self.recompute_frames, frames.flatten(0, 1))
+        latents = latents.unflatten(0, frames.shape[:2])
         if self.adapters is not None:
             latents = self.adapters.along_phases(latents, phase)
         return latents
+
+    def latents_of_frames(self, pixels: Tensor) -> Tensor:  # (N, C, H, W)
+        """Latents of single frames, that know no neighbours, (N, K, E)."""
+        return self.tokenizer.latents(pixels if self.adapters is None else self.adapters.to_rgb(pixels))
 
     def latents_of_cine(self, x: Tensor) -> Tensor:  # (B, C, H, W, D, T)
         """Latents of all frames (B, D, T, K, E), about `frames_per_chunk` frames at a time, whole slices."""
@@ -173,9 +192,16 @@ class Parts(nn.Module):
     def own_decode(self, context: Tensor) -> Tensor:  # (G, T, K, token_size)
         """The tokenizer's own decoder, (G, T, C, H, W)."""
         vectors = context.flatten(0, 1).transpose(1, 2).unsqueeze(2)  # (G * T, token_size, 1, K)
-        pixels = torch.cat([self.tokenizer.decode(part) for part in vectors.split(self.frames_per_chunk)])
-        pixels = to_gray(pixels) if self.config.channels == 1 else pixels
+        if self.recompute_frames and torch.is_grad_enabled():
+            pixels = recomputed(self.pixels, self.recompute_frames, vectors)
+        else:
+            pixels = torch.cat([self.pixels(part) for part in vectors.split(self.frames_per_chunk)])
         return pixels.unflatten(0, context.shape[:2])
+
+    def pixels(self, vectors: Tensor) -> Tensor:  # (N, token_size, 1, K)
+        """The tokenizer's picture of single frames, (N, C, H, W)."""
+        pixels = self.tokenizer.decode(vectors)
+        return to_gray(pixels) if self.config.channels == 1 else pixels
 
     def draft(self, context: Tensor) -> Tensor | None:  # (G, T, K, token_size)
         """The tokenizer's picture of each frame, (G, T, 1, H, W) in [-1, 1], where the DiT corrects one."""

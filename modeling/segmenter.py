@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from timm.layers import GroupNorm
 from torch import Tensor, nn
 
+from modeling.recompute import recomputed
+
 LV = 3
 NUM_CLASSES = 4  # background, RV, MYO, LV, as the masks count them
 WIDTHS = (128, 64, 48, 32)  # of the decoder at /16, /8, /4, /2
@@ -50,7 +52,7 @@ class Judge:
         frames: (..., 1, H, W) in [0, 1], the key frames.
     """
 
-    def __init__(self, segmenter: nn.Module, frames: Tensor) -> None:
+    def __init__(self, segmenter: "FrameSegmenter", frames: Tensor) -> None:
         self.segmenter, self.frames = segmenter, frames
         self.autocast = torch.is_autocast_enabled(frames.device.type)
 
@@ -67,10 +69,14 @@ class Judge:
     def segment(self, frames: Tensor) -> Segmented:  # (..., 1, H, W)
         """What it makes of any frames, leading axes kept."""
         still = {name: value.detach() for name, value in self.segmenter.state_dict(keep_vars=True).items()}
+
+        def work(frames: Tensor) -> Segmented:
+            return torch.func.functional_call(self.segmenter, still, (frames,))
+
         with torch.autocast(frames.device.type, enabled=self.autocast):
-            found: Segmented = torch.func.functional_call(self.segmenter, still, (frames.flatten(0, -4),))
+            logits, pyramid = recomputed(work, self.segmenter.recompute_frames, frames.flatten(0, -4))
         leading = frames.shape[:-3]
-        return Segmented(found.logits.unflatten(0, leading), tuple(x.unflatten(0, leading) for x in found.pyramid))
+        return Segmented(logits.unflatten(0, leading), tuple(x.unflatten(0, leading) for x in pyramid))
 
 
 class Merge(nn.Module):
@@ -86,7 +92,24 @@ class Merge(nn.Module):
         return F.relu(self.norm(self.conv(torch.cat([x, skip], dim=1))))
 
 
-class Segmenter(nn.Module):
+class FrameSegmenter(nn.Module):
+    """A network from single frames (N, 1, H, W) in [0, 1] to `Segmented`, with a last layer `head`."""
+
+    feature_channels: int  # of `Segmented.features`
+    recompute_frames = 0  # of a chunk whose activations are computed again in the backward pass; 0: all are kept
+    head: nn.Conv2d
+
+    def recomputed(self, x: Tensor) -> Segmented:  # (N, 1, H, W) in [0, 1]
+        """The same, `recompute_frames` at a time where gradients are asked for."""
+        return Segmented(*recomputed(self, self.recompute_frames, x))
+
+    @torch.inference_mode()
+    def labels(self, x: Tensor) -> Tensor:  # (N, 1, H, W) in [0, 1]
+        """The most probable label of each pixel, (N, H, W) uint8: 0 background, 1 RV, 2 MYO, 3 LV."""
+        return self(x.to(self.head.weight.dtype)).logits.argmax(1).to(torch.uint8)
+
+
+class Segmenter(FrameSegmenter):
     """Frames to logits; 12 M parameters."""
 
     feature_channels = 128
@@ -110,8 +133,3 @@ class Segmenter(nn.Module):
             h = merge(h, skip)
         logits = F.interpolate(self.head(h), size=x.shape[-2:], mode="bilinear", align_corners=False)
         return Segmented(logits.float(), tuple(pyramid))
-
-    @torch.inference_mode()
-    def labels(self, x: Tensor) -> Tensor:  # (N, 1, H, W) in [0, 1]
-        """The most probable label of each pixel, (N, H, W) uint8: 0 background, 1 RV, 2 MYO, 3 LV."""
-        return self(x.to(self.head.weight.dtype)).logits.argmax(1).to(torch.uint8)

@@ -19,6 +19,7 @@ from modeling.parts import Parts
 from modeling.phases import along_stack, at_phases, cycle
 from modeling.prediction import Prediction
 from modeling.pretrained import read_pretrained, write_pretrained, write_published
+from modeling.recompute import recomputed
 from modeling.segmenter import Judge
 from modeling.tokens import NOT_SENT, SequenceLayout, TokenParts, check_grid, check_images
 from utils.device import exact_float32
@@ -221,7 +222,9 @@ class TiTok(Parts):
         if self.dit is None:
             x_hat, t = self.own_decode(read.context), torch.zeros_like(t)
         else:
-            x_hat = self.dit(
+            x_hat = recomputed(
+                self.dit,
+                self.recompute_frames and max(1, self.recompute_frames // image.shape[5]),  # slices, as phases attend
                 rearrange(flow.interpolate(2 * image - 1, noise, t), "b c h w d t -> (b d) t c h w"),
                 t.repeat_interleave(slices),
                 read.context,

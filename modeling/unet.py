@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.segmenter import NUM_CLASSES, Segmented
+from modeling.segmenter import NUM_CLASSES, FrameSegmenter, Segmented
 
 WIDTHS = (32, 64, 128, 160, 160)  # at 1/2, 1/4 ... 1/32 of the side
 
@@ -30,7 +30,7 @@ class Convolutions(nn.Sequential):
         super().__init__(*layers)
 
 
-class UNet(nn.Module):
+class UNet(FrameSegmenter):
     """Frames to logits; 2.7 M parameters."""
 
     feature_channels = WIDTHS[2]
@@ -56,8 +56,3 @@ class UNet(nn.Module):
             height, width = skip.shape[-2:]  # odd sizes come back one pixel too large
             h = merge(torch.cat([up(h)[..., :height, :width], skip], dim=1))
         return Segmented(F.pixel_shuffle(self.head(h), 2).float(), tuple(levels))
-
-    @torch.inference_mode()
-    def labels(self, x: Tensor) -> Tensor:  # (N, 1, H, W) in [0, 1]
-        """The most probable label of each pixel, (N, H, W) uint8: 0 background, 1 RV, 2 MYO, 3 LV."""
-        return self(x.to(self.head.weight.dtype)).logits.argmax(1).to(torch.uint8)

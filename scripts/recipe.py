@@ -57,6 +57,8 @@ class TrainingConfig:
         continuous_steps: run without quantizer before k-means.
         keep_tokens: of how many tokens, from the first, the decoder learns to work, one of these drawn for each sample;
             empty: always of all.
+        recompute_frames: frames of a chunk whose activations are computed again in the backward pass; less memory, a
+            third more time. 0 keeps all activations.
         reseed_every: steps after which codebook entries that none of them used move to latents; 0 never.
     """
 
@@ -69,6 +71,7 @@ class TrainingConfig:
     ema_decay: float = 0.999
     continuous_steps: int = 0
     keep_tokens: list[int] = field(default_factory=list)
+    recompute_frames: int = 0
     reseed_every: int = 0
     log_every: int = 50
     preview_every: int = 1000
@@ -90,6 +93,7 @@ class RunConfig:
 
 MAY_CHANGE_ON_RESUME = (
     *("training.max_steps", "training.log_every", "training.preview_every", "training.checkpoint_every"),
+    "training.recompute_frames",
     *("dataset.workers", "dataset.shards", "dataset.cache_dir"),
     *("experiment.wandb", "experiment.output_dir", "experiment.init_weight"),
 )

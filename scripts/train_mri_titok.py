@@ -112,6 +112,7 @@ def train(config: RunConfig) -> None:
     objective = build_objective(config.losses).to(device)
     torch.manual_seed(config.experiment.seed)
     model, fresh = start_model(config.model, config.experiment.init_weight)
+    model.recompute(options.recompute_frames)
     trainable = select_trainable(model, options.trainable)
     learned = {f"losses.{name}": parameter for name, parameter in objective.named_parameters()}
     if options.reseed_every and CODEBOOK not in trainable:

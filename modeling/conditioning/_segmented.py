@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyTokens, check_share, morphology
-from modeling.segmenter import Segmented, Segmenter
-from modeling.unet import UNet
+from modeling.segmenter import FrameSegmenter, Segmented
 
 
 @dataclass
@@ -44,7 +43,7 @@ class SegmentedConditioning(nn.Module):
 
     Args:
         options: see `Options`.
-        segmenter: a network from (N, 1, H, W) to `Segmented`, with `feature_channels` and `labels`.
+        segmenter: network of the key frames.
 
     Raises:
         ValueError: for sizes below one, or a dropout that is no share.
@@ -52,7 +51,7 @@ class SegmentedConditioning(nn.Module):
 
     leak = None
 
-    def __init__(self, options: Options, segmenter: Segmenter | UNet) -> None:
+    def __init__(self, options: Options, segmenter: FrameSegmenter) -> None:
         super().__init__()
         if options.mask_grid < 1:
             raise ValueError(f"model.conditioning.mask_grid is {options.mask_grid}: expected a positive number")
@@ -65,7 +64,7 @@ class SegmentedConditioning(nn.Module):
 
     def forward(self, key_frames: Tensor, sent: Tensor, masks: Tensor | None = None) -> Anatomy:
         """Context and logits of slices (G, 2, 1, H, W); gradients flow to tokens and segmenter, not between them."""
-        segmented = self.segmenter(key_frames.flatten(0, 1))
+        segmented = self.segmenter.recomputed(key_frames.flatten(0, 1))
         seen = summarize(segmented, self.mask_grid).unflatten(0, key_frames.shape[:2])
         return Anatomy(self.tokens.train_context(seen, sent), segmented.logits.unflatten(0, key_frames.shape[:2]))
 

@@ -137,6 +137,27 @@ def test_two_ranks_see_the_losses_of_one_at_the_same_global_batch(stages: Path, 
         assert curve(stages / "ranks", name) == pytest.approx(curve(stages / "one_rank", name), rel=2e-3)
 
 
+def test_two_ranks_that_recompute_see_the_losses_of_one_that_keeps_all(stages: Path, phantom_shards: Path) -> None:
+    more = (
+        "experiment.init_weight=one/checkpoint_last.pth", "model.conditioning={name: resnet18}", "model.dit.draft=true",
+        "dataset.key_frames=true", 'training.trainable=["dit.*", "conditioning.*"]', "training.max_steps=2",
+        "losses={flow: {}, pixel: {}, segmentation: {}, perceptual: {}}",
+    )  # fmt: skip
+    assert train(stages, "stage2", phantom_shards, "keeps", *more).returncode == 0
+    path = str(REPOSITORY / "scripts" / "train_mri_titok.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29613"]
+    options = ["config=stage2.yaml", f"dataset.shards={phantom_shards}", "experiment.output_dir=recomputes", *more]
+    done = subprocess.run(
+        [*launch, path, *options, "training.recompute_frames=3"],
+        cwd=stages, env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 rank(s)" in done.stdout
+    for name in ("loss", "flow", "segmentation", "perceptual"):
+        assert curve(stages / "recomputes", name) == pytest.approx(curve(stages / "keeps", name), rel=2e-3)
+
+
 def test_gradient_accumulation_sees_the_loss_of_one_batch(stages: Path, phantom_shards: Path) -> None:
     more = ("experiment.init_weight=one/checkpoint_last.pth", "training.gradient_accumulation_steps=2")
     assert train(stages, "stage2", phantom_shards, "parts", *more, "losses={flow: {}}").returncode == 0

@@ -12,7 +12,7 @@ from data.case import CineCase
 from data.dataset import on_grid
 from data.fingerprint import case_record
 from data.nifti import without_fraction
-from data.preprocess import heart_center, invert, place, prepare
+from data.preprocess import heart_center, invert, place, plan, prepare
 from data.scoring import open_reference
 from data.shards import ShardReader
 from data.sources.nifti import NiftiSource
@@ -77,7 +77,7 @@ def test_shards_keep_stored_values_and_give_the_same_samples(tmp_path: Path, dty
     for case in (plain, scaled):
         reader = ShardReader(make_shards(tmp_path / str(len(samples)), [case]), "train")
         times = np.arange(6)
-        samples.append(on_grid([reader.read(i, times) for i in range(2)], times, 32, "crop"))
+        samples.append(on_grid([reader.read(i, times) for i in range(2)], times, plan((64, 72), 32, "crop")))
         assert np.array_equal(reader.read_case("p").cine, case.cine)
         assert reader.read_case("p").cine.dtype == case.cine.dtype
     assert all(np.array_equal(samples[0][name], samples[1][name], equal_nan=True) for name in samples[0])
