@@ -49,7 +49,8 @@ def collate(samples: list[Sample]) -> Batch:
         for name in samples[0].arrays
     }
     seeds = torch.tensor([sample.sample_seed for sample in samples], dtype=torch.int64)
-    return Batch(**arrays, sample_seed=seeds, key=[sample.key for sample in samples])
+    finest = min(float(sample.arrays["spacing_mm"][:2].min()) for sample in samples)
+    return Batch(**arrays, sample_seed=seeds, key=[sample.key for sample in samples], finest_mm=finest)
 
 
 def padded(name: str, array: np.ndarray, depth: int) -> np.ndarray:

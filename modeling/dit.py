@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from modeling.dit_blocks import DiTBlock, FinalLayer, rope_angles
 from modeling.transformer import (
+    FixedTable,
     PhaseAttention,
     coarse_points,
     grid_points,
@@ -92,7 +93,6 @@ class DiT(nn.Module):
     layout_channels = 16
     map_channels = 8
     pos_embed: Tensor
-    angles: Tensor
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class DiT(nn.Module):
         )
         patches, tokens = grid_points(self.grid, self.grid), coarse_points(num_tokens, self.grid)
         self.register_buffer("pos_embed", sincos_2d(patches, width, num_heads), persistent=False)
-        self.register_buffer("angles", rope_angles(torch.cat([tokens, patches]), width // num_heads), persistent=False)
+        self.angles = FixedTable(rope_angles(torch.cat([tokens, patches]), width // num_heads))
         near = (-torch.cdist(patches.float(), tokens.float()).square() / 2).softmax(1)  # a patch and a half around it
         self.init_weights(sincos_2d(tokens, width, num_heads), near, token_rms)
 
@@ -195,7 +195,7 @@ class DiT(nn.Module):
         h = torch.cat([tokens, patches.unflatten(0, x.shape[:2])], dim=2)  # (G, T, K + P, E)
         seen = None if anatomy is None or self.anatomy_embedder is None else self.anatomy_embedder(anatomy.to(dtype))
         for block in self.blocks:
-            arguments = (h, modulation, self.angles, phase, seen)
+            arguments = (h, modulation, self.angles.table, phase, seen)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 h = torch.utils.checkpoint.checkpoint(block, *arguments, use_reentrant=False)
             else:

@@ -41,32 +41,46 @@ class FlowConfig:
 MIN_REMAINING_TIME = 0.05
 
 
-def draw(sample_seed: Tensor, shape: torch.Size, config: FlowConfig) -> tuple[Tensor, Tensor]:
-    """Flow time and noise of each sample, a function of its seed alone, whatever the batch or rank.
+def draw_times(sample_seed: Tensor, config: FlowConfig) -> Tensor:
+    """Flow time of each sample, a function of its seed alone, whatever the batch or rank.
 
     Args:
-        sample_seed: (B,) int64.
-        shape: shape of the images, (B, C, H, W, D, T).
+        sample_seed: (B,) int64 on the CPU, so that no device has to be waited for.
         config: the distribution.
 
     Returns:
-        (B,) flow times in [0, 1) and noise of `shape`; both zero for one-step samples.
+        (B,) in [0, 1) on the CPU; 0 for one-step samples.
     """
-    times, noises = [], []
+    times = []
     for seed in sample_seed.tolist():
-        generator = torch.Generator(sample_seed.device).manual_seed(seed)
-        which = torch.rand(3, generator=generator, device=sample_seed.device)
-        logit = torch.randn(1, generator=generator, device=sample_seed.device) * config.logit_std + config.logit_mean
-        t = torch.where(which[1] < config.uniform_share, which[2], logit.sigmoid())
-        channels, height, width, slices, phases = shape[1:]
-        plane = (channels, height, width, phases)
-        # Slice by slice: the noise of a stack must not depend on how many padded slices its batch puts behind it.
-        planes = [torch.randn(plane, generator=generator, device=sample_seed.device) for _ in range(slices)]
-        noise = torch.stack(planes, dim=3)
-        noisy = which[0] >= config.one_step_share
-        times.append(t * noisy)
-        noises.append(noise * noisy)
-    return torch.cat(times), torch.stack(noises)
+        generator = torch.Generator().manual_seed(seed)
+        which, logit = torch.rand(3, generator=generator), torch.randn(1, generator=generator)
+        tail = which[1] < config.uniform_share
+        t = torch.where(tail, which[2], (logit * config.logit_std + config.logit_mean).sigmoid())
+        times.append(t * (which[0] >= config.one_step_share))
+    return torch.cat(times)
+
+
+def draw_noise(sample_seed: Tensor, t: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
+    """Noise of each sample, a function of its seed alone, whatever the batch or rank.
+
+    Args:
+        sample_seed: (B,) int64 on the CPU.
+        t: (B,) flow times on the CPU.
+        shape: shape of the images, (B, C, H, W, D, T).
+        device: where the noise is drawn.
+
+    Returns:
+        Standard normal noise of `shape`; 0 for one-step samples.
+    """
+    channels, height, width, slices, phases = shape[1:]
+    noise = torch.zeros(len(t), slices, channels, height, width, phases, device=device)
+    for seed, noisy, planes in zip(sample_seed.tolist(), (t > 0).tolist(), noise, strict=True):
+        if noisy:  # slice by slice: the noise of a stack must not depend on how many padded slices follow it
+            generator = torch.Generator(device).manual_seed(stable_seed(seed, "flow noise"))
+            for plane in planes:
+                plane.normal_(generator=generator)
+    return noise.movedim(1, 4)
 
 
 def along(t: Tensor, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from modeling.segmenter import NUM_CLASSES
 from utils.types import Batch
 
 RV, MYO, LV = range(3)  # places along S
+STRUCTURES = 3
 SEGMENTS = 6  # of the wall in a slice
 EMPTY_MM2 = 0.01  # keeps the slope of a radius finite where its area is nothing
 
@@ -35,17 +36,18 @@ class Measured(NamedTuple):
     labelled: Tensor
 
 
-def measure(logits: Tensor, batch: Batch, sharpness: float, margin: int) -> Measured:
+def measure(logits: Tensor, batch: Batch, sharpness: float, margin_mm: float) -> Measured:
     """Soft masks of key frames, in the neighbourhood of the true heart.
 
     Args:
         logits: (B, D, 2, 4, H, W) of the reconstruction at ED and ES.
         batch: holds the truth.
         sharpness: factor on the logits.
-        margin: pixels around the true heart that count.
+        margin_mm: distance from the true heart up to which pixels count.
     """
     labels, labelled = batch.key_labels()
-    return Measured(soft_masks(logits, near(labels > 0, margin), sharpness), hard_masks(labels), labelled)
+    region = near(labels > 0, margin_mm, batch)
+    return Measured(soft_masks(logits, region, sharpness), hard_masks(labels), labelled)
 
 
 def soft_masks(logits: Tensor, region: Tensor, sharpness: float) -> Tensor:

@@ -1,10 +1,10 @@
 """The weighted sum of the losses; each is one file of modeling/losses and one line of the recipe.
 
-A term returns (sum, count). Counts are reduced over the ranks before dividing, so that many ranks see one loss.
+A term returns (sum, count). Its count follows from the batch alone, so that counts are added over micro-batches and
+ranks before the first backward pass: many micro-batches and many ranks have the loss of one batch.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,23 @@ from modeling.prediction import Prediction
 from utils import registry
 from utils.types import Batch
 
-Term = Callable[[Prediction, Batch], tuple[Tensor, Tensor]]
+
+class Term(Protocol):
+    """A loss: the weighted mean of what it counts."""
+
+    weight: float
+
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How much of a batch counts, a scalar.
+
+        Args:
+            batch: the samples.
+            one_step: (B,) bool, True for samples that are decoded from tokens alone.
+            step: of the optimizer.
+        """
+
+    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The sum over what counts, and `count`."""
 
 
 class Objective(nn.Module):
@@ -26,13 +42,18 @@ class Objective(nn.Module):
     def __init__(self, terms: dict[str, Term]) -> None:
         super().__init__()
         self.terms = terms
-        self.weights: dict[str, float] = {name: term.weight for name, term in terms.items()}  # type: ignore[attr-defined]
+        self.weights = {name: term.weight for name, term in terms.items()}
         self.learned = nn.ModuleDict({name: term for name, term in terms.items() if isinstance(term, nn.Module)})
 
     def forward(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sums and counts of all terms on this rank, (terms,) each."""
         pairs = [term(prediction, batch) for term in self.terms.values()]
         return torch.stack([s for s, _ in pairs]), torch.stack([c.to(s) for s, c in pairs])
+
+    def counts(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """What each term counts on this rank, before any pass of the model, (terms,) float32."""
+        counts = [term.count(batch, one_step, step) for term in self.terms.values()]
+        return torch.stack([count.to(batch.image.device, torch.float32) for count in counts])
 
     def total(self, sums: Tensor, counts: Tensor) -> Tensor:
         """The weighted sum of the means; a term without a single element counts as zero."""
@@ -54,23 +75,3 @@ def build_objective(losses: dict[str, dict[str, Any]]) -> Objective:
     terms = {name: registry.build("modeling.losses", name, options or {}, f"losses.{name}")
              for name, options in losses.items()}  # fmt: skip
     return Objective(terms)
-
-
-def in_field(
-    error: Tensor, field: Tensor, chosen: Tensor | None = None, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Sum and count of a pixel error where native pixels lie, padding left out.
-
-    Args:
-        error: (B, C, H, W, D, T).
-        field: (B, H, W, D) bool.
-        chosen: (B,) bool, samples that count; all when not given.
-        weight: (B, H, W, D) of mean 1 over a field, as `heart_weight` gives; even when not given.
-    """
-    counted = field[:, None, ..., None].to(error)
-    if chosen is not None:
-        counted = counted * chosen.view(-1, 1, 1, 1, 1, 1)
-    counted = counted.expand_as(error)
-    if weight is not None:
-        error = error * weight[:, None, ..., None].to(error)
-    return (error * counted).sum(), counted.sum()

@@ -1,5 +1,7 @@
 """The transformer block and the fixed position tables that tokenizer, adapters and DiT share."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -140,6 +142,23 @@ def harmonics(phase: Tensor, count: int) -> Tensor:  # (...) in cycles
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+class FixedTable(nn.Module):
+    """A table of constants that moves with its model, but stays in float32 when the model is cast to another type."""
+
+    table: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", table.float(), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FixedTable":
+        exact = self.table
+        super()._apply(fn, recurse)
+        if self.table.dtype != exact.dtype:
+            self.table = exact.to(self.table.device)
+        return self
+
+
 def rotate(x: Tensor, angles: Tensor) -> Tensor:  # (..., L, E), (..., L, E / 2)
     """Rotate consecutive halves of the last axis by angles in radians.
 
@@ -158,7 +177,6 @@ class PhaseAttention(nn.Module):
     """
 
     harmonics = 8
-    orders: Tensor
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -173,14 +191,14 @@ class PhaseAttention(nn.Module):
         zero_(self.proj)
         pairs = width // num_heads // 2
         orders = torch.arange(pairs) * (self.harmonics + 1) // pairs  # whole numbers 0..harmonics
-        self.register_buffer("orders", orders.float(), persistent=False)
+        self.orders = FixedTable(orders)
 
     def forward(self, x: Tensor, phase: Tensor) -> Tensor:  # (G, T, L, E), (G, T) in cycles
         """The residual to add to x, (G, T, L, E)."""
         groups, phases, length, width = x.shape
         qkv = self.qkv(self.norm(x)).view(groups, phases, length, 3, self.num_heads, -1)
         q, k, v = qkv.permute(3, 0, 2, 4, 1, 5)  # each (G, L, heads, T, E / heads)
-        angles = 2 * torch.pi * phase.float().unsqueeze(-1) * self.orders.float()  # (G, T, pairs)
+        angles = 2 * torch.pi * phase.float().unsqueeze(-1) * self.orders.table  # (G, T, pairs)
         angles = angles[:, None, None]
         out = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v)
         return self.proj(out.permute(0, 3, 1, 2, 4).reshape(groups, phases, length, width))

@@ -24,6 +24,7 @@ from data.dataset import CineDataset
 from data.loader import train_loader
 from data.token_cache import TokenCache
 from modeling import flow
+from modeling.flow import FlowConfig
 from modeling.objective import Objective, build_objective
 from modeling.prediction import Prediction
 from modeling.pretrained import export_config
@@ -167,19 +168,24 @@ def train(config: RunConfig) -> None:
         rate = learning_rate(step, config.optimizer, options.max_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        terms = torch.zeros(2, len(objective.terms), device=device)
-        for part in range(micro):
-            batch = next(batches).to(device)
-            t, noise = flow.draw(batch.sample_seed, batch.image.shape, config.flow)
+        # What the terms count is added over micro-batches and ranks before the first pass.
+        parts = [next(batches) for _ in range(micro)]
+        times = [draw_times(part, model, config.flow) for part in parts]
+        local = [
+            objective.counts(part.to(device), t.to(device) == 0, step) for part, t in zip(parts, times, strict=True)
+        ]
+        counts, sums = sum_over_ranks(torch.stack(local).sum(0)), torch.zeros(len(objective.terms), device=device)
+        for number, (part, t) in enumerate(zip(parts, times, strict=True), start=1):
+            noise = flow.draw_noise(part.sample_seed, t, part.image.shape, device)
+            batch, t = part.to(device), t.to(device)
             given = given_to(batch, model, dataset.has_key_frames, options.keep_tokens)
-            with accelerator.no_sync(learner) if part < micro - 1 else nullcontext():
+            with accelerator.no_sync(learner) if number < micro else nullcontext():
                 with accelerator.autocast():
                     prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise, **given)
-                sums, counts = objective(prediction._replace(step=step), batch)
-                counts = sum_over_ranks(counts)
-                # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean
-                accelerator.backward(objective.total(sums, counts) * ranks / micro)
-            terms += torch.stack([sums.detach(), counts / ranks])
+                values, _ = objective(prediction._replace(step=step), batch)
+                # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean.
+                accelerator.backward(objective.total(values, counts) * ranks)
+            sums += values.detach()
             if prediction.ids is not None:
                 used = prediction.ids[prediction.ids >= 0].bincount(minlength=len(usage))
                 usage, seen = usage + used, seen + used
@@ -188,7 +194,7 @@ def train(config: RunConfig) -> None:
         optimizer.step()
         optimizer.zero_grad()
         ema.update(step)
-        history.append(terms)
+        history.append(torch.stack([sums, counts / ranks]))
 
         done = step + 1
         if options.reseed_every and done > options.continuous_steps and done % options.reseed_every == 0:
@@ -214,6 +220,11 @@ def train(config: RunConfig) -> None:
         print(f"done: {folder}/model.safetensors, config.json and checkpoint_last.pth; curves in {folder}/log.jsonl")
     log.close()
     accelerator.end_training()
+
+
+def draw_times(batch: Batch, model: TiTok, config: FlowConfig) -> Tensor:
+    """Flow times of a batch on the CPU, (B,); 0 where no DiT decodes."""
+    return flow.draw_times(batch.sample_seed, config) if model.dit is not None else torch.zeros(len(batch.image))
 
 
 def given_to(batch: Batch, model: TiTok, key_frames: bool, budget: list[int]) -> dict[str, Tensor | None]:

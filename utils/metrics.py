@@ -58,7 +58,8 @@ def ssim(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> float:
         mask: (H, W) bool, where the map is averaged; everywhere when None.
 
     Returns:
-        The mean of the SSIM map, at most 1; NaN where the mask is empty (not applicable).
+        The mean of the SSIM map without its rim of 5 pixels, where the window reaches beyond the frame, as scikit-image
+        returns it. At most 1; NaN where no pixel of the mask is left (not applicable).
 
     Raises:
         ValueError: shapes differ, a value is not finite, or the scored field is smaller than the window.
@@ -73,10 +74,14 @@ def ssim(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> float:
         x, y, mask = x[box], y[box], mask[box]
     if min(x.shape) < SSIM_WINDOW:
         raise ValueError(f"ssim needs at least {SSIM_WINDOW} x {SSIM_WINDOW} scored pixels, the field is {x.shape}")
-    _, similarity = structural_similarity(
+    mean, similarity = structural_similarity(
         x, y, data_range=1.0, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False, full=True
     )
-    return float(similarity.mean() if mask is None else similarity[mask].mean())
+    if mask is None or mask.all():
+        return float(mean)
+    rim = SSIM_WINDOW // 2
+    inner = (slice(rim, -rim), slice(rim, -rim))
+    return float(similarity[inner][mask[inner]].mean()) if mask[inner].any() else math.nan
 
 
 def flicker(cine: np.ndarray) -> float:

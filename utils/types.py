@@ -29,6 +29,7 @@ class Batch(NamedTuple):
         patient: (B,) int64; the same number for samples of one patient, a hash of the name.
         key: B sample ids, such as `patient001_z03`.
         tokens: (B, D, T, K) int64 ids where a cache has them, -1 in padding slices.
+        finest_mm: the smallest in-plane spacing of the batch, a number of the host: reading it waits for no device.
     """
 
     image: Tensor
@@ -44,6 +45,7 @@ class Batch(NamedTuple):
     patient: Tensor
     key: list[str]
     tokens: Tensor | None = None
+    finest_mm: float = 0.5
 
     def to(self, device: torch.device | str) -> "Batch":
         """Move every tensor to a device."""

@@ -30,6 +30,10 @@ class CodebookUsage:
     weight: float
     temperature: float
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """One value a batch."""
+        return torch.ones((), device=batch.image.device)
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """The value and a count of one: the assignment is averaged over all ranks first."""
         quantized, codebook = prediction.tokens()
@@ -40,7 +44,7 @@ class CodebookUsage:
         p = sum_over_ranks(assigned)
         p = p / p.sum()
         entropy = -(p * p.clamp(min=1e-12).log()).sum()
-        return log(len(codebook)) - entropy, torch.ones((), device=z.device)
+        return log(len(codebook)) - entropy, self.count(batch, prediction.one_step, prediction.step)
 
 
 def build(options: Options) -> CodebookUsage:

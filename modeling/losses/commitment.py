@@ -21,18 +21,21 @@ class Options:
 
 @dataclass
 class Commitment:
-    """The published quantizer loss, a mean over the elements of the latents; padded slices do not count."""
+    """The published quantizer loss, a mean over frames of the mean over latent elements; padded slices do not count."""
 
     weight: float
     cost: float
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many frames are no padding."""
+        return batch.frames().sum()
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over latent elements, and their count."""
+        """Sum over frames, and their count."""
         quantized, _ = prediction.tokens()
         z, codes = quantized.z, quantized.codes
         error = self.cost * (z - codes.detach()).square() + (z.detach() - codes).square()
-        weight = batch.frames().to(error)[:, None, None].expand_as(error)
-        return (error * weight).sum(), weight.sum()
+        return error.mean((1, 2))[batch.frames()].sum(), self.count(batch, prediction.one_step, prediction.step)
 
 
 def build(options: Options) -> Commitment:

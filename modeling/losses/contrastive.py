@@ -41,7 +41,7 @@ class Options:
 
 
 class Contrastive(nn.Module):
-    """A mean over frames that have a neighbour and a stranger; log(1 + negatives) where nothing is told apart."""
+    """A mean over frames with at least one positive and one negative; log(1 + negatives) where all frames are alike."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -54,8 +54,19 @@ class Contrastive(nn.Module):
         )
         self.log_scale = nn.Parameter(torch.tensor(log(1 / options.temperature)))
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many frames have at least one positive and one negative."""
+        return self.counted(batch)[1].sum()
+
+    def counted(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Which frames of all ranks are negatives of each frame, and which frames count, (B * D * T, ...) bool."""
+        patient = batch.patient.repeat_interleave(batch.image.shape[4] * batch.phase.shape[1])
+        frames = batch.frames()
+        negative = patient[:, None] != gather_rows(patient[frames])[None]
+        return negative, frames & negative.any(1) & (batch.phase.shape[1] > 1)
+
     def forward(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over frames, and how many have a neighbour and a stranger."""
+        """Sum over frames with at least one positive and one negative, and their count."""
         latents = have(prediction.latents, "an encoder that runs (model.decoder titok, no dataset.tokens)")
         groups, phases, _, width = latents.shape
         if width != self.width:
@@ -64,17 +75,14 @@ class Contrastive(nn.Module):
             )
         pooled = latents.mean(2).flatten(0, 1).float()
         frames = F.normalize(self.head(pooled), dim=1)  # (G * T, dim)
-        patient = batch.patient.repeat_interleave(groups // len(batch.patient) * phases)
-        there = batch.frames()
-        others, owners = gather_rows(frames[there]), gather_rows(patient[there])
+        others = gather_rows(frames[batch.frames()])
+        negative, counted = self.counted(batch)
         scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
-        strange = patient[:, None] != owners[None]
-        against = (scale * frames @ others.T).masked_fill(~strange, NEVER).logsumexp(1)  # (G * T,)
+        against = (scale * frames @ others.T).masked_fill(~negative, NEVER).logsumexp(1)  # (G * T,)
         losses = [self._pull(frames, groups, scale, against, shift) for shift in neighbours(phases)]
         if not losses:
-            return frames.sum() * 0, torch.zeros((), device=frames.device)
-        count = there & strange.any(1)
-        return torch.stack(losses).mean(0)[count].sum(), count.sum()
+            return frames.sum() * 0, counted.sum()
+        return torch.stack(losses).mean(0)[counted].sum(), counted.sum()
 
     @staticmethod
     def _pull(frames: Tensor, groups: int, scale: Tensor, against: Tensor, shift: int) -> Tensor:

@@ -38,7 +38,7 @@ class Options:
         curve: weight of the match of volume curves, which segments every frame twice; 0 leaves the part out.
         delta: of the curve's Huber loss, in log(1 + mL).
         sharpness: factor on the logits.
-        margin: pixels around the original's segmented heart in which volumes are counted.
+        margin_mm: distance from the original's segmented heart up to which pixels are counted, in the plane.
         warmup_steps: curves are compared from this optimizer step on.
     """
 
@@ -49,7 +49,7 @@ class Options:
     curve: float = 0.0
     delta: float = 0.1
     sharpness: float = 4.0
-    margin: int = 6
+    margin_mm: float = 10.0
     warmup_steps: int = 0
 
 
@@ -64,11 +64,14 @@ class Cycle:
         """Of the term in the sum."""
         return self.options.weight
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many pixels lie in the field, over the steps of one-step samples."""
+        return (batch.field.sum((1, 2, 3)) * steps_of(batch, one_step)[1].sum(1)).sum()
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over pixels and steps of one-step samples, and their count."""
         options, error = self.options, prediction.error()
-        gaps = (batch.phase.roll(-1, 1) - batch.phase) % 1.0  # (B, T), from each phase to the next
-        steps = (gaps > 0) & prediction.one_step[:, None]
+        gaps, steps = steps_of(batch, prediction.one_step)
         value = options.difference * (error.roll(-1, -1) - error).square()
         if options.fourier:
             value = value + options.fourier * harmonic_power(error, batch.phase, gaps, options.harmonics)[..., None]
@@ -78,7 +81,8 @@ class Cycle:
             everywhere = curve.new_zeros(len(steps), curve.shape[1]).index_copy(0, rows, curve)
             value = value + options.curve * everywhere[:, None, None, None, :, None]
         counted = (batch.field.unsqueeze(-1) & steps[:, None, None, None]).unsqueeze(1).expand_as(value)
-        return torch.where(counted, value, torch.zeros_like(value)).sum(), counted.sum()
+        count = self.count(batch, prediction.one_step, prediction.step)
+        return torch.where(counted, value, torch.zeros_like(value)).sum(), count
 
     def curve_error(self, prediction: Prediction, batch: Batch, rows: Tensor) -> Tensor:  # samples that count
         """Error of the volume curves in each slice, a mean over phases and structures, (rows, D)."""
@@ -89,12 +93,19 @@ class Cycle:
         )
         with torch.no_grad():
             original = judge.segment(image).logits
-        region = near(original.argmax(3) > 0, options.margin) & batch.field[rows].permute(0, 3, 1, 2).unsqueeze(2)
+        heart = near(original.argmax(3) > 0, options.margin_mm, batch, rows)
+        region = heart & batch.field[rows].permute(0, 3, 1, 2).unsqueeze(2)
         v, truth = (
             slice_volumes_ml(soft_masks(logits, region, options.sharpness), batch.spacing_mm[rows])
             for logits in (judge.segment(reconstruction).logits, original)
         )
         return F.huber_loss(v.log1p(), truth.log1p(), delta=options.delta, reduction="none").mean((2, 3))
+
+
+def steps_of(batch: Batch, one_step: Tensor) -> tuple[Tensor, Tensor]:
+    """Gaps from each phase to the next, (B, T) in cycles, and which of these steps count, (B, T) bool."""
+    gaps = (batch.phase.roll(-1, 1) - batch.phase) % 1.0
+    return gaps, (gaps > 0) & one_step[:, None]
 
 
 def harmonic_power(error: Tensor, phase: Tensor, gaps: Tensor, harmonics: int) -> Tensor:
@@ -118,9 +129,9 @@ def build(options: Options) -> Cycle:
     """Build the term.
 
     Raises:
-        ValueError: for harmonics, delta, sharpness or margin that are not positive, or parts negative or all 0.
+        ValueError: for harmonics, delta, sharpness or margin_mm that are not positive, or parts negative or all 0.
     """
-    for name in ("harmonics", "delta", "sharpness", "margin"):
+    for name in ("harmonics", "delta", "sharpness", "margin_mm"):
         if not getattr(options, name) > 0:
             raise ValueError(f"losses.cycle.{name} is {getattr(options, name)}: expected a positive number")
     parts = {name: getattr(options, name) for name in ("difference", "fourier", "curve")}

@@ -63,7 +63,7 @@ class Options:
         volume_margin: of volumes indexed by body surface, in mL/m².
         wall_margin: of the wall's thickness, in mm.
         sharpness: factor on the logits.
-        margin: pixels around the true heart that count.
+        margin_mm: distance from the true heart up to which pixels count, in the plane of the slice.
         warmup_steps: counted from this optimizer step on.
     """
 
@@ -72,7 +72,7 @@ class Options:
     volume_margin: float = 10.0
     wall_margin: float = 1.5
     sharpness: float = 4.0
-    margin: int = 6
+    margin_mm: float = 10.0
     warmup_steps: int = 0
 
 
@@ -87,16 +87,22 @@ class Disease:
         """Of the term in the sum."""
         return self.options.weight
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many one-step samples are whole labelled stacks; none during the warm-up."""
+        return self.counted(batch, one_step, step).sum()
+
+    def counted(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """Which samples count, (B,) bool."""
+        return whole_stacks(batch, batch.key_labels()[1]) & one_step & (step >= self.options.warmup_steps)
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over whole labelled stacks drawn from tokens alone, and their count."""
         options = self.options
-        _, labelled = batch.key_labels()
-        stacks = whole_stacks(batch, labelled) & prediction.one_step
+        stacks = self.counted(batch, prediction.one_step, prediction.step)
         judge = have(prediction.judge, NEEDS_SEGMENTER)
-        if prediction.step < options.warmup_steps or not stacks.any():
-            nothing = torch.zeros((), device=labelled.device)
-            return nothing, nothing
-        found = measure(judge.logits, batch, options.sharpness, options.margin)
+        if not stacks.any():
+            return torch.zeros((), device=stacks.device), stacks.sum()
+        found = measure(judge.logits, batch, options.sharpness, options.margin_mm)
         ours, its, known = measures(found, batch)
         error = hinge(self.evidence(ours, known), self.evidence(its, known))  # (B, groups)
         return error.mean(1)[stacks].sum(), stacks.sum()
@@ -159,7 +165,7 @@ def build(options: Options) -> Disease:
     Raises:
         ValueError: for a margin or sharpness that is not positive.
     """
-    for name in ("ef_margin", "volume_margin", "wall_margin", "sharpness", "margin"):
+    for name in ("ef_margin", "volume_margin", "wall_margin", "sharpness", "margin_mm"):
         if not getattr(options, name) > 0:
             raise ValueError(f"losses.disease.{name} is {getattr(options, name)}: expected a positive number")
     return Disease(options)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.flow import along, velocity_weight
-from modeling.objective import in_field
 from modeling.prediction import Prediction
+from modeling.region import pixels_in_field, sum_in_field
 from utils.types import Batch
 
 
@@ -26,11 +26,16 @@ class Flow:
 
     weight: float
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many pixels lie in the field."""
+        return pixels_in_field(batch)
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over pixels, and their count."""
         error = 2 * prediction.error()  # [0, 1] to [-1, 1] doubles a difference
         weight = along(velocity_weight(prediction.t), error)
-        return in_field(weight * error.square(), batch.field)
+        count = self.count(batch, prediction.one_step, prediction.step)
+        return sum_in_field(weight * error.square(), batch.field), count
 
 
 def build(options: Options) -> Flow:

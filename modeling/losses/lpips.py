@@ -8,7 +8,6 @@ Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perce
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from modeling.prediction import Prediction
@@ -31,17 +30,25 @@ class Lpips:
     def __init__(self, weight: float, network: Any) -> None:
         self.weight, self.network = weight, network.eval().requires_grad_(False)
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many frames of one-step samples are no padding."""
+        return frames_of(batch, one_step).sum()
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over frames of one-step samples that are no padding, and their count."""
-        phases = batch.phase.shape[1]
-        there = batch.frames() & prediction.one_step.repeat_interleave(batch.image.shape[4] * phases)
-        if not there.any():
-            return prediction.image.new_zeros(()), torch.zeros_like(there.sum())
+        counted = frames_of(batch, prediction.one_step)
+        if not counted.any():
+            return prediction.image.new_zeros(()), counted.sum()
         pictures = (prediction.image + prediction.error(), prediction.image)
-        frames = (x.permute(0, 4, 5, 1, 2, 3).flatten(0, 2)[there].float().expand(-1, 3, -1, -1) for x in pictures)
+        frames = (x.permute(0, 4, 5, 1, 2, 3).flatten(0, 2)[counted].float().expand(-1, 3, -1, -1) for x in pictures)
         self.network.to(prediction.image.device)
         distance = self.network(*frames, normalize=True)  # [0, 1] to [-1, 1]
-        return distance.sum(), there.sum()
+        return distance.sum(), counted.sum()
+
+
+def frames_of(batch: Batch, one_step: Tensor) -> Tensor:
+    """Which frames of one-step samples are no padding, (B * D * T,) bool."""
+    return batch.frames() & one_step.repeat_interleave(batch.image.shape[4] * batch.phase.shape[1])
 
 
 def build(options: Options) -> Lpips:

@@ -32,18 +32,26 @@ class Perceptual:
     weight: float
     warmup_steps: int
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many key frames of one-step samples are no padding; none during the warm-up."""
+        return self.counted(batch, one_step, step).sum()
+
+    def counted(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """Which key frames count, (B, D, 2) bool."""
+        slices = batch.there() & one_step[:, None] & (step >= self.warmup_steps)
+        return slices[..., None].expand(-1, -1, 2)
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over key frames of one-step samples that are no padding, and their count."""
         judge = have(prediction.judge, NEEDS_SEGMENTER)
-        there = batch.there()[..., None] & prediction.one_step[:, None, None]  # (B, D, 1)
-        there = there.expand(*there.shape[:2], 2)
-        if prediction.step < self.warmup_steps or not there.any():
-            return prediction.image.new_zeros(()), torch.zeros_like(there.sum())
+        counted = self.counted(batch, prediction.one_step, prediction.step)
+        if not counted.any():
+            return prediction.image.new_zeros(()), counted.sum()
         with torch.no_grad():
             originals = judge.segment(at_phases(prediction.image, batch.key_frames)).pyramid
         levels = zip(judge.seen.pyramid, originals, strict=True)
         distance = torch.stack([apart(ours, theirs) for ours, theirs in levels]).mean(0)  # (B, D, 2)
-        return distance[there].sum(), there.sum()
+        return distance[counted].sum(), counted.sum()
 
 
 def apart(ours: Tensor, theirs: Tensor) -> Tensor:  # (..., C, h, w) each

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modeling.objective import in_field
 from modeling.prediction import Prediction
-from modeling.region import check_heart, weight_of
+from modeling.region import check_heart, pixels_in_field, sum_in_field, weight_of
 from utils.types import Batch
 
 
@@ -21,13 +20,13 @@ class Options:
         weight: of the term.
         kind: mse or l1, of intensities in [0, 1].
         heart: weight of a pixel near the labelled heart, against 1 elsewhere; an even error costs the same.
-        margin: pixels around the labels that are near.
+        margin_mm: distance from the labels up to which a pixel is near, in the plane of the slice.
     """
 
     weight: float = 1.0
     kind: str = "mse"
     heart: float = 1.0
-    margin: int = 8
+    margin_mm: float = 12.0
 
 
 @dataclass
@@ -41,18 +40,22 @@ class Pixel:
         """Of the term in the sum."""
         return self.options.weight
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many pixels of one-step samples lie in the field."""
+        return pixels_in_field(batch, one_step)
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over pixels of one-step samples, and their count."""
         error = prediction.error()
         error = error.square() if self.options.kind == "mse" else error.abs()
-        return in_field(
-            error, batch.field, prediction.one_step, weight_of(batch, self.options.heart, self.options.margin)
-        )
+        weight = weight_of(batch, self.options.heart, self.options.margin_mm)
+        count = self.count(batch, prediction.one_step, prediction.step)
+        return sum_in_field(error, batch.field, prediction.one_step, weight), count
 
 
 def build(options: Options) -> Pixel:
     """Build the term."""
     if options.kind not in ("mse", "l1"):
         raise ValueError(f"losses.pixel.kind is {options.kind!r}: expected mse or l1")
-    check_heart("pixel", options.heart, options.margin)
+    check_heart("pixel", options.heart, options.margin_mm)
     return Pixel(options)

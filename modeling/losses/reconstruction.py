@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modeling.objective import in_field
 from modeling.prediction import Prediction
-from modeling.region import check_heart, weight_of
+from modeling.region import check_heart, pixels_in_field, sum_in_field, weight_of
 from utils.types import Batch
 
 
@@ -19,14 +18,14 @@ class Options:
         mse: weight of the squared error of intensities in [0, 1].
         l1: weight of the absolute error.
         heart: weight of a pixel near the labelled heart, against 1 elsewhere; an even error costs the same.
-        margin: pixels around the labels that are near.
+        margin_mm: distance from the labels up to which a pixel is near, in the plane of the slice.
     """
 
     weight: float = 1.0
     mse: float = 1.0
     l1: float = 0.0
     heart: float = 1.0
-    margin: int = 8
+    margin_mm: float = 12.0
 
 
 @dataclass
@@ -40,14 +39,20 @@ class Reconstruction:
         """Of the term in the sum."""
         return self.options.weight
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many pixels lie in the field."""
+        return pixels_in_field(batch)
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over pixels, and their count."""
         options, error = self.options, prediction.error()
-        weight = weight_of(batch, options.heart, options.margin)
-        return in_field(options.mse * error.square() + options.l1 * error.abs(), batch.field, weight=weight)
+        weight = weight_of(batch, options.heart, options.margin_mm)
+        error = options.mse * error.square() + options.l1 * error.abs()
+        count = self.count(batch, prediction.one_step, prediction.step)
+        return sum_in_field(error, batch.field, weight=weight), count
 
 
 def build(options: Options) -> Reconstruction:
     """Build the term."""
-    check_heart("reconstruction", options.heart, options.margin)
+    check_heart("reconstruction", options.heart, options.margin_mm)
     return Reconstruction(options)

@@ -21,18 +21,21 @@ class Options:
 
 @dataclass
 class Resampling:
-    """A mean over latent tokens of frames that are no padding; zero where the contexts are the codes."""
+    """A mean over frames of the mean over latent tokens, without padding; zero where the contexts are the codes."""
 
     weight: float
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many frames are no padding."""
+        return batch.frames().sum()
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over tokens, and their number."""
+        """Sum over frames, and their count."""
         needed = "a resampler (model.layout sequence)"
         context = have(prediction.context, needed).float().flatten(0, 1)  # (B * D * T, K, token_size)
         target = prediction.tokens()[0].codes.detach()
-        there = batch.frames()
-        error = (context - target).square().sum(-1) * there[:, None]
-        return error.sum(), there.sum() * error.shape[1]
+        error = (context - target).square().sum(-1).mean(1)
+        return error[batch.frames()].sum(), self.count(batch, prediction.one_step, prediction.step)
 
 
 def build(options: Options) -> Resampling:

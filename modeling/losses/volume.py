@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.hearts import ejection_fraction, measure, slice_volumes_ml, whole_stacks
+from modeling.hearts import STRUCTURES, ejection_fraction, measure, slice_volumes_ml, whole_stacks
 from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
 from utils.types import Batch
 
@@ -26,7 +26,7 @@ class Options:
         ejection: weight of the ejection fractions of LV and RV of whole stacks; 0 leaves the part out.
         delta: of Huber's loss, in log(1 + mL) and in EF / 100 %.
         sharpness: factor on the logits.
-        margin: pixels around the true heart in which volumes are counted.
+        margin_mm: distance from the true heart up to which pixels are counted, in the plane of the slice.
         warmup_steps: counted from this optimizer step on.
     """
 
@@ -36,7 +36,7 @@ class Options:
     ejection: float = 1.0
     delta: float = 0.1
     sharpness: float = 4.0
-    margin: int = 6
+    margin_mm: float = 10.0
     warmup_steps: int = 0
 
 
@@ -51,21 +51,26 @@ class Volume:
         """Of the term in the sum."""
         return self.options.weight
 
+    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+        """How many structures of labelled key frames of one-step samples there are; none during the warm-up."""
+        labelled = batch.key_labels()[1] & one_step[:, None, None] & (step >= self.options.warmup_steps)
+        return labelled.sum() * STRUCTURES
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over labelled key frames drawn from tokens alone and their structures, and their count."""
         options = self.options
         judge = have(prediction.judge, NEEDS_SEGMENTER)
+        count = self.count(batch, prediction.one_step, prediction.step)
         if prediction.step < options.warmup_steps:
-            nothing = torch.zeros((), device=batch.image.device)
-            return nothing, nothing
-        found = measure(judge.logits, batch, options.sharpness, options.margin)
+            return torch.zeros((), device=batch.image.device), count
+        found = measure(judge.logits, batch, options.sharpness, options.margin_mm)
         v, truth = (slice_volumes_ml(masks, batch.spacing_mm) for masks in (found.masks, found.truth))
         error = options.slices * self.huber(v.log1p(), truth.log1p())  # (B, D, 2, S)
         labelled = found.labelled.unsqueeze(3)
         of_stack = self.stack_error((v * labelled).sum(1), (truth * labelled).sum(1))  # (B, 2, S)
         error = error + (of_stack * whole_stacks(batch, found.labelled).view(-1, 1, 1)).unsqueeze(1)
         counted = labelled & prediction.one_step.view(-1, 1, 1, 1)
-        return (error * counted).sum(), counted.expand_as(error).sum()
+        return (error * counted).sum(), count
 
     def stack_error(self, v: Tensor, truth: Tensor) -> Tensor:  # (B, 2, S) mL each
         """Error of whole volumes, (B, 2, S), and in each the mean error of the ejection fractions that are known."""
@@ -83,9 +88,9 @@ def build(options: Options) -> Volume:
     """Build the term.
 
     Raises:
-        ValueError: for a delta, sharpness or margin that is not positive, or parts that are negative or all 0.
+        ValueError: for a delta, sharpness or margin_mm that is not positive, or parts that are negative or all 0.
     """
-    for name in ("delta", "sharpness", "margin"):
+    for name in ("delta", "sharpness", "margin_mm"):
         if not getattr(options, name) > 0:
             raise ValueError(f"losses.volume.{name} is {getattr(options, name)}: expected a positive number")
     parts = {name: getattr(options, name) for name in ("slices", "stack", "ejection")}

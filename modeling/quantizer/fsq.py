@@ -17,8 +17,14 @@ class Options:
     levels: list[int] = field(default_factory=lambda: [8, 8, 8, 8])
 
 
+EPS = 1e-3  # the outermost levels are reached, not only approached
+
+
 class FSQ(nn.Module):
-    """Rounds (..., C) to C levels; the gradient passes straight through the rounding.
+    """Rounds (..., C) to a few levels a channel; the gradient passes straight through the rounding.
+
+    A channel of L levels is bounded to an interval of length L - 1 and rounded to whole numbers. An even L has no level
+    in the middle of that interval, so the interval is moved by half a level: z = 0 lies in the middle of a bin.
 
     Args:
         levels: how many a channel, at least 2 each.
@@ -41,16 +47,16 @@ class FSQ(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:  # (..., C)
         """Quantized values in [-1, 1], (..., C), and ids (...) int64."""
-        top = self.levels - 1
-        place = (z.float().tanh() + 1) / 2 * top  # [0, top]: as many roundings as levels
-        rounded = place.round()
-        ids = (rounded.long() * self.basis).sum(-1)
-        return (place + (rounded - place).detach()) * 2 / top - 1, ids
+        half, offset = (self.levels - 1) * (1 + EPS) / 2, 0.5 * (self.levels % 2 == 0)
+        bounded = (z.float() + torch.atanh(offset / half)).tanh() * half - offset
+        rounded = bounded.round()
+        ids = ((rounded.long() + self.levels // 2) * self.basis).sum(-1)
+        return (bounded + (rounded - bounded).detach()) / (self.levels // 2), ids
 
     def lookup(self, ids: Tensor) -> Tensor:  # (...)
         """The quantized values of ids, (..., C), as `forward` gave them."""
-        place = ids.unsqueeze(-1) // self.basis % self.levels
-        return place * 2 / (self.levels - 1) - 1
+        level = ids.unsqueeze(-1) // self.basis % self.levels
+        return (level - self.levels // 2) / (self.levels // 2)
 
 
 def build(options: Options) -> FSQ:

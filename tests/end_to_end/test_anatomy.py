@@ -20,7 +20,7 @@ training: {trainable: ["conditioning.segmenter.*"], max_steps: 4, global_batch_s
   checkpoint_every: 2}
 """
 ALL_LOSSES = (
-    "losses={flow: {}, pixel: {}, segmentation: {original: 1.0, reconstruction: 1.0, warmup_steps: 1}, volume: {}}"
+    "losses={flow: {}, pixel: {}, segmentation: {}, segmentation_reconstruction: {warmup_steps: 1}, volume: {}}"
 )
 BROUGHT = ("model.conditioning={name: resnet18, weights: segmenter}", "dataset.key_frames=true")
 

@@ -9,22 +9,27 @@ from modeling.flow import FlowConfig
 SHAPE = (1, 4, 4, 1, 2)
 
 
+def draw(seeds: torch.Tensor, shape: torch.Size, config: FlowConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    t = flow.draw_times(seeds, config)
+    return t, flow.draw_noise(seeds, t, shape, torch.device("cpu"))
+
+
 def test_time_and_noise_of_a_sample_follow_from_its_seed_alone() -> None:
     seeds = torch.tensor([11, 22, 33])
-    t, noise = flow.draw(seeds, torch.Size((3, *SHAPE)), FlowConfig())
-    t_alone, noise_alone = flow.draw(seeds[1:2], torch.Size((1, *SHAPE)), FlowConfig())
+    t, noise = draw(seeds, torch.Size((3, *SHAPE)), FlowConfig())
+    t_alone, noise_alone = draw(seeds[1:2], torch.Size((1, *SHAPE)), FlowConfig())
     assert torch.equal(t[1:2], t_alone) and torch.equal(noise[1:2], noise_alone)
 
 
 def test_the_noise_of_a_slice_does_not_depend_on_the_slices_behind_it() -> None:
     seeds, config = torch.tensor([11]), FlowConfig(one_step_share=0.0)
-    (_, noise), (_, padded) = (flow.draw(seeds, torch.Size((1, 1, 5, 5, d, 3)), config) for d in (2, 4))
+    (_, noise), (_, padded) = (draw(seeds, torch.Size((1, 1, 5, 5, d, 3)), config) for d in (2, 4))
     assert torch.equal(padded[..., :2, :], noise)
     assert not torch.equal(padded[..., 2:, :], noise)
 
 
 def test_the_stated_share_of_samples_is_one_step_with_zero_noise() -> None:
-    t, noise = flow.draw(torch.arange(2000), torch.Size((2000, *[1] * 5)), FlowConfig(one_step_share=0.3))
+    t, noise = draw(torch.arange(2000), torch.Size((2000, *[1] * 5)), FlowConfig(one_step_share=0.3))
     one_step = t == 0
     assert 0.26 < one_step.float().mean() < 0.34
     assert not noise[one_step].any() and (noise[~one_step] != 0).all()

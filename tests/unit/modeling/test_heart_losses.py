@@ -55,17 +55,16 @@ def test_labels_of_key_frames_come_as_ed_then_es() -> None:
 
 
 @pytest.mark.parametrize("overlap", ["dice", "iou"])
-@pytest.mark.parametrize("part", ["original", "reconstruction"])
-def test_segmentation_is_zero_for_right_logits_and_positive_for_wrong_ones(part: str, overlap: str) -> None:
+@pytest.mark.parametrize("name", ["segmentation", "segmentation_reconstruction"])
+def test_segmentation_is_zero_for_right_logits_and_positive_for_wrong_ones(name: str, overlap: str) -> None:
     prediction, batch = hearts()
-    parts = {"original": 0.0, "reconstruction": 0.0, part: 1.0}
-    assert mean("segmentation", prediction, batch, overlap=overlap, **parts) == pytest.approx(0, abs=1e-5)
+    assert mean(name, prediction, batch, overlap=overlap) == pytest.approx(0, abs=1e-5)
     wrong = prediction.logits.roll(1, dims=3)
     spoiled = prediction._replace(logits=wrong, judge=Given(wrong))
-    assert mean("segmentation", spoiled, batch, overlap=overlap, **parts) > 1
+    assert mean(name, spoiled, batch, overlap=overlap) > 1
 
 
-@pytest.mark.parametrize("name", ["segmentation", "volume"])
+@pytest.mark.parametrize("name", ["segmentation", "segmentation_reconstruction", "volume"])
 def test_frames_without_labels_never_count(name: str) -> None:
     prediction, batch = hearts()
     wrong = prediction.logits.clone()
@@ -83,25 +82,44 @@ def test_iou_costs_more_than_dice_where_structures_overlap_in_part() -> None:
     assert mean("segmentation", moved, batch, overlap="iou") > mean("segmentation", moved, batch, overlap="dice") > 0
 
 
-def test_the_reconstruction_is_judged_after_the_warm_up_and_only_where_it_was_drawn_from_tokens_alone() -> None:
+def test_each_segmentation_term_looks_at_its_own_frames_alone() -> None:
+    prediction, batch = hearts()
+    wrong = prediction.logits.roll(1, dims=3)
+    of_original, of_reconstruction = prediction._replace(logits=wrong), prediction._replace(judge=Given(wrong))
+    for name, seen, unseen in (
+        ("segmentation", of_original, of_reconstruction),
+        ("segmentation_reconstruction", of_reconstruction, of_original),
+    ):
+        assert mean(name, unseen, batch) == mean(name, prediction, batch) < mean(name, seen, batch)
+
+
+def test_the_weight_of_the_reconstruction_s_segmentation_does_not_follow_the_share_of_one_step_samples() -> None:
+    prediction, batch = hearts()
+    batch = batch._replace(has_label=batch.has_label[:1].expand(2, -1, -1))
+    spoiled = prediction._replace(judge=Given(prediction.logits.roll(1, dims=3)))
+    half = spoiled._replace(one_step=torch.tensor([True, False]))
+    whole = mean("segmentation_reconstruction", spoiled, batch)
+    assert mean("segmentation_reconstruction", half, batch) == pytest.approx(whole, rel=1e-5)
+
+
+def test_the_reconstruction_is_segmented_after_the_warm_up_and_only_where_it_was_decoded_from_tokens_alone() -> None:
     prediction, batch = hearts()
     wrong = Given(prediction.logits.roll(1, dims=3))
     spoiled = prediction._replace(judge=wrong)
-    options = {"original": 0.0, "reconstruction": 1.0, "warmup_steps": 10}
-    assert mean("segmentation", spoiled._replace(step=9), batch, **options) == 0
-    assert mean("segmentation", spoiled._replace(step=10), batch, **options) > 0
-    assert mean("segmentation", spoiled._replace(step=10, one_step=torch.zeros(2) > 0), batch, **options) == 0
+    name, options = "segmentation_reconstruction", {"warmup_steps": 10}
+    assert mean(name, spoiled._replace(step=9), batch, **options) == 0
+    assert mean(name, spoiled._replace(step=10), batch, **options) > 0
+    assert mean(name, spoiled._replace(step=10, one_step=torch.zeros(2) > 0), batch, **options) == 0
 
 
-@pytest.mark.parametrize("name", ["segmentation", "volume"])
+@pytest.mark.parametrize("name", ["segmentation_reconstruction", "volume"])
 def test_the_gradient_reaches_the_decoder_through_the_reconstruction_alone(name: str) -> None:
     torch.manual_seed(0)
     prediction, batch = hearts()
     x_hat = torch.rand(2, 1, 2, 1, 32, 32, requires_grad=True)
     segmenter = Segmenter()
     judged = prediction._replace(judge=Judge(segmenter, x_hat))
-    options = {"original": 0.0, "reconstruction": 1.0} if name == "segmentation" else {}
-    total, _ = registry.build("modeling.losses", name, options, f"losses.{name}")(judged, batch)
+    total, _ = registry.build("modeling.losses", name, {}, f"losses.{name}")(judged, batch)
     total.backward()
     assert x_hat.grad is not None and x_hat.grad[0].abs().sum() > 0 and x_hat.grad[1].abs().sum() == 0
     assert all(parameter.grad is None for parameter in segmenter.parameters())
@@ -131,8 +149,8 @@ def test_a_softmax_tail_far_from_the_heart_adds_no_volume() -> None:
     prediction, batch = hearts(spacing=5.0)
     logits = prediction.logits.clone()
     logits[..., 28:, 28:] = torch.tensor([0.0, -1.0, -1.0, -1.0])[:, None, None]  # unsure background in a corner
-    assert mean("volume", prediction._replace(judge=Given(logits)), batch, margin=3) == pytest.approx(0, abs=1e-6)
-    assert mean("volume", prediction._replace(judge=Given(logits)), batch, margin=30, sharpness=1.0) > 0
+    assert mean("volume", prediction._replace(judge=Given(logits)), batch, margin_mm=15) == pytest.approx(0, abs=1e-6)
+    assert mean("volume", prediction._replace(judge=Given(logits)), batch, margin_mm=150, sharpness=1.0) > 0
 
 
 def test_volume_never_reads_intensities() -> None:
@@ -151,8 +169,8 @@ def test_a_loss_that_lacks_its_segmenter_or_decoder_says_what_the_recipe_needs()
 
 
 def test_options_out_of_range_are_refused() -> None:
-    bad = [("segmentation", {"overlap": "f1"}), ("segmentation", {"original": 0.0}),
-           ("segmentation", {"original": -1.0}), ("volume", {"delta": 0.0}), ("volume", {"margin": 0})]  # fmt: skip
+    bad = [("segmentation", {"overlap": "f1"}), ("segmentation_reconstruction", {"overlap": "f1"}),
+           ("volume", {"delta": 0.0}), ("volume", {"margin_mm": 0})]  # fmt: skip
     for name, options in bad:
         with pytest.raises(ValueError, match=f"losses.{name}"):
             registry.build("modeling.losses", name, options, f"losses.{name}")

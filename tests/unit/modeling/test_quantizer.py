@@ -1,5 +1,7 @@
 """Laws of the vector quantizer."""
 
+import math
+
 import pytest
 import torch
 
@@ -48,6 +50,23 @@ def test_k_means_spreads_the_entries_alike_for_one_seed_and_needs_enough_latents
     again = VectorQuantizer(4, 6, use_l2_norm=False)
     again.fit_codebook(points, seed=1)
     assert torch.equal(again.codebook(), quantizer.codebook())
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 5, 8])
+def test_zero_lies_in_the_middle_of_a_bin_of_fsq(levels: int) -> None:
+    fsq = FSQ([levels])
+    values, ids = fsq(torch.linspace(-0.1, 0.1, 41).unsqueeze(1))
+    assert ids.unique().numel() == 1 and not values.any()
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 5, 8])
+def test_fsq_rounds_as_the_paper_does(levels: int) -> None:
+    """Appendix A of the paper, written out for one channel."""
+    z = torch.linspace(-6, 6, 1001)
+    half = (levels - 1) * 1.001 / 2
+    offset = 0.5 if levels % 2 == 0 else 0.0
+    expected = (torch.tanh(z + math.atanh(offset / half)) * half - offset).round() / (levels // 2)
+    assert torch.allclose(FSQ([levels])(z.unsqueeze(1))[0].squeeze(1), expected, atol=1e-6)
 
 
 def test_fsq_ids_and_values_tell_the_same_and_every_id_can_be_written() -> None:

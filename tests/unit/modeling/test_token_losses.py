@@ -119,7 +119,7 @@ def test_the_heart_weighs_more_and_an_even_error_costs_the_same() -> None:
     prediction, batch = hearts()
     batch = batch._replace(field=batch.field.clone())
     batch.field[:, 28:] = False
-    weight = heart_weight(batch, 5.0, margin=2)
+    weight = heart_weight(batch, 5.0, margin_mm=2.0)
     assert weight[0, 15, 15, 0] == pytest.approx(5 * float(weight[0, 0, 31, 0])) and not weight[:, 28:].any()
     even = prediction._replace(reconstruction=batch.image + 0.1)
     for name in ("pixel", "reconstruction"):

@@ -6,6 +6,7 @@ import math
 import nibabel as nib
 import numpy as np
 import pytest
+from skimage.metrics import structural_similarity
 
 from utils import metrics
 
@@ -42,6 +43,21 @@ def test_ssim_of_two_flat_frames_follows_the_formula() -> None:
     a, b, c1 = 0.4, 0.6, 0.01**2
     expected = (2 * a * b + c1) / (a * a + b * b + c1)
     assert metrics.ssim(np.full((16, 16), a), np.full((16, 16), b)) == pytest.approx(expected)
+
+
+def test_ssim_is_what_scikit_image_returns(frame: np.ndarray) -> None:
+    other = np.random.default_rng(2).random(frame.shape)
+    expected = structural_similarity(
+        frame, other, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert metrics.ssim(frame, other) == expected
+
+
+def test_ssim_of_a_mask_leaves_out_the_rim_where_the_window_reaches_beyond_the_frame(frame: np.ndarray) -> None:
+    other, rim = frame.copy(), np.ones(frame.shape, bool)
+    rim[5:-5, 5:-5] = False
+    other[12, 10] = 1 - other[12, 10]
+    assert math.isnan(metrics.ssim(frame, other, rim))
 
 
 @pytest.mark.parametrize("metric", [metrics.psnr, metrics.ssim])

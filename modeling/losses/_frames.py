@@ -1,0 +1,51 @@
+"""What the two segmentation terms share: the loss of a segmented frame against its labels.
+
+Source: Isensee et al., nnU-Net, 2021 (Dice + cross-entropy); Milletari et al., V-Net, 2016 (soft Dice).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from utils.types import Batch
+
+SMOOTH = 1.0  # pixels: a structure that is neither in the labels nor in the prediction costs nothing
+
+
+def sum_over_frames(logits: Tensor, batch: Batch, counted: Tensor, overlap: str) -> Tensor:
+    """Sum of `frame_losses` of key frames.
+
+    Args:
+        logits: (B, D, 2, 4, H, W) at ED and ES.
+        batch: of the same samples, with their labels.
+        counted: (B, D, 2) bool, the key frames that count.
+        overlap: `dice` or `iou`.
+    """
+    labels, _ = batch.key_labels()
+    field = batch.field.permute(0, 3, 1, 2).unsqueeze(2).expand_as(labels)
+    return frame_losses(logits, labels, field, overlap)[counted].sum()
+
+
+def frame_losses(logits: Tensor, labels: Tensor, field: Tensor, overlap: str) -> Tensor:
+    """Cross-entropy + 1 - overlap of each frame, a mean over the field and over RV, MYO and LV.
+
+    Args:
+        logits: (B, D, 2, 4, H, W).
+        labels: (B, D, 2, H, W) int64.
+        field: (B, D, 2, H, W) bool.
+        overlap: `dice` or `iou`.
+
+    Returns:
+        (B, D, 2).
+    """
+    weight = field.to(logits)
+    cross = F.cross_entropy(logits.flatten(0, 2), labels.flatten(0, 2), reduction="none").view_as(weight)
+    cross = (cross * weight).sum((3, 4)) / weight.sum((3, 4)).clamp(min=1)
+    p = logits.softmax(3)[:, :, :, 1:] * weight.unsqueeze(3)
+    truth = torch.stack([labels == label for label in range(1, logits.shape[3])], dim=3) * weight.unsqueeze(3)
+    both, sizes = (p * truth).sum((4, 5)), p.sum((4, 5)) + truth.sum((4, 5))
+    if overlap == "dice":
+        agreement = (2 * both + SMOOTH) / (sizes + SMOOTH)
+    else:
+        agreement = (both + SMOOTH) / (sizes - both + SMOOTH)
+    return cross + (1 - agreement).mean(3)

@@ -1,0 +1,73 @@
+"""Laws of the weighted sum of losses: what counts follows from the batch, and many micro-batches are one batch."""
+
+import pytest
+import torch
+
+from modeling.objective import build_objective
+from modeling.prediction import Prediction
+from tests.tiny import tiny_model
+from tests.unit.modeling.test_where_gradients_go import IMAGE_TERMS, TOKEN_TERMS, hearts
+from utils.types import Batch
+
+ALL = {**IMAGE_TERMS, **TOKEN_TERMS, "segmentation": {}}
+STATISTICS_OF_THE_BATCH = ("codebook_usage", "contrastive")  # no mean over samples, by their nature
+
+
+def predict(name: str, batch: Batch, t: torch.Tensor) -> Prediction:
+    decoder = "titok" if name in TOKEN_TERMS else "dit"
+    layout = "sequence" if name == "resampling" else "frame"
+    model = tiny_model(decoder, conditioning="resnet18", layout=layout)
+    return model(batch.image, batch.slice_position, batch.phase, t, torch.zeros_like(batch.image), batch.key_frames)
+
+
+def part(batch: Batch, rows: slice) -> Batch:
+    chosen = {name: value[rows] for name, value in batch._asdict().items() if isinstance(value, torch.Tensor)}
+    return batch._replace(**chosen, key=batch.key[rows])
+
+
+@pytest.mark.parametrize("times", [(0.0, 0.0), (0.0, 0.5), (0.5, 0.5)])
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_what_a_term_counts_is_known_before_any_pass_of_the_model(name: str, times: tuple[float, float]) -> None:
+    if name == "lpips":
+        pytest.importorskip("lpips", reason="an optional extra")
+    batch, t = hearts(), torch.tensor(times)
+    objective = build_objective({name: ALL[name]})
+    prediction = predict(name, batch, t)
+    counted = objective(prediction, batch)[1]
+    assert torch.equal(objective.counts(batch, prediction.one_step, prediction.step), counted)
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - {*STATISTICS_OF_THE_BATCH, "lpips"}))
+def test_the_gradient_of_uneven_micro_batches_is_that_of_one_batch(name: str) -> None:
+    """One sample has no labels and half of a field, so that the micro-batches count unlike."""
+    whole = hearts()
+    has_label, field = whole.has_label.clone(), whole.field.clone()
+    has_label[1] &= name == "disease"
+    field[1, :16] = False
+    whole = whole._replace(has_label=has_label, field=field)
+    objective = build_objective({name: ALL[name]})
+    gradients = []
+    for rows in ([slice(0, 2)], [slice(0, 1), slice(1, 2)]):
+        batches, t = [part(whole, row) for row in rows], torch.zeros(1)
+        counts = torch.stack([objective.counts(batch, t.expand(len(batch.image)) == 0, 0) for batch in batches]).sum(0)
+        decoder = "titok" if name in TOKEN_TERMS else "dit"
+        layout = "sequence" if name == "resampling" else "frame"
+        model = tiny_model(decoder, conditioning="resnet18", layout=layout)
+        for batch in batches:
+            zero = torch.zeros_like(batch.image)
+            prediction = model(
+                batch.image, batch.slice_position, batch.phase, zero[:, 0, 0, 0, 0, 0], zero, batch.key_frames
+            )
+            objective.total(objective(prediction, batch)[0], counts).backward()
+        gradients.append({key: p.grad for key, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and gradients[0]
+    for key, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][key], rtol=1e-3, atol=1e-6 + 1e-4 * float(gradient.abs().max())), (
+            key
+        )
+
+
+def test_counts_of_1_and_3_weigh_samples_and_not_micro_batches() -> None:
+    objective = build_objective({"flow": {}})
+    sums, counts = torch.tensor([[2.0], [3.0]]), torch.tensor([[1.0], [3.0]])
+    assert sum(float(objective.total(s, counts.sum(0))) for s in sums) == 1.25
