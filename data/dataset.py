@@ -53,6 +53,8 @@ class CineDataset(Dataset[Sample]):
         geometry: `crop` or `fit`, see data/preprocess.py.
         phases: for slices, how many evenly spaced phases, starting at a phase drawn from (seed, epoch, key); a
             shorter cine repeats some; None takes all. Of stacks, how many with ED and ES; None takes these two.
+        max_phases: where given, T of a batch is drawn from `phases` to `max_phases` (data/loader.py), and each sample
+            draws whether its phases are evenly spaced or a run of successive phases.
         seed: of the run.
         key_frames: take ED, ES and `phases - 2` evenly spaced others, in the order of the cycle; stacks always do.
         augment: changes to each sample, seeded by (seed, epoch, key); for the training split alone.
@@ -77,11 +79,13 @@ class CineDataset(Dataset[Sample]):
         key_frames: bool = False,
         augment: AugmentConfig | None = None,
         cache_dir: str | None = None,
+        max_phases: int | None = None,
     ) -> None:
-        _check_options(unit, image_size, geometry, phases, key_frames)
+        _check_options(unit, image_size, geometry, phases, key_frames, max_phases)
         self.reader = ShardReader(folder, split, cache_dir)
         self.unit, self.image_size, self.geometry, self.phases, self.seed = unit, image_size, geometry, phases, seed
         self.has_key_frames, self.augment = key_frames or unit == "stack", augment or AugmentConfig()
+        self.max_phases = max_phases
         self._stacks = list(self.reader.patients().values())
         sizes = {
             "frame": [entry.phases for entry in self.reader.samples],
@@ -94,9 +98,15 @@ class CineDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __getitem__(self, where: tuple[int, int]) -> Sample:
-        """The sample at (epoch, index)."""
-        epoch, index = where
+    @property
+    def drawn_phases(self) -> tuple[int, int] | None:
+        """Least and most phases of a batch, where they are drawn."""
+        return None if self.max_phases is None or self.phases is None else (self.phases, self.max_phases)
+
+    def __getitem__(self, where: tuple[int, ...]) -> Sample:
+        """The sample at (epoch, index), or at (epoch, index, T)."""
+        epoch, index, *drawn_count = where
+        count = drawn_count[0] if drawn_count else self.phases
         drawn = epoch if self.tokens is None else epoch % self.tokens.variants
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} asked for, but the split has {len(self)}")
@@ -109,7 +119,7 @@ class CineDataset(Dataset[Sample]):
             times, places = np.array([phase]), np.full(2, -1, np.int64)
             key = f"{key}_t{phase:02d}"
         else:
-            times, places = self._choose(slices, drawn)
+            times, places = self._choose(slices, drawn, count)
         geometry = plan(entry.native_hw, self.image_size, self.geometry, entry.info["center"])
         read = [self.reader.read(i, times) for i in slices]
         arrays = on_grid(read, times, geometry, whole=self.augment.enabled)
@@ -133,24 +143,27 @@ class CineDataset(Dataset[Sample]):
         few = {"frame": False, "slice": self.phases is not None, "stack": (self.phases or 2) > 2}
         return self.augment.enabled or few[self.unit]
 
-    def _choose(self, slices: list[int], epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _choose(self, slices: list[int], epoch: int, count: int | None) -> tuple[np.ndarray, np.ndarray]:
         """(T,) phase indices to take from slices, and the places (2,) of ED and ES among them, -1 if not asked for."""
         entry = self.reader.samples[slices[0]]
         if not self.has_key_frames:
-            return self._times(entry, epoch, self.phases), np.full(2, -1, np.int64)
+            return self._times(entry, epoch, count), np.full(2, -1, np.int64)
         keys = self.key_phases(slices)
-        if self.unit == "slice" and self.phases is None:
+        if self.unit == "slice" and count is None:
             return np.arange(entry.phases), keys
-        others = (self.phases or 2) - 2
+        others = (count or 2) - 2
         times = np.sort(np.concatenate([keys, self._times(entry, epoch, others)]))
         return times, np.searchsorted(times, keys).astype(np.int64)  # the first place of a time that stands twice
 
     def _times(self, entry: SampleEntry, epoch: int, count: int | None) -> np.ndarray:
-        """(count,) evenly spaced phase indices from a drawn start; all of them for None."""
+        """(count,) phase indices from a drawn start, evenly spaced or a run of successive ones; all for None."""
         if count is None:
             return np.arange(entry.phases)
         start = stable_seed(self.seed, epoch, entry.key, "phase offset") / 2**63 * entry.phases
-        steps = start + np.arange(count) * (entry.phases / max(count, 1))
+        stride = entry.phases / max(count, 1)
+        if self.max_phases is not None and stable_seed(self.seed, epoch, entry.key, "run") % 2:
+            stride = min(stride, 1.0)
+        steps = start + np.arange(count) * stride
         return np.floor(steps).astype(np.int64) % entry.phases
 
     def key_phases(self, slices: list[int]) -> np.ndarray:
@@ -215,7 +228,9 @@ def on_grid(
     }
 
 
-def _check_options(unit: str, image_size: int, geometry: str, phases: int | None, key_frames: bool) -> None:
+def _check_options(
+    unit: str, image_size: int, geometry: str, phases: int | None, key_frames: bool, max_phases: int | None
+) -> None:
     if unit not in UNITS:
         raise ValueError(f"dataset unit is {unit!r}, expected one of {', '.join(UNITS)}")
     if geometry not in MODES:
@@ -226,3 +241,9 @@ def _check_options(unit: str, image_size: int, geometry: str, phases: int | None
         raise ValueError("dataset.key_frames is true, but dataset.unit is 'frame'; set it to 'slice' or 'stack'")
     if (key_frames or unit == "stack") and phases is not None and phases < 2:
         raise ValueError(f"dataset.phases is {phases}, but ED and ES are taken; they need 2 or more, or leave it out")
+    if max_phases is not None and (unit == "frame" or phases is None or max_phases < phases):
+        raise ValueError(
+            f"dataset.max_phases is {max_phases} with dataset.unit {unit!r} and dataset.phases {phases}: the number of "
+            "phases is drawn for slices and stacks from phases to max_phases; set phases to a number no larger, or "
+            "leave max_phases out"
+        )

@@ -64,8 +64,8 @@ def padded(name: str, array: np.ndarray, depth: int) -> np.ndarray:
     return np.concatenate([array, added], axis=axis)
 
 
-class Stream(Sampler[list[tuple[int, int]]]):
-    """The endless line of (epoch, index) of one rank, in batches.
+class Stream(Sampler[list[tuple[int, ...]]]):
+    """The endless line of (epoch, index), or (epoch, index, T), of one rank, in batches.
 
     Args:
         length: N, samples of the split.
@@ -74,10 +74,20 @@ class Stream(Sampler[list[tuple[int, int]]]):
         rank: r of this process.
         world_size: R.
         start_step: first step to give.
+        phases: (least, most) of T, which is then drawn from (seed, update) for all samples of all ranks alike.
+        steps_per_update: batches that make one update of the weights, and so have one T.
     """
 
     def __init__(
-        self, length: int, seed: int, global_batch_size: int, rank: int = 0, world_size: int = 1, start_step: int = 0
+        self,
+        length: int,
+        seed: int,
+        global_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+        phases: tuple[int, int] | None = None,
+        steps_per_update: int = 1,
     ) -> None:
         if length < 1:
             raise ValueError("the split is empty; convert more patients, or with lower val_fraction and test_fraction")
@@ -89,14 +99,23 @@ class Stream(Sampler[list[tuple[int, int]]]):
             raise ValueError(f"rank {rank} of {world_size} at step {start_step}: rank or step is out of range")
         self.length, self.seed, self.global_batch_size = length, seed, global_batch_size
         self.rank, self.world_size, self.start_step = rank, world_size, start_step
+        self.phases, self.steps_per_update = phases, steps_per_update
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         step = self.start_step
         while True:
             first = step * self.global_batch_size
             positions = range(first + self.rank, first + self.global_batch_size, self.world_size)
-            yield [(p // self.length, self._order(p // self.length, p)) for p in positions]
+            drawn = self._phases(step)
+            yield [(p // self.length, self._order(p // self.length, p), *drawn) for p in positions]
             step += 1
+
+    def _phases(self, step: int) -> tuple[int, ...]:
+        """T of a step, alike on all ranks; nothing where it is not drawn."""
+        if self.phases is None:
+            return ()
+        least, most = self.phases
+        return (least + stable_seed(self.seed, "phases", step // self.steps_per_update) % (most - least + 1),)
 
     def _order(self, epoch: int, position: int) -> int:
         return int(epoch_order(self.length, self.seed, epoch)[position % self.length])
@@ -115,6 +134,7 @@ def train_loader(
     world_size: int = 1,
     workers: int = 0,
     start_step: int = 0,
+    steps_per_update: int = 1,
 ) -> DataLoader[Sample]:
     """An endless loader of this rank's share of each global batch, beginning at `start_step`.
 
@@ -125,8 +145,18 @@ def train_loader(
         world_size: how many processes.
         workers: loading processes, 0 to load in this one.
         start_step: 0, or the step that a resumed run continues with.
+        steps_per_update: batches that make one update of the weights.
     """
-    stream = Stream(len(dataset), dataset.seed, global_batch_size, rank, world_size, start_step)
+    stream = Stream(
+        len(dataset),
+        dataset.seed,
+        global_batch_size,
+        rank,
+        world_size,
+        start_step,
+        dataset.drawn_phases,
+        steps_per_update,
+    )
     return DataLoader(
         dataset, batch_sampler=stream, num_workers=workers, collate_fn=collate, pin_memory=torch.cuda.is_available()
     )

@@ -96,6 +96,10 @@ def check(options: argparse.Namespace, dataset: CineDataset, model: TiTok) -> No
         raise ValueError(
             "the recipe trains tokenizer or adapters, whose tokens change at every step; give one of stage 2 or 3"
         )
+    if dataset.drawn_phases is not None:
+        raise ValueError(
+            "a cache holds cines of one number of phases; set dataset.max_phases=null, here and in training"
+        )
     if options.variants < 1:
         raise ValueError(f"--variants is {options.variants}, expected 1 or more")
     if dataset.draws() and not options.variants_given:

@@ -31,6 +31,7 @@ class DatasetConfig:
         cache_dir: None for `titok_mri` in the user's cache folder.
         unit: `frame`, `slice`, or `stack`, all slices at ED and ES.
         phases: of a slice; None takes all.
+        max_phases: where given, the number of phases of each batch is drawn from `phases` to this number.
         key_frames: ED and ES are among the phases of every slice.
         augment: what changes at random.
         workers: loading processes of each rank.
@@ -41,6 +42,7 @@ class DatasetConfig:
     cache_dir: str | None = None
     unit: str = "frame"
     phases: int | None = None
+    max_phases: int | None = None
     key_frames: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     workers: int = 2
@@ -119,13 +121,14 @@ def training_data(config: RunConfig) -> CineDataset:
     """The train split as the recipe reads it."""
     model, data = config.model, config.dataset
     return CineDataset(data.shards, "train", data.unit, model.image_size, model.geometry, data.phases,
-                       config.experiment.seed, data.key_frames, data.augment, data.cache_dir)  # fmt: skip
+                       config.experiment.seed, data.key_frames, data.augment, data.cache_dir,
+                       data.max_phases)  # fmt: skip
 
 
 def held_out_slices(config: RunConfig, key_frames: bool, count: int = 6) -> tuple[Batch, list[str]] | None:
     """The same few held-out slices of a run for every preview, and their groups; None where the split has none."""
     model, data = config.model, config.dataset
-    phases = data.phases or (2 if key_frames else 1)
+    phases = data.max_phases or data.phases or (2 if key_frames else 1)
     dataset = CineDataset(data.shards, "val", "slice", model.image_size, model.geometry, phases,
                           config.experiment.seed, key_frames, cache_dir=data.cache_dir)  # fmt: skip
     chosen = [len(dataset) * i // count for i in range(count)] if len(dataset) else []

@@ -71,6 +71,8 @@ def open_data(config: RunConfig, model: TiTok) -> CineDataset:
         model.check_tokens()
         model.layout.keep(count)
     if config.dataset.tokens is not None:
+        if dataset.drawn_phases is not None:
+            raise ValueError("dataset.tokens holds cines of one number of phases; set dataset.max_phases=null")
         if model.resampler is not None:
             raise ValueError("dataset.tokens holds tokens of frames, but model.layout is sequence; leave it out")
         if not model.is_frozen():
@@ -149,7 +151,7 @@ def train(config: RunConfig) -> None:
               f"step {start} of {options.max_steps}; output in {folder}")  # fmt: skip
     micro = options.gradient_accumulation_steps
     batches = iter(train_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
-                                config.dataset.workers, start * micro))  # fmt: skip
+                                config.dataset.workers, start * micro, micro))  # fmt: skip
     log = RunLog(folder, enabled=main, wandb=config.experiment.wandb, run_config=plain)
     if main and model.conditioning.leak is not None:
         print(f"note: LEAK: {model.conditioning.leak}")
