@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from data.case import CaseRefused, CineCase
-from data.nifti import Volume, find_nifti, read_mask, read_nifti, without_fraction
+from data.nifti import Volume, find_nifti, on_grid_of, read_mask, read_nifti, without_fraction
 from data.sources._common import add_once, check_folder, hash_files, measure, refuse_empty_frames
 
 MODALITIES = ("4d_mri", "ed_es")
@@ -93,10 +93,10 @@ class AcdcSource:
         cine, first = _cine_4d(patient, volumes[0], info) if whole else _cine_of_two(patient, volumes)
         ed, es = (info.ed, info.es) if whole else (0, 1)
         paths = zip((ed, es), self._masks(patient, info), strict=True)
-        masks = {phase: read_mask(path, patient, cine.shape[:3]) for phase, path in paths if path is not None}
+        masks = {phase: read_mask(path, patient, first) for phase, path in paths if path is not None}
         case = CineCase(
-            patient, cine, masks, first.spacing_mm, first.affine, ed, es, info.group, info.height_cm, info.weight_kg,
-            first.slope, first.intercept, self.source_hash(patient),
+            patient, cine, masks, first.grid.spacing_mm, first.grid.affine, ed, es, info.group, info.height_cm,
+            info.weight_kg, first.slope, first.intercept, self.source_hash(patient),
         )  # fmt: skip
         refuse_empty_frames(case)
         return case
@@ -189,10 +189,11 @@ def _cine_4d(patient: str, volume: Volume, info: Info) -> tuple[np.ndarray, Volu
 def _cine_of_two(patient: str, volumes: list[Volume]) -> tuple[np.ndarray, Volume]:
     """ED and ES as a cine of two phases; files of different scaling are brought to real values first."""
     ed, es = volumes
+    es = es._replace(stored=on_grid_of(es, ed, patient))
     if ed.stored.shape != es.stored.shape:
         message = f"{ed.name} has shape {ed.stored.shape} but {es.name} {es.stored.shape}; re-download or exclude it"
         raise CaseRefused("frame_shapes", patient, message)
     if (ed.slope, ed.intercept) == (es.slope, es.intercept):
         return np.stack([ed.stored, es.stored], axis=-1), ed
-    real = np.stack([v.stored * v.slope + v.intercept for v in volumes], axis=-1)
+    real = np.stack([v.stored * v.slope + v.intercept for v in (ed, es)], axis=-1)
     return without_fraction(real), ed._replace(slope=1.0, intercept=0.0)

@@ -90,10 +90,10 @@ class MnmsSource:
         """
         row, mask = self._row(patient), self._mask(patient)
         volume = read_nifti(self._cine(patient), 4, patient)
-        masks = read_masks(mask, patient, volume.stored.shape, LABEL_ORDER) if mask else {}
+        masks = read_masks(mask, patient, volume, LABEL_ORDER) if mask else {}
         ed, es = self._key_frames(patient)
         case = CineCase(
-            patient, volume.stored, masks, volume.spacing_mm, volume.affine, ed, es, row.get(GROUP),
+            patient, volume.stored, masks, volume.grid.spacing_mm, volume.grid.affine, ed, es, row.get(GROUP),
             measure(row.get(HEIGHT)), measure(row.get(WEIGHT)), volume.slope, volume.intercept,
             self.source_hash(patient),
         )  # fmt: skip

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from data.case import CaseRefused, CineCase
-from data.nifti import find_nifti, read_mask, read_masks, read_nifti
+from data.nifti import Volume, find_nifti, read_mask, read_masks, read_nifti
 from data.sources._common import (
     add_once,
     check_folder,
@@ -90,8 +90,8 @@ class NiftiSource:
         volume = read_nifti(self.cines[patient], 4, patient)
         key_frames = {key: phase_of(row, key, CASES, patient) for key in ("ed", "es")}
         case = CineCase(
-            patient, volume.stored, self._read_masks(patient, volume.stored.shape, key_frames), volume.spacing_mm,
-            volume.affine, key_frames["ed"], key_frames["es"], row.get("group"), measure(row.get("height_cm")),
+            patient, volume.stored, self._read_masks(patient, volume, key_frames), volume.grid.spacing_mm,
+            volume.grid.affine, key_frames["ed"], key_frames["es"], row.get("group"), measure(row.get("height_cm")),
             measure(row.get("weight_kg")), volume.slope, volume.intercept, self.source_hash(patient),
         )  # fmt: skip
         refuse_empty_frames(case)
@@ -109,18 +109,16 @@ class NiftiSource:
         found = {key: find_nifti(cine.parent, f"{stem}_{key}_gt") for key in ("ed", "es")}
         return {key: path for key, path in found.items() if path is not None}
 
-    def _read_masks(
-        self, patient: str, shape: tuple[int, ...], key_frames: dict[str, int | None]
-    ) -> dict[int, np.ndarray]:
+    def _read_masks(self, patient: str, cine: Volume, key_frames: dict[str, int | None]) -> dict[int, np.ndarray]:
         paths = self._masks(patient)
         if "all" in paths:
-            return read_masks(paths["all"], patient, shape)
+            return read_masks(paths["all"], patient, cine)
         masks = {}
         for key, path in paths.items():
             if (phase := key_frames[key]) is None:
                 message = f"{path.name} is there, but {CASES} does not say which phase is {key}; add it to {CASES}"
                 raise CaseRefused("no_key_frame", patient, message)
-            masks[phase] = read_mask(path, patient, shape[:3])
+            masks[phase] = read_mask(path, patient, cine)
         return masks
 
 
