@@ -23,6 +23,7 @@ RULES = {
     "wrong_type": "Voxels are not plain numbers but colours, complex numbers or the like.",
     "wrong_axes": "A cine is not (H, W, D, T), an image or mask of one phase not (H, W, D), or an axis is empty.",
     "not_finite": "Voxels are NaN or infinite.",
+    "too_small": "Frames are smaller than 11 x 11 pixels, the window of SSIM: no reconstruction of them can be scored.",
     "empty_frame": "A frame of the cine has one constant value.",
     "empty_window": "The volume's percentiles leave no intensity window: almost all voxels have one value.",
     "bad_spacing": "Spacing or unit of length makes no sense, or the affine is not a finite (4, 4) matrix.",

@@ -76,7 +76,9 @@ def read_nifti(path: Path, axes: int, patient: str) -> Volume:
 
 
 def without_fraction(values: np.ndarray) -> np.ndarray:
-    """Floats as int16 or int32 where that loses nothing, else as float32; integers as they are."""
+    """Floats as int16 or int32 where that loses nothing, else as float32; integers as they are, but uint64 as int64."""
+    if values.dtype == np.uint64 and values.max(initial=0) <= np.iinfo(np.int64).max:
+        return values.astype(np.int64)  # what no compressed file names
     if values.dtype.kind != "f":
         return values
     planes = np.moveaxis(values, -1, 0)  # one after another: a rounded copy of a whole cine would be large

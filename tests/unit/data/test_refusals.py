@@ -81,6 +81,12 @@ def name_too_long(patient: Path) -> None:
         path.rename(path.with_name(path.name.replace("patient001", "p" * 65)))
 
 
+def small(patient: Path) -> None:
+    for path in patient.glob("*_gt.nii.gz"):
+        path.unlink()
+    voxels(WHOLE, lambda values: values[:, 8:18])(patient)
+
+
 def put(index: tuple, value: float) -> Callable[[np.ndarray], np.ndarray]:
     def change(values: np.ndarray) -> np.ndarray:
         values = values.astype(np.float32) if isinstance(value, float) else values
@@ -116,6 +122,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], None], str]] = [
     ("wrong_axes", "ed_es", voxels("_frame02.nii.gz", lambda v: np.stack([v, v], -1)), r"expected \(H, W, D\)"),
     ("not_finite", "4d_mri", voxels(WHOLE, put((3, 3, 0, 0), np.nan)), "_4d.nii.gz holds 1 NaN"),
     ("not_finite", "4d_mri", voxels(WHOLE, put((3, 3, 0), np.inf)), "_4d.nii.gz holds 5 NaN or infinite"),
+    ("too_small", "4d_mri", small, "frames are 20 x 10 pixels, expected 11 x 11 or more for SSIM"),
     ("empty_frame", "4d_mri", voxels(WHOLE, put((..., 4), 0)), "2 frames are empty, the first at slice 0, phase 4"),
     ("empty_frame", "ed_es", voxels("_frame02.nii.gz", put((..., 1), 9)), "1 frames are empty, .* slice 1, phase 0"),
     ("empty_window", "4d_mri", voxels(WHOLE, lambda v: put((3, 3), 1)(0 * v)), "99.5th percentile .* is 0.0"),
