@@ -134,9 +134,8 @@ def of_same_patients(
     if len(failed) == patients:
         raise ValueError(f"none of the {patients} patients could be scored: {named}")
     kept = {name: [row for row in found if row["patient"] not in failed] for name, found in rows.items()}
-    return kept, f"{len(failed)} of {patients} patients could not be scored and are in no figure: {named}." * bool(
-        failed
-    )
+    sentence = f"{len(failed)} of {patients} patients could not be scored and are in no figure: {named}."
+    return kept, sentence if failed else ""
 
 
 @user_errors()
