@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 
 from data.case import LABELS, CaseRefused
+from data.grids import Grid, grid_of, turned
+from data.nifti_file import DAMAGE, NotNifti, read_file
 
-UNREADABLE = (
-    OSError, EOFError, ValueError, zlib.error, MemoryError, OverflowError,
-    nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError,
-)  # fmt: skip
 AXES = {3: "(H, W, D)", 4: "(H, W, D, T)"}
-CHUNK = 1 << 18  # bytes
 LABEL_TOLERANCE = 1e-3  # labels behind a slope miss the whole number by a rounding
 
 
@@ -30,55 +24,61 @@ class Volume(NamedTuple):
         stored: (H, W, D) or (H, W, D, T) stored values in native byte order; integers wherever none is fractional.
         slope: real value = stored * slope + intercept.
         intercept: see slope.
-        spacing_mm: along H, W, D.
-        affine: (4, 4) voxel -> world; its columns are as long as the voxels.
+        grid: where it lies.
     """
 
     name: str
     stored: np.ndarray
     slope: float
     intercept: float
-    spacing_mm: tuple[float, float, float]
-    affine: np.ndarray
+    grid: Grid
 
 
 def find_nifti(folder: Path, stem: str) -> Path | None:
-    """The file `stem`.nii.gz or `stem`.nii of a folder, None where there is neither."""
-    return next((path for end in (".nii.gz", ".nii") if (path := folder / f"{stem}{end}").is_file()), None)
+    """The file `stem`.nii.gz or `stem`.nii of a folder, a dead link too, None where there is neither."""
+    paths = (folder / f"{stem}{end}" for end in (".nii.gz", ".nii"))
+    return next((path for path in paths if path.is_file() or path.is_symlink()), None)
 
 
 def read_nifti(path: Path, axes: int, patient: str) -> Volume:
-    """Read a .nii or .nii.gz file.
+    """Read a NIfTI file, compressed by gzip or plain, whatever its name says.
 
     Args:
         path: the file.
         axes: 3 for (H, W, D), 4 for (H, W, D, T); further axes of length 1 are dropped.
         patient: whose file it is, for the refusals.
     Raises:
-        CaseRefused: when it is missing, truncated or damaged, has other axes, or holds NaN or colours.
+        CaseRefused: when it is missing, truncated, damaged or no NIfTI, has other axes, holds NaN or colours, or a
+            spacing that makes no sense.
+        OSError: when it cannot be opened or read.
     """
     if not path.is_file():
-        raise CaseRefused("missing_file", patient, f"{path.name} is missing; re-download the case")
+        reason = "is a link to a file that is not there; get that file" if path.is_symlink() else "is missing"
+        raise CaseRefused("missing_file", patient, f"{path.name} {reason}, or re-download the case")
     try:
-        image = nib.load(path)
-        if not isinstance(image, nib.Nifti1Image):
-            raise ValueError(f"it is a {type(image).__name__}, not NIfTI")
-        proxy: Any = image.dataobj
-        stored = _stored(path, proxy)
-        zooms = _zooms(path, image)
-    except UNREADABLE as error:
-        reason = str(error).replace(str(path), path.name)  # a message goes into logs, where no folder belongs
-        message = f"{path.name} is truncated or damaged ({reason}); re-download it"
+        header, stored = read_file(path)
+        slope, intercept = header.get_slope_inter()
+    except NotNifti as error:
+        raise CaseRefused("not_nifti", patient, f"{path.name} is {error}") from error
+    except DAMAGE as error:
+        message = f"{path.name} is truncated or damaged ({error}); re-download it"
         raise CaseRefused("damaged_file", patient, message) from error
+    try:
+        grid = grid_of(header)
+    except ValueError as error:
+        raise CaseRefused("bad_spacing", patient, f"{path.name}: {error}; fix the header") from error
     while stored.ndim > axes and stored.shape[-1] == 1:
         stored = stored[..., 0]
     _check_voxels(stored, axes, path.name, patient)
     stored = without_fraction(stored.astype(stored.dtype.newbyteorder("="), copy=False))
-    return Volume(path.name, stored, float(proxy.slope), float(proxy.inter), zooms, _affine(image, zooms))
+    scale = (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
+    return Volume(path.name, stored, *scale, grid)
 
 
 def without_fraction(values: np.ndarray) -> np.ndarray:
-    """Floats as int16 or int32 where that loses nothing, else as float32; integers as they are."""
+    """Floats as int16 or int32 where that loses nothing, else as float32; integers as they are, but uint64 as int64."""
+    if values.dtype == np.uint64 and values.max(initial=0) <= np.iinfo(np.int64).max:
+        return values.astype(np.int64)  # what no compressed file names
     if values.dtype.kind != "f":
         return values
     planes = np.moveaxis(values, -1, 0)  # one after another: a rounded copy of a whole cine would be large
@@ -90,41 +90,51 @@ def without_fraction(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32, copy=False)
 
 
-def read_mask(path: Path, patient: str, shape: tuple[int, ...], order: Sequence[int] = tuple(LABELS)) -> np.ndarray:
+def on_grid_of(volume: Volume, image: Volume, patient: str) -> np.ndarray:
+    """The stored values of a file that must share the grid of another, turned onto it where that is exact.
+
+    Raises:
+        CaseRefused: where its header says that it lies elsewhere.
+    """
+    try:
+        return turned(volume.stored, volume.grid, image.grid, image.stored.shape[:3])
+    except ValueError as error:
+        message = f"{volume.name} lies on another grid than {image.name}: {error}; resample it, or correct its header"
+        raise CaseRefused("other_grid", patient, message) from error
+
+
+def read_mask(path: Path, patient: str, image: Volume, order: Sequence[int] = tuple(LABELS)) -> np.ndarray:
     """Read the labels of one phase.
 
     Args:
         path: a file of axes (H, W, D).
         patient: whose file it is, for the refusals.
-        shape: (H, W, D) of the image.
+        image: the image, or the cine, whose grid the labels must share.
         order: our label of each of the file's labels 0, 1, 2, 3.
     Returns:
         (H, W, D) uint8: 0 background, 1 RV, 2 MYO, 3 LV.
     Raises:
-        CaseRefused: as `read_nifti`, and for another shape or other labels.
+        CaseRefused: as `read_nifti`, and for another grid, another shape or other labels.
     """
-    volume = read_nifti(path, len(shape), patient)
-    _check_mask_shape(volume, shape, patient)
-    return _labels(volume, volume.stored, order, patient)
+    volume = read_nifti(path, 3, patient)
+    return _labels(volume, _aligned(volume, image, image.stored.shape[:3], patient), order, patient)
 
 
-def read_masks(
-    path: Path, patient: str, shape: tuple[int, ...], order: Sequence[int] = tuple(LABELS)
-) -> dict[int, np.ndarray]:
+def read_masks(path: Path, patient: str, cine: Volume, order: Sequence[int] = tuple(LABELS)) -> dict[int, np.ndarray]:
     """Read the labels of a whole cine.
 
     Args:
         path: a file of axes (H, W, D, T).
         patient, order: as in `read_mask`.
-        shape: (H, W, D, T) of the cine.
+        cine: the cine, whose grid the labels must share.
     Returns:
         zero-based phase -> (H, W, D) uint8, of the phases that hold any label.
     Raises:
         CaseRefused: as `read_mask`.
     """
-    volume = read_nifti(path, len(shape), patient)
-    _check_mask_shape(volume, shape, patient)
-    masks = {t: _labels(volume, volume.stored[..., t], order, patient) for t in range(shape[3])}
+    volume = read_nifti(path, 4, patient)
+    stored = _aligned(volume, cine, cine.stored.shape, patient)
+    masks = {t: _labels(volume, stored[..., t], order, patient) for t in range(stored.shape[3])}
     return {phase: mask for phase, mask in masks.items() if mask.any()}
 
 
@@ -140,10 +150,13 @@ def _check_voxels(stored: np.ndarray, axes: int, name: str, patient: str) -> Non
         raise CaseRefused("not_finite", patient, message)
 
 
-def _check_mask_shape(volume: Volume, shape: tuple[int, ...], patient: str) -> None:
-    if volume.stored.shape != shape:
-        message = f"{volume.name} has shape {volume.stored.shape}, but its image has {shape}; re-download or exclude it"
+def _aligned(volume: Volume, image: Volume, shape: tuple[int, ...], patient: str) -> np.ndarray:
+    """A mask's values on its image's grid."""
+    stored = on_grid_of(volume, image, patient)
+    if stored.shape != shape:
+        message = f"{volume.name} has shape {stored.shape}, but its image has {shape}; re-download or exclude it"
         raise CaseRefused("mask_shape", patient, message)
+    return stored
 
 
 def _labels(volume: Volume, stored: np.ndarray, order: Sequence[int], patient: str) -> np.ndarray:
@@ -157,38 +170,3 @@ def _labels(volume: Volume, stored: np.ndarray, order: Sequence[int], patient: s
             "mask_labels", patient, f"{volume.name} holds labels {found}, expected 0, {names}; correct it"
         )
     return np.asarray(order, np.uint8)[labels.astype(np.intp)]
-
-
-def _stored(path: Path, proxy: Any) -> np.ndarray:
-    """The voxels as they lie in the file, in one copy; read to its end, so that gzip compares its checksum too."""
-    size = math.prod(proxy.shape) * proxy.dtype.itemsize
-    buffer = np.empty(size, np.uint8)
-    filled = 0
-    with nib.openers.ImageOpener(str(path)) as stream:
-        stream.seek(proxy.offset)
-        while piece := stream.read(CHUNK):
-            used = piece[: size - filled]
-            buffer[filled : filled + len(used)] = np.frombuffer(used, np.uint8)
-            filled += len(used)
-    if filled < size:
-        raise ValueError(f"it ends after {filled} of {size} bytes of voxels")
-    return buffer.view(proxy.dtype).reshape(proxy.shape, order="F")
-
-
-def _zooms(path: Path, image: nib.Nifti1Image) -> tuple[float, float, float]:
-    """Spacing as the file says it; never the sform, ACDC's has unit spacing. nibabel itself would turn 0 into 1 mm."""
-    with nib.openers.ImageOpener(str(path)) as stream:
-        said = np.asarray(type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4], float)
-    height, width, depth = (float(zoom) for zoom in np.abs(said))
-    return height, width, depth
-
-
-def _affine(image: nib.Nifti1Image, zooms: Sequence[float]) -> np.ndarray:
-    """The sform where it agrees with the zooms, else the qform, which is made of them, else the zooms alone."""
-    affine = np.asarray(image.affine, np.float64)
-    if np.allclose(np.linalg.norm(affine[:3, :3], axis=0), zooms, rtol=1e-2):
-        return affine
-    try:
-        return np.asarray(image.header.get_qform(), np.float64)
-    except UNREADABLE:
-        return np.diag([*zooms, 1.0])

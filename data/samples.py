@@ -19,9 +19,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data.case import CineCase
+from data.case import CaseRefused, CineCase
 from data.preprocess import Placement, place
 from data.tar_index import Member, NpyPlace, list_members, npy_place, read_json_member
+from utils.metrics import SSIM_WINDOW
 
 MEMBER = re.compile(r"([A-Za-z0-9_-]+)\.(cine\.npy|mask_ed\.npy|mask_es\.npy|json)")
 KEPT = ("ed", "es", "group", "height_cm", "weight_kg", "slope", "intercept", "source_hash")  # as in CineCase
@@ -38,8 +39,13 @@ def serialize(case: CineCase, modality: str, placement: Placement | None = None)
         modality: what the source calls this kind of data, e.g. `4d_mri`.
         placement: of the case, where it is known already.
     Raises:
-        CaseRefused: for an empty window.
+        CaseRefused: for an empty window, or frames too small to be scored.
     """
+    if min(case.cine.shape[:2]) < SSIM_WINDOW:
+        message = (
+            f"frames are {case.cine.shape[0]} x {case.cine.shape[1]} pixels, expected {SSIM_WINDOW} x {SSIM_WINDOW}"
+        )
+        raise CaseRefused("too_small", case.patient, f"{message} or more for SSIM; exclude the case")
     window, center = placement or place(case)
     slices, phases = case.cine.shape[2:]
     members = []

@@ -36,6 +36,7 @@ from utils.log import user_errors
 
 SOURCES = "data.sources"
 DEFAULT_TEST_FRACTION = 0.2
+MOST_NAMED = 50  # of what a source does not read
 SETTINGS = ("seed", "val_fraction", "test_fraction", "folds", "fold", "shard_mib")  # what the bytes depend on
 
 
@@ -135,6 +136,16 @@ def make_plan(args: argparse.Namespace) -> Plan:
     )
 
 
+def tell_passed_over(passed: dict[str, str]) -> None:
+    """Name what the source does not read; printed alone, since names of files can be names of persons."""
+    if passed:
+        print(f"not read, {len(passed)} in the input folder:")
+    for name in sorted(passed)[:MOST_NAMED]:
+        print(f"  {name}: {passed[name]}")
+    if len(passed) > MOST_NAMED:
+        print(f"  and {len(passed) - MOST_NAMED} more")
+
+
 def report(manifest: dict[str, Any], plan: Plan, output_dir: Path) -> None:
     """Say what was written, what was not, and where it is."""
     skipped = {case["patient"] for case in manifest["skipped"]}
@@ -157,6 +168,7 @@ def main() -> None:
     args = parse_arguments()
     check(args)
     plan = make_plan(args)
+    tell_passed_over(plan.source.passed_over())
     if is_done(plan, args.output_dir):
         print(f"{args.output_dir} holds these very patients under these settings already: nothing to do")
         return

@@ -122,6 +122,22 @@ def context(args: argparse.Namespace, reader: ShardReader, fields: dict[str, str
     }  # fmt: skip
 
 
+def of_same_patients(
+    rows: dict[str, list[Row]], failed: dict[str, str], patients: int
+) -> tuple[dict[str, list[Row]], str]:
+    """The rows of the patients that every model could score, and a sentence that names the others, empty for none.
+
+    Raises:
+        ValueError: where no patient is left.
+    """
+    named = "; ".join(f"{patient} ({reason})" for patient, reason in failed.items())
+    if len(failed) == patients:
+        raise ValueError(f"none of the {patients} patients could be scored: {named}")
+    kept = {name: [row for row in found if row["patient"] not in failed] for name, found in rows.items()}
+    sentence = f"{len(failed)} of {patients} patients could not be scored and are in no figure: {named}."
+    return kept, sentence if failed else ""
+
+
 @user_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
@@ -139,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     fields: dict[str, str] = {}
     leaks: dict[str, str] = {}
     originals: dict[str, Row] = {}
+    failed: dict[str, str] = {}
     names = model_names(args.model)
     for name, folder in zip(names, args.model, strict=True):
         model = load_model(folder, device, args.batch_frames)
@@ -153,13 +170,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             fields[row] = field_of(model)
             leaks |= {row: model.conditioning.leak} if model.conditioning.leak else {}
             seen = judge if fields[row] == field_of(judging) else None  # another field's judge would see another grid
-            rows[row] = evaluate(model, reader, patients, baselines, seen, keep, originals)
+            rows[row] = evaluate(model, reader, patients, baselines, seen, keep, originals, failed)
 
+    rows, failure = of_same_patients(rows, failed, len(patients))
     limited = len(patients) < len(reader.patients())
     summary = {**report.summarize(rows, notes), **context(args, reader, fields, limited)}
     if "mean_frame" not in notes:
         summary["notes"].append("There is no mean_frame baseline, since the train split is empty.")
     summary["notes"].append(judge_note(args, names[-1], judge))
+    summary["notes"] += [failure] if failure else []
+    summary["failed"] = [{"patient": patient, "reason": reason} for patient, reason in failed.items()]
     summary["notes"] += [f"LEAK: {name}: {words}" for name, words in leaks.items()]
     clear(args.output_dir)
     write_json(args.output_dir / "summary.json", summary)
@@ -180,7 +200,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(report.NOTE)
     print(f"The report is {args.output_dir / 'index.html'}; figures in summary.json and per_patient.csv beside it")
     if args.sweep:
-        run_sweep(args, model, reader, patients, names[-1])
+        run_sweep(args, model, reader, [row["patient"] for row in last_rows], names[-1])
+    if failure:
+        raise ValueError(f"{failure} The report in {args.output_dir} is of the others.")
 
 
 def run_sweep(args: argparse.Namespace, model: TiTok, reader: ShardReader, patients: list[str], name: str) -> None:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import math
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 
 from data.case import CaseRefused, CineCase
 from utils.text import read_text
+
+DEAD = "a link to nothing"
 
 
 def check_folder(input_dir: Path) -> None:
@@ -35,6 +38,53 @@ def add_once(found: dict[str, Path], patient: str, path: Path) -> None:
     if patient in found:
         raise ValueError(f"{patient} is there twice, {found[patient]} and {path}; remove or rename one of them")
     found[patient] = path
+
+
+def files_below(root: Path) -> tuple[list[Path], dict[str, str]]:
+    """All files below a folder, those in linked folders and dead links too.
+
+    Args:
+        root: the folder.
+    Returns:
+        The files, sorted, those that are no links first; and what was not entered: path below root -> why.
+    """
+    files: list[Path] = []
+    passed: dict[str, str] = {}
+    entered = {os.path.realpath(root): "the input folder"}  # a link may lead back to where it stands
+
+    def refused(error: OSError) -> None:
+        passed[below(root, Path(error.filename))] = f"cannot be entered: {error.strerror}"
+
+    for place, folders, leaves in os.walk(root, followlinks=True, onerror=refused):
+        files += [Path(place, leaf) for leaf in leaves]
+        known, folders[:] = sorted(folders), []
+        for name in known:
+            path, real = Path(place, name), os.path.realpath(Path(place, name))
+            if name.startswith("."):
+                passed[below(root, path)] = "a hidden folder"
+            elif real in entered:
+                passed[below(root, path)] = f"the same folder as {entered[real]}"
+            else:
+                entered[real] = below(root, path)
+                folders.append(name)
+    return sorted(files, key=lambda path: (path.is_symlink(), path)), passed
+
+
+def below(root: Path, path: Path) -> str:
+    """A path as it stands below root."""
+    return path.relative_to(root).as_posix()
+
+
+def is_dead(path: Path) -> bool:
+    """Whether a path is a link to nothing."""
+    return path.is_symlink() and not path.exists()
+
+
+def entries_but(parents: Iterable[Path], known: Iterable[Path], root: Path) -> dict[str, str]:
+    """What stands in folders and is not among what is known: path below root -> what it is."""
+    read = set(known)
+    odd = (path for parent in parents if parent.is_dir() for path in sorted(parent.iterdir()) if path not in read)
+    return {below(root, path): DEAD if is_dead(path) else "no folder of a patient" for path in odd}
 
 
 def read_table(path: Path, key: str) -> dict[str, dict[str, str]]:

@@ -18,8 +18,17 @@ from pathlib import Path
 import numpy as np
 
 from data.case import CaseRefused, CineCase
-from data.nifti import Volume, find_nifti, read_mask, read_nifti, without_fraction
-from data.sources._common import add_once, check_folder, hash_files, measure, refuse_empty_frames
+from data.nifti import Volume, find_nifti, on_grid_of, read_mask, read_nifti, without_fraction
+from data.sources._common import (
+    add_once,
+    below,
+    check_folder,
+    entries_but,
+    hash_files,
+    is_dead,
+    measure,
+    refuse_empty_frames,
+)
 from utils.text import read_text
 
 MODALITIES = ("4d_mri", "ed_es")
@@ -54,7 +63,7 @@ class AcdcSource:
         if modality not in MODALITIES:
             raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}")
         check_folder(input_dir)
-        self.modality = modality
+        self.input_dir, self.modality = input_dir, modality
         found = _find_patients(input_dir)
         self.folders = {name: found[name] for name in sorted(found)}
         if not self.folders:
@@ -66,6 +75,19 @@ class AcdcSource:
     def patients(self) -> list[str]:
         """Names of the patients, sorted; reads no image."""
         return list(self.folders)
+
+    def passed_over(self) -> dict[str, str]:
+        """What is not read: path below the folder -> why; entries that are no patient, labels of other frames."""
+        parents = [self.input_dir / name for name in FOLDERS]
+        passed = entries_but(parents, [*parents, *self.folders.values()], self.input_dir)
+        for patient, folder in self.folders.items():
+            try:
+                read = self._masks(patient, _read_info(patient, folder / "Info.cfg"))
+            except CaseRefused:
+                continue  # its conversion says so
+            odd = sorted(path for path in folder.glob(f"{patient}_frame*_gt.nii*") if path not in read)
+            passed |= {below(self.input_dir, path): "labels of another frame than ED and ES" for path in odd}
+        return passed
 
     def group(self, patient: str) -> str | None:
         """Diagnosis from Info.cfg, None where it is not told."""
@@ -97,10 +119,10 @@ class AcdcSource:
         cine, first = _cine_4d(patient, volumes[0], info) if whole else _cine_of_two(patient, volumes)
         ed, es = (info.ed, info.es) if whole else (0, 1)
         paths = zip((ed, es), self._masks(patient, info), strict=True)
-        masks = {phase: read_mask(path, patient, cine.shape[:3]) for phase, path in paths if path is not None}
+        masks = {phase: read_mask(path, patient, first) for phase, path in paths if path is not None}
         case = CineCase(
-            patient, cine, masks, first.spacing_mm, first.affine, ed, es, info.group, info.height_cm, info.weight_kg,
-            first.slope, first.intercept, self.source_hash(patient),
+            patient, cine, masks, first.grid.spacing_mm, first.grid.affine, ed, es, info.group, info.height_cm,
+            info.weight_kg, first.slope, first.intercept, self.source_hash(patient),
         )  # fmt: skip
         refuse_empty_frames(case)
         return case
@@ -131,7 +153,8 @@ def _find_patients(input_dir: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for parent in (input_dir / name for name in FOLDERS):
         for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-            if not (folder.is_dir() and (PATIENT_FOLDER.fullmatch(folder.name) or (folder / "Info.cfg").is_file())):
+            is_folder = folder.is_dir() or is_dead(folder)  # a dead link is a patient who is missing
+            if not (is_folder and (PATIENT_FOLDER.fullmatch(folder.name) or (folder / "Info.cfg").is_file())):
                 continue
             if not re.fullmatch(r"[A-Za-z0-9_-]+", folder.name):
                 raise ValueError(f"{folder}: patient folders may hold letters, digits, - and _ only; rename it")
@@ -158,7 +181,8 @@ def _read_keys(path: Path) -> dict[str, str]:
 
 def _read_info(patient: str, path: Path) -> Info:
     if not path.is_file():
-        raise CaseRefused("missing_file", patient, "Info.cfg is missing; re-download the case")
+        what = "its folder is a link to nothing" if is_dead(path.parent) else "Info.cfg is missing"
+        raise CaseRefused("missing_file", patient, f"{what}; re-download the case")
     try:
         keys = _read_keys(path)
     except ValueError as error:
@@ -196,10 +220,11 @@ def _cine_4d(patient: str, volume: Volume, info: Info) -> tuple[np.ndarray, Volu
 def _cine_of_two(patient: str, volumes: list[Volume]) -> tuple[np.ndarray, Volume]:
     """ED and ES as a cine of two phases; files of different scaling are brought to real values first."""
     ed, es = volumes
+    es = es._replace(stored=on_grid_of(es, ed, patient))
     if ed.stored.shape != es.stored.shape:
         message = f"{ed.name} has shape {ed.stored.shape} but {es.name} {es.stored.shape}; re-download or exclude it"
         raise CaseRefused("frame_shapes", patient, message)
     if (ed.slope, ed.intercept) == (es.slope, es.intercept):
         return np.stack([ed.stored, es.stored], axis=-1), ed
-    real = np.stack([v.stored * v.slope + v.intercept for v in volumes], axis=-1)
+    real = np.stack([v.stored * v.slope + v.intercept for v in (ed, es)], axis=-1)
     return without_fraction(real), ed._replace(slope=1.0, intercept=0.0)

@@ -21,7 +21,9 @@ from data.nifti import find_nifti, read_masks, read_nifti
 from data.sources._common import (
     add_once,
     check_folder,
+    entries_but,
     hash_files,
+    is_dead,
     measure,
     phase_of,
     read_table,
@@ -63,11 +65,18 @@ class MnmsSource:
             raise ValueError(f"{root}: holds {len(tables)} files {TABLE}, expected one; give the folder with the CSV")
         self.table = tables[0].name
         self.rows = read_table(tables[0], CODE)
-        self.folders = _find_patients(root)
+        self.root, self.folders = root, _find_patients(root)
 
     def patients(self) -> list[str]:
         """Codes of the patients, sorted; reads no image."""
         return list(self.folders)
+
+    def passed_over(self) -> dict[str, str]:
+        """What is not read: path below the folder, or code in the CSV -> why."""
+        parts = [self.root / part for part in PARTS]
+        known = [self.root / self.table, self.root / "Training", *parts, *self.folders.values()]
+        absent = {code: f"a line of {self.table} without a folder" for code in self.rows if code not in self.folders}
+        return {**entries_but([self.root, self.root / "Training", *parts], known, self.root), **absent}
 
     def group(self, patient: str) -> str | None:
         """Diagnosis from the CSV, None where it is not told."""
@@ -90,10 +99,10 @@ class MnmsSource:
         """
         row, mask = self._row(patient), self._mask(patient)
         volume = read_nifti(self._cine(patient), 4, patient)
-        masks = read_masks(mask, patient, volume.stored.shape, LABEL_ORDER) if mask else {}
+        masks = read_masks(mask, patient, volume, LABEL_ORDER) if mask else {}
         ed, es = self._key_frames(patient)
         case = CineCase(
-            patient, volume.stored, masks, volume.spacing_mm, volume.affine, ed, es, row.get(GROUP),
+            patient, volume.stored, masks, volume.grid.spacing_mm, volume.grid.affine, ed, es, row.get(GROUP),
             measure(row.get(HEIGHT)), measure(row.get(WEIGHT)), volume.slope, volume.intercept,
             self.source_hash(patient),
         )  # fmt: skip
@@ -126,8 +135,9 @@ class MnmsSource:
 
 def _find_patients(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for folder in (folder for part in PARTS for folder in sorted((root / part).glob("[!.]*")) if folder.is_dir()):
-        add_once(found, folder.name, folder)
+    for folder in (folder for part in PARTS for folder in sorted((root / part).glob("[!.]*"))):
+        if folder.is_dir() or is_dead(folder):  # a dead link is a patient who is missing
+            add_once(found, folder.name, folder)
     if not found:
         raise ValueError(f"{root}: no patients found; expected a folder a patient in {', '.join(PARTS)}")
     return {patient: found[patient] for patient in sorted(found)}

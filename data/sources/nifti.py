@@ -7,23 +7,31 @@
                                            height_cm,weight_kg; phases count from 0; all but patient may be missing
 
 Masks stand beside their cine; labels are 0 background, 1 RV, 2 MYO, 3 LV. `.nii` is read as well as `.nii.gz`. In a
-patient's name whatever is not a letter, digit, - or _ becomes _. What cases.csv does not tell is unknown.
+patient's name whatever is not a letter, digit, - or _ becomes _. What cases.csv does not tell is unknown. Links are
+followed; a cine that is a dead link is a patient whose file is missing.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
 from data.case import CaseRefused, CineCase
-from data.nifti import find_nifti, read_mask, read_masks, read_nifti
+from data.nifti import Volume, find_nifti, read_mask, read_masks, read_nifti
 from data.sources._common import (
+    DEAD,
     add_once,
+    below,
     check_folder,
+    files_below,
     hash_files,
+    is_dead,
     measure,
     phase_of,
     read_table,
@@ -60,13 +68,17 @@ class NiftiSource:
 
     def __init__(self, input_dir: Path, pattern: str = "**/*.nii*") -> None:
         check_folder(input_dir)
-        self.cines = _find_cines(input_dir, pattern)
+        self.cines, self._passed_over = _find_cines(input_dir, pattern)
         table = input_dir / CASES
         self.rows = _read_cases(table, set(self.cines)) if table.is_file() else {}
 
     def patients(self) -> list[str]:
         """Names of the patients, sorted; reads no image."""
         return list(self.cines)
+
+    def passed_over(self) -> dict[str, str]:
+        """What below the folder is not read: path -> why."""
+        return self._passed_over
 
     def group(self, patient: str) -> str | None:
         """Diagnosis from cases.csv, None where it is not told."""
@@ -90,8 +102,8 @@ class NiftiSource:
         volume = read_nifti(self.cines[patient], 4, patient)
         key_frames = {key: phase_of(row, key, CASES, patient) for key in ("ed", "es")}
         case = CineCase(
-            patient, volume.stored, self._read_masks(patient, volume.stored.shape, key_frames), volume.spacing_mm,
-            volume.affine, key_frames["ed"], key_frames["es"], row.get("group"), measure(row.get("height_cm")),
+            patient, volume.stored, self._read_masks(patient, volume, key_frames), volume.grid.spacing_mm,
+            volume.grid.affine, key_frames["ed"], key_frames["es"], row.get("group"), measure(row.get("height_cm")),
             measure(row.get("weight_kg")), volume.slope, volume.intercept, self.source_hash(patient),
         )  # fmt: skip
         refuse_empty_frames(case)
@@ -101,26 +113,18 @@ class NiftiSource:
         return self.rows.get(patient, {})
 
     def _masks(self, patient: str) -> dict[str, Path]:
-        """Label files: {all: NAME_gt}, or what there is of {ed: NAME_ed_gt, es: NAME_es_gt}."""
-        cine = self.cines[patient]
-        stem = _stem(cine)
-        if (whole := find_nifti(cine.parent, f"{stem}_gt")) is not None:
-            return {"all": whole}
-        found = {key: find_nifti(cine.parent, f"{stem}_{key}_gt") for key in ("ed", "es")}
-        return {key: path for key, path in found.items() if path is not None}
+        return _masks_of(self.cines[patient])
 
-    def _read_masks(
-        self, patient: str, shape: tuple[int, ...], key_frames: dict[str, int | None]
-    ) -> dict[int, np.ndarray]:
+    def _read_masks(self, patient: str, cine: Volume, key_frames: dict[str, int | None]) -> dict[int, np.ndarray]:
         paths = self._masks(patient)
         if "all" in paths:
-            return read_masks(paths["all"], patient, shape)
+            return read_masks(paths["all"], patient, cine)
         masks = {}
         for key, path in paths.items():
             if (phase := key_frames[key]) is None:
                 message = f"{path.name} is there, but {CASES} does not say which phase is {key}; add it to {CASES}"
                 raise CaseRefused("no_key_frame", patient, message)
-            masks[phase] = read_mask(path, patient, shape[:3])
+            masks[phase] = read_mask(path, patient, cine)
         return masks
 
 
@@ -129,17 +133,52 @@ def _stem(path: Path) -> str:
     return match["stem"] if match else ""
 
 
-def _find_cines(input_dir: Path, pattern: str) -> dict[str, Path]:
+def _masks_of(cine: Path) -> dict[str, Path]:
+    """Label files: {all: NAME_gt}, or what there is of {ed: NAME_ed_gt, es: NAME_es_gt}."""
+    stem = _stem(cine)
+    if (whole := find_nifti(cine.parent, f"{stem}_gt")) is not None:
+        return {"all": whole}
+    found = {key: find_nifti(cine.parent, f"{stem}_{key}_gt") for key in ("ed", "es")}
+    return {key: path for key, path in found.items() if path is not None}
+
+
+def _find_cines(input_dir: Path, pattern: str) -> tuple[dict[str, Path], dict[str, str]]:
+    """Patient -> cine, a dead link too, since its patient is missing; and path -> why it is not read."""
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts or not pattern:
         raise ValueError(f"pattern is {pattern!r}, expected a glob inside {input_dir}, such as **/*.nii*")
+    files, passed = files_below(input_dir)
     found: dict[str, Path] = {}
-    for path in sorted(input_dir.glob(pattern)):
-        stem = _stem(path)
-        if path.is_file() and stem and not stem.endswith("_gt"):
+    names: dict[str, str] = {}  # of the files behind all links
+    masks = []
+    for path in files:
+        name, stem, real = below(input_dir, path), _stem(path), os.path.realpath(path)
+        if stem.endswith("_gt"):
+            masks.append(path)
+        elif not stem:
+            passed |= {} if name == CASES else {name: DEAD if is_dead(path) else "no NIfTI by its name"}
+        elif not _matches(Path(name).parts, Path(pattern).parts):
+            passed[name] = "does not match the pattern"
+        elif not (path.is_file() or path.is_symlink()):
+            passed[name] = "no plain file"
+        elif real in names:
+            passed[name] = f"the same file as {names[real]}"
+        else:
+            names[real] = name
             add_once(found, _safe(stem), path)
     if not found:
         raise ValueError(f"{input_dir}: no cines found; expected 4-D NIfTI files that match {pattern}")
-    return {patient: found[patient] for patient in sorted(found)}
+    read = {mask for cine in found.values() for mask in _masks_of(cine).values()}
+    passed |= {below(input_dir, mask): "labels that no cine takes" for mask in masks if mask not in read}
+    return {patient: found[patient] for patient in sorted(found)}, passed
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a glob, in which ** stands for any folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _safe(name: str) -> str:

@@ -77,6 +77,10 @@ class PhantomSource:
         """Names of all patients, in order."""
         return [f"patient{n:03d}" for n in range(1, self.options.patients + 1)]
 
+    def passed_over(self) -> dict[str, str]:
+        """Nothing: a phantom is drawn."""
+        return {}
+
     def group(self, patient: str) -> str:
         """Diagnosis; the groups take turns."""
         return list(GROUPS)[(self._number(patient) - 1) % len(GROUPS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,19 @@ def with_next(items: Iterable[tuple[Reference, bytes]]) -> Iterator[tuple[Refere
         yield (*held, first)
 
 
+@contextmanager
+def noted(patient: str, reader: ShardReader, failed: dict[str, str] | None) -> Iterator[None]:
+    """Note why a patient cannot be scored, so that it does not cost the others; without `failed`, raise it."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).removeprefix(f"{patient}: ").replace(f"{reader.folder}/", "")  # no folder in a report
+        reason = reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"
+        if failed is None:
+            raise ValueError(f"{patient}: {reason}") from error
+        failed[patient] = reason
+
+
 def evaluate(
     model: TiTok,
     reader: ShardReader,
@@ -66,6 +80,7 @@ def evaluate(
     judge: Judge | None = None,
     keep: int | None = None,
     originals: dict[str, Row] | None = None,
+    failed: dict[str, str] | None = None,
 ) -> list[Row]:
     """Score a model, and baselines on the same patients.
 
@@ -77,23 +92,29 @@ def evaluate(
         judge: who segments originals and reconstructions; without one the heart is not scored.
         keep: how many tokens of each frame or cine are sent; all for None.
         originals: patient -> the judge's figures of the original; filled here, for other models of the same field.
+        failed: patient -> why it cannot be scored; filled here. Without it, such a patient ends the evaluation.
 
     Returns:
-        One row a patient: the figures of utils/report.py, `curve`, and `baselines`: name -> its figures.
+        One row a patient that could be scored: the figures of utils/report.py, `curve`, and `baselines`: name -> its
+        figures.
 
     Raises:
-        ValueError: naming the patient that cannot be scored.
+        ValueError: naming the patient that cannot be scored, without `failed`.
     """
 
     def packed() -> Iterator[tuple[Reference, bytes]]:
         for patient in tqdm(patients, desc="evaluating", unit="patient"):
-            reference = open_reference(reader.read_case(patient), model.config.image_size, model.config.geometry)
-            yield reference, compress(model, reference, keep)
+            item = None
+            with noted(patient, reader, failed):
+                reference = open_reference(reader.read_case(patient), model.config.image_size, model.config.geometry)
+                item = reference, compress(model, reference, keep)
+            if item is not None:
+                yield item
 
     originals = {} if originals is None else originals
     rows = []
     for reference, data, next_data in with_next(packed()):
-        try:
+        with noted(reference.case.patient, reader, failed):
             decoded = decompress(model, data)
             quality = score(reference, decoded)
             if judge:
@@ -106,16 +127,14 @@ def evaluate(
                 other = make(reference, data, next_data)
                 overlap = overlap_only(judge, reference, other) if judge else {}
                 against[name] = {**score(reference, other), **overlap}
-        except ValueError as error:
-            raise ValueError(f"{reference.case.patient}: {error}") from error
-        found = {
-            **quality,
-            **cost(reference, data),
-            "tokens": tokens_in(data),
-            "psnr_ceiling": ceiling(reference),
-            "baselines": against,
-        }
-        slices, phases = reference.case.cine.shape[2:]
-        who = {"patient": reference.case.patient, "group": reference.case.group}
-        rows.append({**who, "slices": slices, "phases": phases, **found})
+            found = {
+                **quality,
+                **cost(reference, data),
+                "tokens": tokens_in(data),
+                "psnr_ceiling": ceiling(reference),
+                "baselines": against,
+            }
+            slices, phases = reference.case.cine.shape[2:]
+            who = {"patient": reference.case.patient, "group": reference.case.group}
+            rows.append({**who, "slices": slices, "phases": phases, **found})
     return rows

@@ -49,3 +49,8 @@ def test_a_real_4d_cine_converts_with_its_phases(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     case = ShardReader(tmp_path / "o", "train").read_case("patient901")
     assert case.cine.shape[3] == 20 and (case.ed, case.es) == (14, 7)
+
+
+def test_every_real_mask_shares_the_grid_of_its_image() -> None:
+    source = AcdcSource(Path(DATA or ".") / "acdc", "ed_es")
+    assert all(sorted(source.load(patient).masks) == [0, 1] for patient in source.patients())

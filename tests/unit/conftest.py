@@ -15,11 +15,13 @@ from utils.files import write_json
 
 
 def save_nifti(path: Path, values: np.ndarray, spacing_mm: tuple[float, float, float] = (1.5, 1.25, 8.0)) -> None:
-    """Write as ACDC does: a sform of unit spacing beside zooms that tell the truth."""
-    image = nib.Nifti1Image(values, np.diag([*spacing_mm, 1.0]))
-    image.set_sform(np.eye(4), code=2, update_affine=False)
-    image.header.set_zooms((*spacing_mm, 1.0)[: values.ndim])
-    nib.save(image, path)
+    """Write as ACDC does: a sform of unit spacing beside zooms and a qform that tell the truth."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(values.dtype)
+    header.set_data_shape(values.shape)
+    header.set_qform(np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0]), code=1)
+    header.set_sform(np.diag([-1.0, -1.0, 1.0, 1.0]), code=1)
+    nib.save(nib.Nifti1Image(values, None, header), path)  # with an affine, nibabel would mend the sform
 
 
 def write_patient(

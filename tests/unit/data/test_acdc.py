@@ -67,7 +67,7 @@ def test_uncompressed_files_are_read_too(patient):
 
 def test_a_scaled_file_gives_its_raw_integers_and_the_scale(patient):
     values = np.arange(20 * 24 * 2 * 5, dtype=np.int16).reshape(20, 24, 2, 5)
-    image = nib.Nifti1Image(values, np.diag([1.5, 1.5, 8, 1]))
+    image = nib.Nifti1Image(values, np.diag([-1.5, -1.25, 8, 1]))
     image.header.set_slope_inter(0.5, 3)
     nib.save(image, patient / "patient001_4d.nii.gz")
     case = load(patient)
@@ -78,7 +78,7 @@ def test_a_scaled_file_gives_its_raw_integers_and_the_scale(patient):
 
 def test_frames_of_different_scale_meet_in_real_values(patient):
     path = patient / "patient001_frame02.nii.gz"
-    image = nib.Nifti1Image(voxels(path), np.diag([1.5, 1.5, 8, 1]))
+    image = nib.Nifti1Image(voxels(path), np.diag([-1.5, -1.25, 8, 1]))
     image.header.set_slope_inter(0.5, 0)
     nib.save(image, path)
     expected = np.stack([nib.load(path).get_fdata(), nib.load(patient / "patient001_frame04.nii.gz").get_fdata()], -1)
@@ -166,6 +166,8 @@ def test_where_no_sform_is_set_the_affine_is_the_qform(patient):
     image.header.set_zooms((1.5, 1.25, 8, 1))
     image.header.set_qform(turned, code=1)
     nib.save(image, path)
+    for mask in patient.glob("*_gt.nii.gz"):
+        mask.unlink()
     case = load(patient)
     assert case.spacing_mm == (1.5, 1.25, 8.0) and np.allclose(case.affine, turned, atol=1e-5)
 
@@ -173,7 +175,7 @@ def test_where_no_sform_is_set_the_affine_is_the_qform(patient):
 def test_labels_behind_a_scale_are_read_as_the_whole_numbers_they_mean(patient):
     path = patient / "patient001_frame02_gt.nii.gz"
     labels = voxels(path)
-    image = nib.Nifti1Image(labels * 85, np.diag([1.5, 1.25, 8, 1]))  # 3 is stored as 255
+    image = nib.Nifti1Image(labels * 85, np.diag([-1.5, -1.25, 8, 1]))  # 3 is stored as 255
     nib.save(image, path)
     patch_header(path, SCL_SLOPE, 3 / 255)
     assert (load(patient).masks[1] == labels).all()

@@ -5,7 +5,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.nifti import read_masks, read_nifti, without_fraction
+from data.case import CaseRefused
+from data.nifti import find_nifti, read_masks, read_nifti, without_fraction
 
 
 def write(path: Path, values: np.ndarray) -> Path:
@@ -51,14 +52,40 @@ def test_big_endian_files_are_read_in_native_order(tmp_path):
     assert stored.dtype.isnative and stored[1, 2, 3] == 23
 
 
+def masks_of(path: Path, order: tuple[int, ...] = (0, 1, 2, 3)) -> dict[int, np.ndarray]:
+    return read_masks(path, "a", read_nifti(path, 4, "a"), order)
+
+
 def test_only_phases_that_hold_a_label_are_labelled_phases(tmp_path):
     labels = np.zeros((4, 5, 2, 3), np.float32)
     labels[1, 1, 0, 2] = 2
-    masks = read_masks(write(tmp_path / "a.nii.gz", labels), "a", labels.shape)
+    masks = masks_of(write(tmp_path / "a.nii.gz", labels))
     assert list(masks) == [2] and masks[2].dtype == np.uint8 and masks[2].sum() == 2
 
 
 def test_the_files_own_order_of_labels_is_translated(tmp_path):
     labels = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
-    masks = read_masks(write(tmp_path / "a.nii.gz", labels), "a", labels.shape, order=(0, 3, 2, 1))
+    masks = masks_of(write(tmp_path / "a.nii.gz", labels), order=(0, 3, 2, 1))
     assert masks[0].ravel().tolist() == [0, 3, 2, 1]
+
+
+def test_whether_a_file_is_compressed_follows_from_its_bytes(tmp_path):
+    values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    compressed, plain = write(tmp_path / "a.nii.gz", values), write(tmp_path / "b.nii", values)
+    swapped = [compressed.rename(tmp_path / "c.nii"), plain.rename(tmp_path / "d.nii.gz")]
+    assert all(np.array_equal(read_nifti(path, 3, "a").stored, values) for path in swapped)
+
+
+def test_nifti_2_is_read(tmp_path):
+    values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    nib.save(nib.Nifti2Image(values, np.diag([1.5, 1.25, 8.0, 1.0])), tmp_path / "a.nii.gz")
+    volume = read_nifti(tmp_path / "a.nii.gz", 3, "a")
+    assert np.array_equal(volume.stored, values) and volume.grid.spacing_mm == (1.5, 1.25, 8.0)
+
+
+def test_a_dead_link_is_no_missing_mask(tmp_path):
+    (tmp_path / "a_gt.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
+    path = find_nifti(tmp_path, "a_gt")
+    assert path is not None
+    with pytest.raises(CaseRefused, match=r"a_gt.nii.gz is a link to a file that is not there"):
+        read_nifti(path, 3, "a")

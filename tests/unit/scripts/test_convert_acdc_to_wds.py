@@ -56,6 +56,13 @@ def test_every_patient_goes_to_one_split_and_the_counts_are_told(acdc, convert, 
     assert "patient" not in str(manifest["settings"]) and str(acdc) not in str(manifest)
 
 
+def test_what_is_not_read_is_named_and_reaches_no_file(acdc, convert, capsys):
+    (acdc / "Jane Doe.txt").write_text("notes")
+    out = convert()
+    assert "not read, 1 in the input folder:\n  Jane Doe.txt: no folder of a patient\n" in capsys.readouterr().out
+    assert all("Jane" not in path.read_text() for path in out.glob("*.json"))
+
+
 def test_the_bytes_do_not_depend_on_the_workers(acdc, convert):
     folders = [convert(output="one"), convert(output="two", workers=2)]
     names = [sorted(p.name for p in folder.iterdir()) for folder in folders]

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data import bitstream
+from data import bitstream, samples
 from data.case import CineCase
 from data.manifest import SCHEMA_VERSION, SPLITS
 from data.samples import serialize
@@ -362,3 +363,56 @@ def test_a_folder_without_a_model_gives_one_clear_line(
         )
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "no model.safetensors" in error
+
+
+def test_a_patient_that_cannot_be_scored_costs_no_other_patient(
+    run: Callable[..., dict[str, Any]],
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    alone, encode = run(shards, "--limit", "1"), BlockModel.encode
+
+    def encode_some(self: BlockModel, x: Tensor, keep_tokens: int | None = None) -> Tensor:
+        if x.shape[5] == 6 and self.config.geometry == "crop":  # patient003, by the reported model alone
+            raise RuntimeError("out of memory")
+        return encode(self, x, keep_tokens)
+
+    monkeypatch.setattr(BlockModel, "encode", encode_some)
+    with pytest.raises(SystemExit) as exit_:
+        run(shards)
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    reason = "patient003 (RuntimeError: out of memory)"
+    assert exit_.value.code == 1
+    assert f"1 of 3 patients could not be scored and are in no figure: {reason}" in capsys.readouterr().err
+    assert summary["failed"] == [{"patient": "patient003", "reason": "RuntimeError: out of memory"}]
+    assert summary["n"] == summary["cohort"]["patients"] == 2 and summary["models"]["stage1"]["n"] == 2
+    assert {row["patient"] for row in read_rows(tmp_path)} == {"patient002", "patient004"}
+    assert reason in (tmp_path / "report" / "index.html").read_text()
+    assert alone["failed"] == []
+
+
+def test_where_no_patient_can_be_scored_the_first_reason_is_told(
+    run: Callable[..., dict[str, Any]],
+    shards: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(BlockModel, "decode_tokens", lambda *_, **__: torch.full((1, 1, 1), math.nan))
+    with pytest.raises(SystemExit):
+        run(shards)
+    assert "none of the 3 patients could be scored: patient002 (" in capsys.readouterr().err
+
+
+def test_a_frame_below_ssim_s_window_loses_its_patient_alone(
+    run: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = make_case(3)
+    small = replace(small, cine=small.cine[8:14, 6:12], masks={}, ed=None, es=None)
+    monkeypatch.setattr(samples, "SSIM_WINDOW", 1)  # shards of an earlier conversion
+    folder = write_shards(tmp_path / "wds", {"train": [make_case(0)], "test": [make_case(2), small]})
+    with pytest.raises(SystemExit):
+        run(folder, names=("stage2",))
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert [entry["patient"] for entry in summary["failed"]] == ["patient003"] and summary["n"] == 1
