@@ -32,9 +32,3 @@ def heart_weight(batch: Batch, weight: float, margin: int) -> Tensor:
 def weight_of(batch: Batch, heart: float, margin: int) -> Tensor | None:
     """`heart_weight`, or None where the heart weighs no more than the rest."""
     return None if heart == 1 else heart_weight(batch, heart, margin)
-
-
-def check_heart(loss: str, heart: float, margin: int) -> None:
-    """Raise ValueError for options of a loss that weigh the heart by less than nothing."""
-    if not heart > 0 or margin < 0:
-        raise ValueError(f"losses.{loss}: heart {heart} and margin {margin}: expected a positive weight and 0 or more")

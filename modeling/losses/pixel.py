@@ -4,12 +4,14 @@ Samples that saw a noisy image do not count: this is the decode that users get.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from modeling.objective import in_field
 from modeling.prediction import Prediction
-from modeling.region import check_heart, weight_of
+from modeling.region import weight_of
+from utils.ranges import AboveZero, NotNegative, Range
 from utils.types import Batch
 
 
@@ -24,10 +26,10 @@ class Options:
         margin: pixels around the labels that are near.
     """
 
-    weight: float = 1.0
+    weight: NotNegative = 1.0
     kind: str = "mse"
-    heart: float = 1.0
-    margin: int = 8
+    heart: AboveZero = 1.0
+    margin: Annotated[int, Range(0, 512)] = 8
 
 
 @dataclass
@@ -54,5 +56,4 @@ def build(options: Options) -> Pixel:
     """Build the term."""
     if options.kind not in ("mse", "l1"):
         raise ValueError(f"losses.pixel.kind is {options.kind!r}: expected mse or l1")
-    check_heart("pixel", options.heart, options.margin)
     return Pixel(options)

@@ -1,12 +1,14 @@
 """Pixel error of the tokenizer's own reconstruction, stage 1: mse |x̂ - x|² + l1 |x̂ - x|, per pixel of the field."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from modeling.objective import in_field
 from modeling.prediction import Prediction
-from modeling.region import check_heart, weight_of
+from modeling.region import weight_of
+from utils.ranges import AboveZero, NotNegative, Range
 from utils.types import Batch
 
 
@@ -22,11 +24,11 @@ class Options:
         margin: pixels around the labels that are near.
     """
 
-    weight: float = 1.0
-    mse: float = 1.0
-    l1: float = 0.0
-    heart: float = 1.0
-    margin: int = 8
+    weight: NotNegative = 1.0
+    mse: NotNegative = 1.0
+    l1: NotNegative = 0.0
+    heart: AboveZero = 1.0
+    margin: Annotated[int, Range(0, 512)] = 8
 
 
 @dataclass
@@ -49,5 +51,4 @@ class Reconstruction:
 
 def build(options: Options) -> Reconstruction:
     """Build the term."""
-    check_heart("reconstruction", options.heart, options.margin)
     return Reconstruction(options)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modeling.prediction import Prediction
+from utils.ranges import Count, NotNegative
 from utils.types import Batch
 
 SMOOTH = 1.0  # pixels: a structure that is neither there nor drawn costs nothing
@@ -30,11 +31,11 @@ class Options:
         warmup_steps: the reconstruction is judged from this optimizer step on.
     """
 
-    weight: float = 1.0
+    weight: NotNegative = 1.0
     overlap: str = "dice"
-    original: float = 1.0
-    reconstruction: float = 0.0
-    warmup_steps: int = 0
+    original: NotNegative = 1.0
+    reconstruction: NotNegative = 0.0
+    warmup_steps: Count = 0
 
 
 @dataclass
@@ -97,9 +98,6 @@ def build(options: Options) -> Segmentation:
     """
     if options.overlap not in ("dice", "iou"):
         raise ValueError(f"losses.segmentation.overlap is {options.overlap!r}: expected dice or iou")
-    if min(options.original, options.reconstruction) < 0 or options.original + options.reconstruction == 0:
-        raise ValueError(
-            f"losses.segmentation: original {options.original} and reconstruction {options.reconstruction}: expected "
-            "weights of 0 or more, not both 0"
-        )
+    if not (options.original or options.reconstruction):
+        raise ValueError("losses.segmentation: original and reconstruction are 0, expected one of them to weigh more")
     return Segmentation(options)
