@@ -51,6 +51,7 @@ Width: TypeAlias = Annotated[int, Range(1, 16384)]
 Layers: TypeAlias = Annotated[int, Range(1, 256)]
 Heads: TypeAlias = Annotated[int, Range(1, 256)]
 Tokens: TypeAlias = Annotated[int, Range(1, 4096)]
+Codes: TypeAlias = Annotated[int, Range(1, 2**20)]
 Levels: TypeAlias = list[Annotated[int, Range(2, 65536)]]
 
 
