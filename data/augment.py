@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from data.preprocess import Geometry, look
+from utils.ranges import BelowOne, Fraction, Range
 from utils.seeding import stable_seed
 
 
@@ -36,28 +37,16 @@ class AugmentConfig:
         gamma: contrast, 0 or more; the exponent is drawn log-uniformly from 1 / (1 + gamma) to 1 + gamma.
         noise: largest standard deviation of the Gaussian noise, 0 to 1 on images in [0, 1].
         roll: begin the cycle at any of its phases; a sample of one phase stays as it is.
-    Raises:
-        ValueError: for a value out of range, naming its key.
     """
 
     enabled: bool = False
-    rotate_degrees: float = 0.0
-    scale: float = 0.0
-    shift: float = 0.0
+    rotate_degrees: Annotated[float, Range(0, 180)] = 0.0
+    scale: BelowOne = 0.0
+    shift: BelowOne = 0.0
     flip: bool = False
-    gamma: float = 0.0
-    noise: float = 0.0
+    gamma: Annotated[float, Range(0, 10)] = 0.0
+    noise: Fraction = 0.0
     roll: bool = False
-
-    def __post_init__(self) -> None:
-        for name, most in (("rotate_degrees", 180.0), ("gamma", 10.0), ("noise", 1.0)):
-            if not 0 <= getattr(self, name) <= most:  # also false for NaN
-                raise ValueError(f"dataset.augment.{name} is {getattr(self, name)}, expected 0 to {most:g}")
-        for name in ("scale", "shift"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"dataset.augment.{name} is {getattr(self, name)}, expected a fraction from 0 to below 1"
-                )
 
 
 class Draw(NamedTuple):

@@ -39,10 +39,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     seen: dict[str, str] = {}
     for name in SPLITS:
         for patient in manifest["split"][name]:
-            if seen.setdefault(str(patient), name) != name:
+            if not isinstance(patient, str):
+                raise ValueError(f"{path}: a name in `split` is {patient!r:.80}, expected text; convert the data again")
+            if seen.setdefault(patient, name) != name:
                 raise ValueError(f"{path}: {patient} is in both {seen[patient]} and {name}; convert the data again")
         for shard in manifest["shards"][name]:
-            file = shard.get("file") if isinstance(shard, dict) else shard
-            if not re.fullmatch(rf"{name}-[0-9]{{6}}\.tar", str(file)) or type(shard.get("bytes")) is not int:
+            file, size = (shard.get("file"), shard.get("bytes")) if isinstance(shard, dict) else (shard, None)
+            named = isinstance(file, str) and re.fullmatch(rf"{name}-[0-9]{{6}}\.tar", file)
+            if not named or type(size) is not int or size < 0:
                 raise ValueError(f"{path}: refused the shard {file!r}, expected e.g. {name}-000000.tar and its bytes")
     return manifest

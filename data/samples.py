@@ -169,7 +169,14 @@ def _entry(stream: BinaryIO, shard: str, key: str, members: dict[str, Member]) -
     for name in ("height_cm", "weight_kg"):
         if info[name] is not None and not _is_number(info[name]):
             raise ValueError(f"{key}.json has {name} {info[name]!r}, expected null or a finite number")
-    if info["window"][1] <= info["window"][0] or min(info["spacing_mm"]) <= 0:
+    if not (_is_number(info["slope"]) and info["slope"] > 0 and _is_number(info["intercept"])):
+        scale = f"slope {info['slope']!r:.80} and intercept {info['intercept']!r:.80}"
+        raise ValueError(f"{key}.json has {scale}, expected finite numbers, the slope above 0")
+    if not isinstance(info["patient"], str) or not isinstance(info["group"], str | None):
+        raise ValueError(f"{key}.json has patient {info['patient']!r} and group {info['group']!r:.80}, expected texts")
+    low, high = info["window"]
+    # Narrower than float32 tells apart, a window makes infinities of a picture.
+    if high - low <= max(1e-12, 1e-6 * max(abs(low), abs(high))) or not 1e-4 <= min(info["spacing_mm"]) <= 1e4:
         raise ValueError(f"{key}.json has window {info['window']} and spacing_mm {info['spacing_mm']}: an empty range")
     return SampleEntry(key, shard, cine, masks, info)
 

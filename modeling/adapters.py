@@ -4,11 +4,13 @@ Both start as the identity, so that at step 0 the model is the published tokeniz
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from modeling.transformer import PhaseAttention
+from utils.ranges import Heads, Range
 
 
 @dataclass
@@ -20,8 +22,8 @@ class AdapterConfig:
         phase_heads: heads of each.
     """
 
-    phase_layers: int = 1
-    phase_heads: int = 8
+    phase_layers: Annotated[int, Range(0, 64)] = 1
+    phase_heads: Heads = 8
 
 
 class Adapters(nn.Module):

@@ -1,7 +1,7 @@
 """A whole model as plain data: what a recipe's `model` section and an export's config.json hold."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from modeling.adapters import AdapterConfig
 from modeling.dit import DiTConfig
@@ -40,7 +40,7 @@ class ModelConfig:
         conditioning: {"name": a file of modeling/conditioning, ...its options}.
     """
 
-    channels: int = 1
+    channels: Literal[1, 3] = 1
     geometry: str = "fit"
     decoder: str = "dit"
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)

@@ -12,7 +12,6 @@ Source: Peebles & Xie, Scalable Diffusion Models with Transformers, 2023 (adaLN-
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.utils.checkpoint
@@ -30,8 +29,9 @@ from modeling.transformer import (
     sinusoid,
     zero_,
 )
+from utils.ranges import Pixels, TransformerSize, Width
 
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, TransformerSize] = {
     "S": {"width": 384, "num_layers": 12, "num_heads": 6},
     "B": {"width": 768, "num_layers": 12, "num_heads": 12},
     "L": {"width": 1024, "num_layers": 24, "num_heads": 16},
@@ -53,17 +53,17 @@ class DiTConfig:
             cycles, whose phases training.recompute_frames cannot part.
     """
 
-    size: Any = "B"
-    patch_size: int = 16
-    head_channels: int = 16
+    size: str | TransformerSize = "B"
+    patch_size: Pixels = 16
+    head_channels: Width = 16
     fusion: str = "mid"
     draft: bool = False
     gradient_checkpointing: bool = False
 
 
-def dimensions(size: Any) -> tuple[int, int, int]:
+def dimensions(size: str | TransformerSize) -> tuple[int, int, int]:
     """Width, layers and heads of a size: S, B, L or a mapping; ValueError for another, or one that does not divide."""
-    found = SIZES.get(size) if isinstance(size, str) else dict(size)
+    found = SIZES.get(size) if isinstance(size, str) else size
     if found is None or set(found) != {"width", "num_layers", "num_heads"}:
         raise ValueError(f"dit.size {size!r}: expected S, B, L or a mapping of width, num_layers, num_heads")
     width, num_layers, num_heads = found["width"], found["num_layers"], found["num_heads"]

@@ -11,11 +11,12 @@ section 3.1.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
+from utils.ranges import Fraction, Range
 from utils.seeding import stable_seed
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -32,10 +33,10 @@ class FlowConfig:
         logit_std: standard deviation of logit(t) of the rest.
     """
 
-    one_step_share: float = 0.3
-    uniform_share: float = 0.1
-    logit_mean: float = 0.0
-    logit_std: float = 1.0
+    one_step_share: Fraction = 0.3
+    uniform_share: Fraction = 0.1
+    logit_mean: Annotated[float, Range(-20, 20)] = 0.0
+    logit_std: Annotated[float, Range(0, 20)] = 1.0
 
 
 MIN_REMAINING_TIME = 0.05

@@ -17,8 +17,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, get_session
 
+from utils.checkpoint import read_config
 from utils.config import REPOSITORY
-from utils.files import read_json
 from utils.yaml_text import read_yaml
 
 CONFIG = "config.json"
@@ -65,7 +65,7 @@ def find_pretrained(source: str | Path, revision: str | None = None, cache_dir: 
     if weights is None or not (folder / CONFIG).is_file():
         missing = CONFIG if weights is not None else " or ".join(WEIGHTS)
         raise FileNotFoundError(f"{folder}: no {missing} in it; give a folder that holds config and weights")
-    return Pretrained(read_json(folder / CONFIG), weights, str(folder / CONFIG))
+    return Pretrained(read_config(folder / CONFIG), weights, str(folder / CONFIG))
 
 
 def _single_file(path: Path) -> Pretrained:
@@ -136,7 +136,7 @@ def _download(source: str, revision: str | None, cache_dir: str | None) -> Pretr
         ) from None
     except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
         raise FileNotFoundError(f"{source}: {_reason(source, revision, cache_dir, error)}") from None
-    return Pretrained(read_json(config), Path(weights), config)
+    return Pretrained(read_config(Path(config)), Path(weights), config)
 
 
 def _fetch_first(source: str, revision: str | None, cache_dir: str | None) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from modeling.hub import Pretrained, find_pretrained
 from modeling.tokenizer import VQModelConfig
-from utils.checkpoint import load_weights
+from utils.checkpoint import SCHEMA_VERSION, load_weights
 from utils.config import from_plain
 from utils.files import atomic_path, write_json
 
@@ -67,6 +67,8 @@ def read_pretrained(
     """
     found = find_pretrained(source, revision, cache_dir)
     if found.config.get("format") == FORMAT:
+        if not isinstance(found.config.get("model"), dict):
+            raise ValueError(f"{found.where}: has no section `model`; export the model anew")
         model_config = from_plain(config_class, found.config["model"], "model")
         state, _ = load_weights(found.weights)
     else:
@@ -99,7 +101,7 @@ def check_keys(names: dict[str, tuple[int, ...]], state: State, where: str) -> N
 def export_config(model: dict[str, Any], leak: str | None = None) -> dict[str, Any]:
     """What config.json of an export holds; `leak` where the model encodes ground truth."""
     stamp = {} if leak is None else {"leak": leak}
-    return {"format": FORMAT, "schema_version": 1, **stamp, "model": model}
+    return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **stamp, "model": model}
 
 
 def write_published(folder: Path, vq_model: dict[str, Any], state: State, dtype: torch.dtype) -> None:

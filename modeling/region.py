@@ -53,14 +53,6 @@ def weight_of(batch: Batch, heart: float, margin_mm: float) -> Tensor | None:
     return None if heart == 1 else heart_weight(batch, heart, margin_mm)
 
 
-def check_heart(loss: str, heart: float, margin_mm: float) -> None:
-    """Raise ValueError for options of a loss that weigh the heart by less than nothing."""
-    if not heart > 0 or margin_mm < 0:
-        raise ValueError(
-            f"losses.{loss}: heart {heart} and margin_mm {margin_mm}: expected a positive weight and 0 or more"
-        )
-
-
 def pixels_in_field(batch: Batch, chosen: Tensor | None = None) -> Tensor:
     """How many pixels of all phases lie in the field.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from modeling.quantizer.fsq import FSQ
 from modeling.tokens import NOT_SENT
 from modeling.transformer import Block, harmonics, sinusoid
+from utils.ranges import Heads, Layers, Levels, Positive, Tokens, Width
 
 
 @dataclass
@@ -33,21 +34,18 @@ class SequenceConfig:
         grid: [D, T] that tokens decode to where the call names none.
     """
 
-    num_tokens: int = 32
-    levels: list[int] = field(default_factory=lambda: [8, 8, 8, 5, 5, 5])
-    width: int = 256
-    num_layers: int = 3
-    num_heads: int = 8
-    grid: list[int] | None = None
+    num_tokens: Tokens = 32
+    levels: Levels = field(default_factory=lambda: [8, 8, 8, 5, 5, 5])
+    width: Width = 256
+    num_layers: Layers = 3
+    num_heads: Heads = 8
+    grid: list[Positive] | None = None
 
     def __post_init__(self) -> None:
-        if min(self.num_tokens, self.width, self.num_layers, self.num_heads) < 1 or self.width % self.num_heads:
-            raise ValueError(
-                f"model.sequence: num_tokens {self.num_tokens}, width {self.width}, num_layers {self.num_layers} and "
-                f"num_heads {self.num_heads}: expected positive numbers, and a width that the heads divide"
-            )
-        if self.grid is not None and (len(self.grid) != 2 or min(self.grid) < 1):
-            raise ValueError(f"model.sequence.grid is {self.grid}: expected [slices, phases], both positive")
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
+        if self.grid is not None and len(self.grid) != 2:
+            raise ValueError(f"grid is {self.grid}: expected [slices, phases]")
 
 
 class Reader(nn.Module):

@@ -21,7 +21,7 @@ from modeling.prediction import Prediction
 from modeling.pretrained import read_pretrained, write_pretrained, write_published
 from modeling.recompute import recomputed
 from modeling.segmenter import Judge
-from modeling.tokens import NOT_SENT, SequenceLayout, TokenParts, check_grid, check_images
+from modeling.tokens import NOT_SENT, SequenceLayout, TokenParts, check_batch, check_grid, check_images
 from utils.device import exact_float32
 
 
@@ -147,6 +147,7 @@ class TiTok(Parts):
             ValueError: for tokens that this model cannot have written, or knobs that contradict each other.
         """
         self.check_tokens()
+        check_batch(tokens)
         knobs = flow.Knobs(steps, realism, seed or 0, sampler)
         knobs.check(self.config.decoder)
         single = tokens.ndim == 2 and self.resampler is None

@@ -10,7 +10,6 @@ Source: Yu et al., An Image is Worth 32 Tokens for Reconstruction and Generation
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 from modeling.pixel_decoder import LATENT_CHANNELS, PROXY_CODEBOOK_SIZE, PixelDecoder
 from modeling.quantizer.vq import Quantized, VectorQuantizer
 from modeling.transformer import Attention, Block, coarse_points, grid_points, patchify, sincos_2d, through
+from utils.ranges import Codes, NotNegative, Pixels, Tokens, TransformerSize, Width
 
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, TransformerSize] = {
     "small": {"width": 512, "num_layers": 8, "num_heads": 8},
     "base": {"width": 768, "num_layers": 12, "num_heads": 12},
     "large": {"width": 1024, "num_layers": 24, "num_heads": 16},
@@ -39,28 +39,28 @@ class VQModelConfig:
         is_legacy: latents are reshaped without a permute and the decoder ends in proxy codes (L-32, B-64, S-128).
     """
 
-    image_size: int = 256
-    codebook_size: int = 4096
-    token_size: int = 12
+    image_size: Pixels = 256
+    codebook_size: Codes = 4096
+    token_size: Width = 12
     use_l2_norm: bool = True
-    commitment_cost: float = 0.25
-    vit_enc_model_size: Any = "large"
-    vit_dec_model_size: Any = "large"
-    vit_enc_patch_size: int = 16
-    vit_dec_patch_size: int = 16
-    num_latent_tokens: int = 32
+    commitment_cost: NotNegative = 0.25
+    vit_enc_model_size: str | TransformerSize = "large"
+    vit_dec_model_size: str | TransformerSize = "large"
+    vit_enc_patch_size: Pixels = 16
+    vit_dec_patch_size: Pixels = 16
+    num_latent_tokens: Tokens = 32
     finetune_decoder: bool = True
     is_legacy: bool = True
     quantize_mode: str = "vq"
 
 
-def transformer_size(size: str | dict[str, int]) -> tuple[int, int, int]:
+def transformer_size(size: str | TransformerSize) -> tuple[int, int, int]:
     """(width, num_layers, num_heads) of a named or written-out size.
 
     Raises:
         ValueError: for an unknown name or a dict with other keys.
     """
-    found = SIZES.get(size) if isinstance(size, str) else dict(size)
+    found = SIZES.get(size) if isinstance(size, str) else size
     if found is None or set(found) != {"width", "num_layers", "num_heads"}:
         raise ValueError(
             f"model size {size!r}: expected one of {', '.join(SIZES)} or a mapping of width, num_layers and num_heads"

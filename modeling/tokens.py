@@ -114,6 +114,12 @@ class SequenceLayout:
         return kept(count, self.num_tokens)
 
 
+def check_batch(tokens: Tensor) -> None:
+    """Raise ValueError for tokens of nothing."""
+    if not tokens.numel():
+        raise ValueError(f"tokens of shape {tuple(tokens.shape)}: nothing to decode; give at least one cine or image")
+
+
 def first_of(keep: Tensor, available: int) -> Tensor:  # (B,)
     """Which of the tokens are the first `keep`, (B, available) bool."""
     return torch.arange(available, device=keep.device) < keep[:, None]

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from data.case import CineCase
 from data.sources.phantom import Options, build
+from utils.config import from_plain
 from utils.files import atomic_dir, read_json, write_json, write_text
 from utils.log import user_errors
 
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes")
     arguments = vars(parser.parse_args())
     output_dir, workers = arguments.pop("output_dir"), arguments.pop("workers")
-    options = Options(**arguments)
+    options = from_plain(Options, arguments, "phantom")
     if workers < 1:
         raise ValueError(f"--workers is {workers}, expected 1 or more")
     check_folder(output_dir, arguments)

@@ -1,7 +1,7 @@
 """A recipe: all that a training run can be told, and the data that it asks for."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from data.augment import AugmentConfig
 from data.dataset import CineDataset
@@ -9,6 +9,7 @@ from data.loader import collate
 from modeling.config import ModelConfig
 from modeling.flow import FlowConfig
 from utils.optim import OptimizerConfig
+from utils.ranges import AboveZero, BelowOne, Count, Positive, Range, Seed, Tokens
 from utils.types import Batch
 
 
@@ -18,7 +19,7 @@ class ExperimentConfig:
 
     output_dir: str = "???"
     init_weight: str | None = None
-    seed: int = 0
+    seed: Seed = 0
     wandb: bool = False
 
 
@@ -41,11 +42,11 @@ class DatasetConfig:
     shards: str = "acdc_wds"
     cache_dir: str | None = None
     unit: str = "frame"
-    phases: int | None = None
-    max_phases: int | None = None
+    phases: Annotated[int, Range(1, 1000)] | None = None
+    max_phases: Annotated[int, Range(1, 1000)] | None = None
     key_frames: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    workers: int = 2
+    workers: Annotated[int, Range(0, 256)] = 2
     tokens: str | None = None
 
 
@@ -65,19 +66,26 @@ class TrainingConfig:
     """
 
     trainable: list[str] = field(default_factory=list)
-    max_steps: int = 1000
-    global_batch_size: int = 32
-    gradient_accumulation_steps: int = 1
-    mixed_precision: str = "no"
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.999
-    continuous_steps: int = 0
-    keep_tokens: list[int] = field(default_factory=list)
-    recompute_frames: int = 0
-    reseed_every: int = 0
-    log_every: int = 50
-    preview_every: int = 1000
-    checkpoint_every: int = 1000
+    max_steps: Positive = 1000
+    global_batch_size: Positive = 32
+    gradient_accumulation_steps: Positive = 1
+    mixed_precision: Literal["no", "fp16", "bf16", "auto"] = "no"
+    max_grad_norm: AboveZero = 1.0
+    ema_decay: BelowOne = 0.999
+    continuous_steps: Count = 0
+    keep_tokens: list[Tokens] = field(default_factory=list)
+    recompute_frames: Count = 0
+    reseed_every: Count = 0
+    log_every: Positive = 50
+    preview_every: Positive = 1000
+    checkpoint_every: Positive = 1000
+
+    def __post_init__(self) -> None:
+        if self.global_batch_size % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of gradient_accumulation_steps "
+                f"{self.gradient_accumulation_steps}; the rest would not be trained on: change one of them"
+            )
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
@@ -36,6 +36,7 @@ from utils.checkpoint import latest_training, load_training, save_model, save_tr
 from utils.config import parse, to_plain
 from utils.device import cpu_cores, native_precision
 from utils.ema import EMA
+from utils.launch import environment_notes, make_accelerator
 from utils.log import RunLog, user_errors
 from utils.optim import learning_rate, parameter_groups, select_trainable
 from utils.preview import preview
@@ -100,10 +101,8 @@ def reseed_codebook(
 def train(config: RunConfig) -> None:
     """The whole story of a run, from first weights to export."""
     precision = config.training.mixed_precision
-    accelerator = Accelerator(
-        mixed_precision=native_precision(PartialState().device) if precision == "auto" else precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    precision = native_precision(PartialState().device) if precision == "auto" else precision
+    accelerator = make_accelerator(precision)
     device, ranks, main = accelerator.device, accelerator.num_processes, accelerator.is_main_process
     if device.type == "cpu":  # its fused attention is several times slower in training at a few hundred tokens
         torch.backends.cuda.enable_flash_sdp(False)
@@ -149,6 +148,8 @@ def train(config: RunConfig) -> None:
         print(f"{len(dataset)} {config.dataset.unit}s to train on; {count / 1e6:.2f} M parameters train; "
               f"{'resumed' if start else 'fresh: ' + (', '.join(fresh) or 'nothing')}; {ranks} rank(s) on {device}; "
               f"step {start} of {options.max_steps}; output in {folder}")  # fmt: skip
+        for note in environment_notes(precision):
+            print(f"note: {note}")
     micro = options.gradient_accumulation_steps
     batches = iter(train_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
                                 config.dataset.workers, start * micro, micro))  # fmt: skip

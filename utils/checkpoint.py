@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from utils.files import atomic_dir, atomic_path, read_json, write_json
 
 State = dict[str, Tensor]
+SCHEMA_VERSION = 1  # of config.json
 
 
 def save_model(
@@ -50,7 +51,7 @@ def load_weights(path: str | Path) -> tuple[State, dict[str, Any] | None]:
     """
     path = Path(path)
     if path.is_dir():
-        config = read_json(path / "config.json")
+        config = read_config(path / "config.json")
         return _load_safetensors(path / "model.safetensors"), config
     if path.suffix == ".safetensors":
         return _load_safetensors(path), None
@@ -59,7 +60,35 @@ def load_weights(path: str | Path) -> tuple[State, dict[str, Any] | None]:
     state, config = (data["model"], data.get("config")) if wrapped else (data, None)
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f'{path}: expected a state dict, or {{"model": ..., "config": ...}}, found {_describe(data)}')
+    check_values(state, path)
     return state, config
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config.json.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+        ValueError: naming the file, if it is no object, or of another schema than this version writes.
+    """
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected an object that describes a model, found {config!s:.80}")
+    version = config.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path}: schema_version is {version!r:.80}, this version reads {SCHEMA_VERSION}; update the code"
+        )
+    return config
+
+
+def check_values(state: State, where: str | Path) -> None:
+    """Raise ValueError for weights that are no finite real numbers, naming the first."""
+    for name, value in state.items():
+        if value.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            raise ValueError(f"{where}: {name} is {value.dtype}, expected floating-point weights; export them anew")
+        if not value.isfinite().all():
+            raise ValueError(f"{where}: {name} holds NaN or infinity; take an earlier checkpoint or export it anew")
 
 
 def hash_weights(state: State) -> str:
@@ -148,9 +177,11 @@ def _load_safetensors(path: Path) -> State:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return load_file(path)
+        state = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error}); write or download it again") from None
+    check_values(state, path)
+    return state
 
 
 def _load_torch(path: Path) -> Any:

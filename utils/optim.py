@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from utils.ranges import BelowOne, Count, Fraction, NotNegative
+
 
 @dataclass
 class OptimizerConfig:
@@ -24,13 +26,13 @@ class OptimizerConfig:
         scale: {glob: factor on the rate} for parameters, see `names`; the first glob that names one counts.
     """
 
-    learning_rate: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.99
-    weight_decay: float = 0.01
-    warmup_steps: int = 500
-    end_fraction: float = 0.05
-    scale: dict[str, Any] = field(default_factory=dict)
+    learning_rate: NotNegative = 1e-4
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.99
+    weight_decay: NotNegative = 0.01
+    warmup_steps: Count = 500
+    end_fraction: Fraction = 0.05
+    scale: dict[str, NotNegative] = field(default_factory=dict)
 
 
 def learning_rate(step: int, optimizer: OptimizerConfig, max_steps: int) -> float:

@@ -43,6 +43,7 @@ Seed: TypeAlias = Annotated[int, Range(0, 2**63 - 1)]
 Fraction: TypeAlias = Annotated[float, Range(0, 1)]
 BelowOne: TypeAlias = Annotated[float, Range(0, below=1)]
 NotNegative: TypeAlias = Annotated[float, Range(0, 1e9)]
+Millimetres: TypeAlias = Annotated[float, Range(above=0, most=200)]  # distances in the plane of a slice
 AboveZero: TypeAlias = Annotated[float, Range(above=0, most=1e9)]
 
 # Sizes of networks: wide enough for any that is trained today, too small to keep a computer busy by their mention.
@@ -51,6 +52,7 @@ Width: TypeAlias = Annotated[int, Range(1, 16384)]
 Layers: TypeAlias = Annotated[int, Range(1, 256)]
 Heads: TypeAlias = Annotated[int, Range(1, 256)]
 Tokens: TypeAlias = Annotated[int, Range(1, 4096)]
+Codes: TypeAlias = Annotated[int, Range(1, 2**20)]
 Levels: TypeAlias = list[Annotated[int, Range(2, 65536)]]
 
 

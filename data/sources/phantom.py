@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from data.phantom.chest import Chest, make_grid
 from data.phantom.heart import GROUPS, Heart, make_heart
 from data.phantom.painter import HeartPainter
 from data.phantom.scanner import make_scanner
+from utils.ranges import AboveZero, BelowOne, Range, Seed
 
 FIELD_MM = 150.0  # the smallest field of view that holds a heart
 HEART_TRAVEL_MM = 16.0  # how far tilt, breath and beat take the LV centre from the heart's place
@@ -36,31 +38,24 @@ class Options:
         noise_percent_low, noise_percent_high: range of the noise, in % of the blood's signal.
     """
 
-    patients: int = 100
-    size: int = 128
-    spacing_mm: float = 1.5
-    spacing_jitter: float = 0.2
-    slices: int = 10
-    phases: int = 20
-    seed: int = 0
-    noise_percent_low: float = 0.5
-    noise_percent_high: float = 4.0
+    patients: Annotated[int, Range(1, 1_000_000)] = 100
+    size: Annotated[int, Range(16, 1024)] = 128
+    spacing_mm: AboveZero = 1.5
+    spacing_jitter: BelowOne = 0.2
+    slices: Annotated[int, Range(1, 40)] = 10
+    phases: Annotated[int, Range(2, 200)] = 20
+    seed: Seed = 0
+    noise_percent_low: AboveZero = 0.5
+    noise_percent_high: AboveZero = 4.0
 
     def __post_init__(self) -> None:
-        for name, low, high in (("patients", 1, 1_000_000), ("slices", 1, 40), ("phases", 2, 200), ("size", 16, 1024)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"phantom: {name} is {getattr(self, name)}, expected {low} to {high}")
-        if self.seed < 0:
-            raise ValueError(f"phantom: seed is {self.seed}, expected 0 or more")
-        if not 0 <= self.spacing_jitter < 1:
-            raise ValueError(f"phantom: spacing_jitter is {self.spacing_jitter}, expected a fraction from 0 to below 1")
-        if not 0 < self.noise_percent_low <= self.noise_percent_high:
+        if self.noise_percent_low > self.noise_percent_high:
             span = f"{self.noise_percent_low} to {self.noise_percent_high}"
-            raise ValueError(f"phantom: the noise is {span} %, expected 0 < noise_percent_low <= noise_percent_high")
+            raise ValueError(f"the noise is {span} %, expected noise_percent_low <= noise_percent_high")
         field = self.size * self.spacing_mm * (1 - self.spacing_jitter)
-        if not np.isfinite(field) or field < FIELD_MM:
+        if field < FIELD_MM:
             raise ValueError(
-                f"phantom: size {self.size} at spacing_mm {self.spacing_mm} (jitter {self.spacing_jitter}) gives a "
+                f"size {self.size} at spacing_mm {self.spacing_mm} (jitter {self.spacing_jitter}) gives a "
                 f"field of {field:.0f} mm, a heart needs {FIELD_MM:.0f} mm; raise size or spacing_mm"
             )
 

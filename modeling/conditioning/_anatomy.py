@@ -33,15 +33,10 @@ class AnatomyTokens(nn.Module):
         num_tokens: A, tokens a key frame.
         levels: of the quantizer.
         width: channels of the summary's network and of the context.
-
-    Raises:
-        ValueError: for sizes below one.
     """
 
     def __init__(self, seen: int, num_tokens: int, levels: list[int], width: int) -> None:
         super().__init__()
-        if min(num_tokens, width) < 1:
-            raise ValueError(f"model.conditioning: num_tokens {num_tokens}, width {width}: expected positive sizes")
         self.num_tokens = num_tokens
         self.fsq = FSQ(levels)
         self.summary = nn.Sequential(
@@ -68,13 +63,6 @@ class AnatomyTokens(nn.Module):
         """Context of quantized values, (G, 2 * A, width); what was not sent has an embedding of its own."""
         tokens = self.embedder(values.to(self.not_sent.dtype))
         return torch.where(sent.unsqueeze(-1), tokens, self.not_sent.to(tokens)) + self.place_embed
-
-
-def check_share(dropout: float) -> float:
-    """The share of slices whose anatomy is not sent; ValueError where it is none."""
-    if not 0 <= dropout <= 1:
-        raise ValueError(f"model.conditioning.dropout is {dropout}: expected a share from 0 to 1")
-    return dropout
 
 
 def morphology(p: Tensor) -> Tensor:  # (N, 3, H, W) soft masks of RV, MYO, LV

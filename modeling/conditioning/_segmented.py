@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyTokens, check_share, morphology
+from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyTokens, morphology
 from modeling.segmenter import FrameSegmenter, Segmented
+from utils.ranges import Fraction, Levels, Pixels, Tokens, Width
 
 
 @dataclass
@@ -30,11 +31,11 @@ class Options:
         weights: a trained model whose segmenter is brought along; trained from nothing where there is none.
     """
 
-    num_tokens: int = 4
-    levels: list[int] = field(default_factory=lambda: [8, 8, 8, 8])
-    width: int = 256
-    mask_grid: int = 8
-    dropout: float = 0.1
+    num_tokens: Tokens = 4
+    levels: Levels = field(default_factory=lambda: [8, 8, 8, 8])
+    width: Width = 256
+    mask_grid: Pixels = 8
+    dropout: Fraction = 0.1
     weights: str | None = None
 
 
@@ -44,18 +45,13 @@ class SegmentedConditioning(nn.Module):
     Args:
         options: see `Options`.
         segmenter: network of the key frames.
-
-    Raises:
-        ValueError: for sizes below one, or a dropout that is no share.
     """
 
     leak = None
 
     def __init__(self, options: Options, segmenter: FrameSegmenter) -> None:
         super().__init__()
-        if options.mask_grid < 1:
-            raise ValueError(f"model.conditioning.mask_grid is {options.mask_grid}: expected a positive number")
-        self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, check_share(options.dropout)
+        self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, options.dropout
         self.mask_grid = options.mask_grid
         self.segmenter = segmenter
         seen = STRUCTURES * (options.mask_grid**2 + segmenter.feature_channels) + SHAPE

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyTokens, check_share, morphology
+from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyTokens, morphology
 from modeling.segmenter import NUM_CLASSES
+from utils.ranges import Fraction, Levels, Pixels, Tokens, Width
 
 
 @dataclass
@@ -28,11 +29,11 @@ class Options:
         dropout: share of training slices whose anatomy is not sent.
     """
 
-    num_tokens: int = 4
-    levels: list[int] = field(default_factory=lambda: [8, 8, 8, 8])
-    width: int = 256
-    mask_grid: int = 8
-    dropout: float = 0.1
+    num_tokens: Tokens = 4
+    levels: Levels = field(default_factory=lambda: [8, 8, 8, 8])
+    width: Width = 256
+    mask_grid: Pixels = 8
+    dropout: Fraction = 0.1
 
 
 class MaskConditioning(nn.Module):
@@ -47,7 +48,7 @@ class MaskConditioning(nn.Module):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, check_share(options.dropout)
+        self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, options.dropout
         self.mask_grid = options.mask_grid
         seen = STRUCTURES * options.mask_grid**2 + SHAPE
         self.tokens = AnatomyTokens(seen, options.num_tokens, options.levels, options.width)

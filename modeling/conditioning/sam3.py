@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.conditioning._anatomy import Anatomy, AnatomyTokens, check_share
+from modeling.conditioning._anatomy import Anatomy, AnatomyTokens
 from modeling.hub import silence
 from utils.files import atomic_path
+from utils.ranges import Fraction, Levels, Pixels, Tokens, Width
 
 KEPT_IN_MEMORY = 1024  # frames
 MEAN, STD = 0.5, 0.5  # of SAM 3's image processor
@@ -46,13 +47,13 @@ class Options:
 
     weights: str = "facebook/sam3"
     revision: str | None = None
-    num_tokens: int = 4
-    levels: list[int] = field(default_factory=lambda: [8, 8, 8, 8])
-    width: int = 256
-    grid: int = 8
-    channels: int = 16
-    feature_channels: int = 1024
-    dropout: float = 0.1
+    num_tokens: Tokens = 4
+    levels: Levels = field(default_factory=lambda: [8, 8, 8, 8])
+    width: Width = 256
+    grid: Pixels = 8
+    channels: Width = 16
+    feature_channels: Width = 1024
+    dropout: Fraction = 0.1
     cache_dir: str | None = None
 
 
@@ -61,9 +62,6 @@ class Sam3Conditioning(nn.Module):
 
     Args:
         options: see `Options`.
-
-    Raises:
-        ValueError: for sizes below one.
     """
 
     segmenter = None
@@ -71,9 +69,7 @@ class Sam3Conditioning(nn.Module):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        if min(options.grid, options.channels, options.feature_channels) < 1:
-            raise ValueError("model.conditioning: grid, channels and feature_channels have to be positive")
-        self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, check_share(options.dropout)
+        self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, options.dropout
         self.features = FeatureCache(options)
         self.place = nn.Linear(options.feature_channels, options.channels)
         seen = options.channels * options.grid**2

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from modeling.prediction import Prediction
+from utils.ranges import AboveZero, NotNegative
 from utils.ranks import sum_over_ranks
 from utils.types import Batch
 
@@ -19,8 +20,8 @@ from utils.types import Batch
 class Options:
     """`temperature` divides the squared distances; smaller is nearer to the hard assignment."""
 
-    weight: float = 0.01
-    temperature: float = 0.1
+    weight: NotNegative = 0.01
+    temperature: AboveZero = 0.1
 
 
 @dataclass

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.prediction import Prediction
+from utils.ranges import NotNegative
 from utils.types import Batch
 
 
@@ -15,8 +16,8 @@ from utils.types import Batch
 class Options:
     """`cost` is the published commitment_cost."""
 
-    weight: float = 1.0
-    cost: float = 0.25
+    weight: NotNegative = 1.0
+    cost: NotNegative = 0.25
 
 
 @dataclass

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.prediction import Prediction, have
+from utils.ranges import AboveZero, NotNegative, Width
 from utils.ranks import gather_rows
 from utils.types import Batch
 
@@ -34,10 +35,10 @@ class Options:
         temperature: to start with; it is learned.
     """
 
-    weight: float = 0.1
-    width: int = 1024
-    dim: int = 128
-    temperature: float = 0.1
+    weight: NotNegative = 0.1
+    width: Width = 1024
+    dim: Width = 128
+    temperature: AboveZero = 0.1
 
 
 class Contrastive(nn.Module):
@@ -98,12 +99,5 @@ def neighbours(phases: int) -> tuple[int, ...]:
 
 
 def build(options: Options) -> Contrastive:
-    """Build the term.
-
-    Raises:
-        ValueError: for sizes or a temperature that are not positive.
-    """
-    for name in ("width", "dim", "temperature"):
-        if not getattr(options, name) > 0:
-            raise ValueError(f"losses.contrastive.{name} is {getattr(options, name)}: expected a positive number")
+    """Build the term."""
     return Contrastive(options)

@@ -15,6 +15,7 @@ By Parseval 2 |c_m|² is the power of harmonic m: the second part is the share o
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from torch import Tensor
 from modeling.hearts import slice_volumes_ml, soft_masks
 from modeling.prediction import NEEDS_DECODER, NEEDS_SEGMENTER, Prediction, have
 from modeling.region import near
+from utils.ranges import AboveZero, Count, Millimetres, NotNegative, Range
 from utils.types import Batch
 
 
@@ -42,15 +44,15 @@ class Options:
         warmup_steps: curves are compared from this optimizer step on.
     """
 
-    weight: float = 1.0
-    difference: float = 1.0
-    fourier: float = 1.0
-    harmonics: int = 3
-    curve: float = 0.0
-    delta: float = 0.1
-    sharpness: float = 4.0
-    margin_mm: float = 10.0
-    warmup_steps: int = 0
+    weight: NotNegative = 1.0
+    difference: NotNegative = 1.0
+    fourier: NotNegative = 1.0
+    harmonics: Annotated[int, Range(1, 100)] = 3
+    curve: NotNegative = 0.0
+    delta: AboveZero = 0.1
+    sharpness: AboveZero = 4.0
+    margin_mm: Millimetres = 10.0
+    warmup_steps: Count = 0
 
 
 @dataclass
@@ -129,12 +131,9 @@ def build(options: Options) -> Cycle:
     """Build the term.
 
     Raises:
-        ValueError: for harmonics, delta, sharpness or margin_mm that are not positive, or parts negative or all 0.
+        ValueError: for parts that are all 0.
     """
-    for name in ("harmonics", "delta", "sharpness", "margin_mm"):
-        if not getattr(options, name) > 0:
-            raise ValueError(f"losses.cycle.{name} is {getattr(options, name)}: expected a positive number")
     parts = {name: getattr(options, name) for name in ("difference", "fourier", "curve")}
-    if min(parts.values()) < 0 or not any(parts.values()):
-        raise ValueError(f"losses.cycle has the parts {parts}: expected weights of 0 or more, not all 0")
+    if not any(parts.values()):
+        raise ValueError(f"losses.cycle has the parts {parts}: expected weights that are not all 0")
     return Cycle(options)

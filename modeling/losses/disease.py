@@ -27,6 +27,7 @@ from modeling.hearts import (
     whole_stacks,
 )
 from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
+from utils.ranges import AboveZero, Count, Millimetres, NotNegative
 from utils.types import Batch
 
 MEASURES = ("rv_ef", "lv_ef", "rv_edvi", "lv_edvi", "wall")  # %, %, mL/m², mL/m², mm of the thickest segment at ED
@@ -67,13 +68,13 @@ class Options:
         warmup_steps: counted from this optimizer step on.
     """
 
-    weight: float = 0.1
-    ef_margin: float = 5.0
-    volume_margin: float = 10.0
-    wall_margin: float = 1.5
-    sharpness: float = 4.0
-    margin_mm: float = 10.0
-    warmup_steps: int = 0
+    weight: NotNegative = 0.1
+    ef_margin: AboveZero = 5.0
+    volume_margin: AboveZero = 10.0
+    wall_margin: AboveZero = 1.5
+    sharpness: AboveZero = 4.0
+    margin_mm: Millimetres = 10.0
+    warmup_steps: Count = 0
 
 
 @dataclass
@@ -160,12 +161,5 @@ def hinge(evidence: Tensor, truth: Tensor) -> Tensor:
 
 
 def build(options: Options) -> Disease:
-    """Build the term.
-
-    Raises:
-        ValueError: for a margin or sharpness that is not positive.
-    """
-    for name in ("ef_margin", "volume_margin", "wall_margin", "sharpness", "margin_mm"):
-        if not getattr(options, name) > 0:
-            raise ValueError(f"losses.disease.{name} is {getattr(options, name)}: expected a positive number")
+    """Build the term."""
     return Disease(options)

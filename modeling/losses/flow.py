@@ -10,6 +10,7 @@ from torch import Tensor
 from modeling.flow import along, velocity_weight
 from modeling.prediction import Prediction
 from modeling.region import pixels_in_field, sum_in_field
+from utils.ranges import NotNegative
 from utils.types import Batch
 
 
@@ -17,7 +18,7 @@ from utils.types import Batch
 class Options:
     """No options beside the weight."""
 
-    weight: float = 1.0
+    weight: NotNegative = 1.0
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from modeling.prediction import Prediction
+from utils.ranges import NotNegative
 from utils.types import Batch
 
 BACKBONES = ("alex", "squeeze", "vgg")
@@ -20,7 +21,7 @@ BACKBONES = ("alex", "squeeze", "vgg")
 class Options:
     """`net` is the backbone: alex, squeeze or vgg."""
 
-    weight: float = 0.1
+    weight: NotNegative = 0.1
     net: str = "alex"
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from modeling.phases import at_phases
 from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
+from utils.ranges import Count, NotNegative
 from utils.types import Batch
 
 
@@ -21,8 +22,8 @@ from utils.types import Batch
 class Options:
     """The term waits `warmup_steps`, until a segmenter that trains beside it has learnt to see."""
 
-    weight: float = 0.1
-    warmup_steps: int = 0
+    weight: NotNegative = 0.1
+    warmup_steps: Count = 0
 
 
 @dataclass

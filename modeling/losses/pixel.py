@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.prediction import Prediction
-from modeling.region import check_heart, pixels_in_field, sum_in_field, weight_of
+from modeling.region import pixels_in_field, sum_in_field, weight_of
+from utils.ranges import AboveZero, Millimetres, NotNegative
 from utils.types import Batch
 
 
@@ -23,10 +24,10 @@ class Options:
         margin_mm: distance from the labels up to which a pixel is near, in the plane of the slice.
     """
 
-    weight: float = 1.0
+    weight: NotNegative = 1.0
     kind: str = "mse"
-    heart: float = 1.0
-    margin_mm: float = 12.0
+    heart: AboveZero = 1.0
+    margin_mm: Millimetres = 12.0
 
 
 @dataclass
@@ -57,5 +58,4 @@ def build(options: Options) -> Pixel:
     """Build the term."""
     if options.kind not in ("mse", "l1"):
         raise ValueError(f"losses.pixel.kind is {options.kind!r}: expected mse or l1")
-    check_heart("pixel", options.heart, options.margin_mm)
     return Pixel(options)

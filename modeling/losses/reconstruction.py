@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.prediction import Prediction
-from modeling.region import check_heart, pixels_in_field, sum_in_field, weight_of
+from modeling.region import pixels_in_field, sum_in_field, weight_of
+from utils.ranges import AboveZero, Millimetres, NotNegative
 from utils.types import Batch
 
 
@@ -21,11 +22,11 @@ class Options:
         margin_mm: distance from the labels up to which a pixel is near, in the plane of the slice.
     """
 
-    weight: float = 1.0
-    mse: float = 1.0
-    l1: float = 0.0
-    heart: float = 1.0
-    margin_mm: float = 12.0
+    weight: NotNegative = 1.0
+    mse: NotNegative = 1.0
+    l1: NotNegative = 0.0
+    heart: AboveZero = 1.0
+    margin_mm: Millimetres = 12.0
 
 
 @dataclass
@@ -54,5 +55,4 @@ class Reconstruction:
 
 def build(options: Options) -> Reconstruction:
     """Build the term."""
-    check_heart("reconstruction", options.heart, options.margin_mm)
     return Reconstruction(options)

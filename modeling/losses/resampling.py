@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.prediction import Prediction, have
+from utils.ranges import NotNegative
 from utils.types import Batch
 
 
@@ -16,7 +17,7 @@ from utils.types import Batch
 class Options:
     """Weight of the term."""
 
-    weight: float = 1.0
+    weight: NotNegative = 1.0
 
 
 @dataclass

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modeling.losses._frames import sum_over_frames
 from modeling.prediction import Prediction
+from utils.ranges import NotNegative
 from utils.types import Batch
 
 
@@ -16,7 +17,7 @@ from utils.types import Batch
 class Options:
     """`overlap` is `dice` or `iou`."""
 
-    weight: float = 1.0
+    weight: NotNegative = 1.0
     overlap: str = "dice"
 
 

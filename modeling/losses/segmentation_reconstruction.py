@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modeling.losses._frames import sum_over_frames
 from modeling.prediction import Prediction
+from utils.ranges import Count, NotNegative
 from utils.types import Batch
 
 
@@ -23,9 +24,9 @@ class Options:
         warmup_steps: the term counts from this optimizer step on, when the segmenter trains in the same run.
     """
 
-    weight: float = 0.1
+    weight: NotNegative = 0.1
     overlap: str = "dice"
-    warmup_steps: int = 0
+    warmup_steps: Count = 0
 
 
 @dataclass

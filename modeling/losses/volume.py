@@ -12,6 +12,7 @@ from torch import Tensor
 
 from modeling.hearts import STRUCTURES, ejection_fraction, measure, slice_volumes_ml, whole_stacks
 from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
+from utils.ranges import AboveZero, Count, Millimetres, NotNegative
 from utils.types import Batch
 
 
@@ -30,14 +31,14 @@ class Options:
         warmup_steps: counted from this optimizer step on.
     """
 
-    weight: float = 0.1
-    slices: float = 1.0
-    stack: float = 1.0
-    ejection: float = 1.0
-    delta: float = 0.1
-    sharpness: float = 4.0
-    margin_mm: float = 10.0
-    warmup_steps: int = 0
+    weight: NotNegative = 0.1
+    slices: NotNegative = 1.0
+    stack: NotNegative = 1.0
+    ejection: NotNegative = 1.0
+    delta: AboveZero = 0.1
+    sharpness: AboveZero = 4.0
+    margin_mm: Millimetres = 10.0
+    warmup_steps: Count = 0
 
 
 @dataclass
@@ -88,12 +89,9 @@ def build(options: Options) -> Volume:
     """Build the term.
 
     Raises:
-        ValueError: for a delta, sharpness or margin_mm that is not positive, or parts that are negative or all 0.
+        ValueError: for parts that are all 0.
     """
-    for name in ("delta", "sharpness", "margin_mm"):
-        if not getattr(options, name) > 0:
-            raise ValueError(f"losses.volume.{name} is {getattr(options, name)}: expected a positive number")
     parts = {name: getattr(options, name) for name in ("slices", "stack", "ejection")}
-    if min(parts.values()) < 0 or not any(parts.values()):
-        raise ValueError(f"losses.volume has the parts {parts}: expected weights of 0 or more, not all 0")
+    if not any(parts.values()):
+        raise ValueError(f"losses.volume has the parts {parts}: expected weights that are not all 0")
     return Volume(options)

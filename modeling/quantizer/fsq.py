@@ -9,12 +9,14 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from utils.ranges import LARGEST, Levels
+
 
 @dataclass
 class Options:
     """`levels` a channel; an id takes one of their product."""
 
-    levels: list[int] = field(default_factory=lambda: [8, 8, 8, 8])
+    levels: Levels = field(default_factory=lambda: [8, 8, 8, 8])
 
 
 EPS = 1e-3  # the outermost levels are reached, not only approached
@@ -30,7 +32,7 @@ class FSQ(nn.Module):
         levels: how many a channel, at least 2 each.
 
     Raises:
-        ValueError: for fewer than two levels.
+        ValueError: for fewer than two levels, or more ids than can be counted.
     """
 
     levels: Tensor
@@ -38,8 +40,10 @@ class FSQ(nn.Module):
 
     def __init__(self, levels: list[int]) -> None:
         super().__init__()
-        if not levels or min(levels) < 2:
-            raise ValueError(f"fsq levels are {levels}: expected at least 2 in each channel")
+        if not levels or min(levels) < 2 or prod(levels) > LARGEST:
+            raise ValueError(
+                f"fsq levels are {levels!s:.200}: expected at least 2 a channel, a product of {LARGEST} at most"
+            )
         self.channels, self.codebook_size = len(levels), prod(levels)
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
         basis = [prod(levels[:i]) for i in range(len(levels))]

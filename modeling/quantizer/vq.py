@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
+from utils.ranges import Codes, Width
+
 
 @dataclass
 class Options:
     """Options of the vector quantizer, named as in the published tokenizers."""
 
-    codebook_size: int = 4096
-    token_size: int = 12
+    codebook_size: Codes = 4096
+    token_size: Width = 12
     use_l2_norm: bool = True
 
 

@@ -4,6 +4,7 @@ import pytest
 from data.augment import AugmentConfig, Draw, affine, roll
 from data.augment import augment as augment_part
 from data.preprocess import Geometry, plan
+from utils.config import from_plain
 
 ALL = AugmentConfig(True, rotate_degrees=25, scale=0.2, shift=0.1, flip=True, gamma=0.5, noise=0.05, roll=True)
 SEEDS = range(20)
@@ -198,8 +199,8 @@ def test_switching_one_change_leaves_the_others_as_drawn():
      ("gamma", -0.5), ("noise", 2)],
 )  # fmt: skip
 def test_a_limit_out_of_range_is_refused_by_its_key(name, value):
-    with pytest.raises(ValueError, match=rf"dataset\.augment\.{name} is "):
-        AugmentConfig(**{name: value})
+    with pytest.raises(ValueError, match=rf"^dataset\.augment\.{name}: expected a number at least 0"):
+        from_plain(AugmentConfig, {name: value}, "dataset.augment")
 
 
 def cine_of(frames: int, phase: list[float], keys: tuple[int, int], depth: int = 1) -> dict[str, np.ndarray]:

@@ -142,6 +142,13 @@ def field(**changes: object) -> object:
         (field(ed=99), "key frame 99"),
         (field(window=[0, float("nan")]), "window"),
         (field(window=[0, 0]), "empty range"),
+        (field(window=[0, 1e-300]), "empty range"),
+        (field(window=[1e6, 1e6 + 0.01]), "empty range"),
+        (field(spacing_mm=[1e-300, 1, 1]), "empty range"),
+        (field(slope="2"), "has slope '2'"),
+        (field(slope=0), "has slope 0"),
+        (field(intercept=None), "intercept None"),
+        (field(group=["NOR"]), "expected texts"),
         (field(center=["a", 1]), "center"),
         (field(spacing_mm=[1, 1, -1]), "empty range"),
         (field(height_cm="180"), "expected null or a finite number"),
@@ -235,3 +242,21 @@ def test_a_url_that_is_not_allowed_is_refused_and_never_opened(shards: Path, url
     with pytest.raises(ValueError, match=r"refused dataset\.shards") as caught:
         ShardReader(url, "train", cache_dir=str(shards))
     assert "password" not in str(caught.value).replace("user, password", "")
+
+
+@pytest.mark.parametrize("name", [7, None, ["patient001"], {"a": 1}])
+def test_a_manifest_whose_names_are_no_text_is_refused(shards: Path, name: object) -> None:
+    manifest = json.loads((shards / "manifest.json").read_text())
+    manifest["split"]["train"].append(name)
+    (shards / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"manifest\.json: a name in `split` is .*, expected text"):
+        ShardReader(shards, "train")
+
+
+@pytest.mark.parametrize("shard", [None, 7, "train-000000.tar", {"file": 7, "bytes": 1}, {"file": "train-000000.tar"}])
+def test_a_manifest_whose_shards_are_no_files_is_refused(shards: Path, shard: object) -> None:
+    manifest = json.loads((shards / "manifest.json").read_text())
+    manifest["shards"]["train"] = [shard]
+    (shards / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"manifest\.json: refused the shard"):
+        ShardReader(shards, "train")

@@ -16,6 +16,7 @@ from scipy import ndimage
 from data.case import CineCase
 from data.phantom.heart import GROUPS, LEFT_VENTRICLE, Heart, make_heart
 from data.sources.phantom import Options, PhantomSource, build
+from utils.config import from_plain
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "make_phantom.py"
 TINY = {"patients": 5, "size": 64, "spacing_mm": 3.0, "slices": 5, "phases": 8}
@@ -148,16 +149,16 @@ def test_an_unknown_patient_is_named(name: str) -> None:
     ("change", "message"),
     [
         ({"size": 32}, "a heart needs 150 mm"),
-        ({"spacing_mm": float("nan")}, "a heart needs 150 mm"),
-        ({"phases": 1}, "phases is 1"),
-        ({"patients": 0}, "patients is 0"),
-        ({"seed": -1}, "seed is -1"),
+        ({"spacing_mm": float("nan")}, "phantom.spacing_mm: expected a number above 0"),
+        ({"phases": 1}, "phantom.phases: expected a number at least 2"),
+        ({"patients": 0}, "phantom.patients: expected a number at least 1"),
+        ({"seed": -1}, "phantom.seed: expected a number at least 0"),
         ({"noise_percent_low": 9.0}, "noise"),
     ],
 )
 def test_impossible_options_say_what_is_wrong(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Options(**{**TINY, **change})
+        from_plain(Options, {**TINY, **change}, "phantom")
 
 
 def test_the_cohort_has_acdcs_layout_for_a_plain_nifti_reader(tmp_path: Path) -> None:

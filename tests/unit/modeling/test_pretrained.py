@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -193,3 +194,54 @@ def test_what_is_neither_a_folder_nor_an_id_and_a_folder_without_weights_are_nam
     (tmp_path / "checkpoint_last.pth").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"checkpoint_last\.pth: is a file; give the folder"):
         TiTok.from_pretrained(tmp_path / "checkpoint_last.pth")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (None, "expected an object that describes a model, found None"),
+        ([], r"expected an object that describes a model, found \[\]"),
+        ({}, "neither a TiTok-MRI model nor a published tokenizer"),
+        ({"format": "titok-mri", "schema_version": 1}, "has no section `model`"),
+        ({"format": "titok-mri", "schema_version": 1, "model": None}, "has no section `model`"),
+        ({"format": "titok-mri", "schema_version": 99, "model": {}}, "schema_version is 99, this version reads 1"),
+        (
+            {"format": "titok-mri", "model": {"dit": {"size": {"width": 8, "num_layers": 10**12, "num_heads": 2}}}},
+            r"model\.dit\.size\.num_layers: expected a number at least 1",
+        ),
+    ],
+)
+def test_a_config_that_describes_no_model_is_refused_at_once(copy: Path, config: object, message: str) -> None:
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        TiTok.from_pretrained(copy)
+
+
+def test_the_largest_model_that_a_config_may_name_is_compared_with_its_weights_in_seconds(copy: Path) -> None:
+    size = {"width": 16384, "num_layers": 256, "num_heads": 256}
+    vq_model = {"image_size": 2048, "codebook_size": 2**20, "vit_enc_model_size": size, "vit_dec_model_size": size,
+                "vit_enc_patch_size": 1, "vit_dec_patch_size": 1, "num_latent_tokens": 4096}  # fmt: skip
+    model = {"tokenizer": {"init": "random", "vq_model": vq_model}, "dit": {"size": size, "patch_size": 1}}
+    (copy / "config.json").write_text(json.dumps({"format": "titok-mri", "schema_version": 1, "model": model}))
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"model\.safetensors: missing keys"):
+        TiTok.from_pretrained(copy)
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.full((8, 32), float("nan")), "latent_tokens holds NaN or infinity"),
+        (torch.full((8, 32), float("inf")), "latent_tokens holds NaN or infinity"),
+        (torch.zeros(8, 32, dtype=torch.int8), "latent_tokens is torch.int8, expected floating-point weights"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers_are_refused(copy: Path, value: torch.Tensor, message: str) -> None:
+    edit(copy, lambda state: state.update({"latent_tokens": value}))
+    with pytest.raises(ValueError, match=message):
+        TiTok.from_pretrained(copy)
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=message):
+        TiTok.from_pretrained(copy)

@@ -11,6 +11,7 @@ from modeling.losses import resampling
 from modeling.resampler import SequenceConfig, SequenceResampler
 from modeling.titok import TiTok
 from tests.tiny import tiny_config, tiny_model
+from utils.config import from_plain
 
 POSITION, PHASE = torch.tensor([[0.25, 0.75]]), torch.tensor([[0.0, 1 / 3, 2 / 3]])
 
@@ -183,10 +184,14 @@ def test_a_saved_sequence_model_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"num_tokens": 0}, "num_tokens 0"), ({"width": 30}, "heads divide"), ({"grid": [3]}, "grid is")],
+    [
+        ({"num_tokens": 0}, "num_tokens: expected a number"),
+        ({"width": 30}, "multiple of num_heads"),
+        ({"grid": [3]}, "grid is"),
+    ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        SequenceConfig(**options)
+        from_plain(SequenceConfig, options)
     with pytest.raises(ValueError, match="expected frame or sequence"):
         type(tiny_config())(layout="volume")

@@ -210,3 +210,9 @@ def test_what_is_not_there_or_not_a_model_is_named(tmp_path: Path, monkeypatch: 
         config = tiny_config()
         config.tokenizer.vq_model.quantize_mode = "vae"
         TiTok(config)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 2 + 3 * 8), (1, 0, 2 + 3 * 8), (0, 8)])
+def test_tokens_of_nothing_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="nothing to decode"):
+        tiny_model().decode_tokens(torch.zeros(shape, dtype=torch.long))

@@ -1,0 +1,68 @@
+"""A run is what its recipe says, whatever stands in the environment."""
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+
+from utils.launch import environment_notes, make_accelerator
+
+
+def gradient(monkeypatch: pytest.MonkeyPatch, **environment: str) -> float:
+    """The gradient of 3 w after a backward pass of an accelerator that is made in this environment."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    for name, value in {"ACCELERATE_USE_CPU": "true", **environment}.items():
+        monkeypatch.setenv(name, value)
+    accelerator = make_accelerator("no")
+    model, optimizer = torch.nn.Linear(1, 1, bias=False), None
+    optimizer = torch.optim.SGD(model.parameters())
+    model, optimizer = accelerator.prepare(model, optimizer)
+    assert accelerator.mixed_precision == "no" and not hasattr(model, "_orig_mod")
+    accelerator.backward(3 * model(torch.ones(1, 1)).sum())
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    return float(model.weight.grad)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"},
+        {"ACCELERATE_MIXED_PRECISION": "bf16"},
+        {"ACCELERATE_DYNAMO_BACKEND": "EAGER"},
+    ],
+)
+def test_the_environment_does_not_change_a_gradient(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    assert gradient(monkeypatch, **environment) == 3.0
+
+
+def test_what_the_environment_asks_for_otherwise_is_reported() -> None:
+    notes = environment_notes(
+        "no",
+        {
+            "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
+            "ACCELERATE_MIXED_PRECISION": "bf16",
+            "ACCELERATE_DYNAMO_BACKEND": "inductor",
+            "ACCELERATE_USE_FSDP": "true",
+            "HOME": "/home/somebody",
+        },
+    )
+    assert len(notes) == 4
+    assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 is passed over; what counts is training.gradient" in " ".join(
+        notes
+    )
+    assert "ACCELERATE_USE_FSDP=true of the environment has a say" in notes[-1]
+
+
+def test_what_accelerate_launch_sets_by_itself_is_no_news() -> None:
+    usual = {
+        "ACCELERATE_MIXED_PRECISION": "no",
+        "ACCELERATE_DYNAMO_BACKEND": "no",
+        "ACCELERATE_DYNAMO_MODE": "default",
+        "ACCELERATE_USE_CPU": "True",
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
+    }
+    assert environment_notes("no", usual) == []
