@@ -27,6 +27,7 @@ class Objective(nn.Module):
         super().__init__()
         self.terms = terms
         self.weights: dict[str, float] = {name: term.weight for name, term in terms.items()}  # type: ignore[attr-defined]
+        self.needs: dict[str, tuple[str, ...]] = {name: getattr(term, "needs", ()) for name, term in terms.items()}
         self.learned = nn.ModuleDict({name: term for name, term in terms.items() if isinstance(term, nn.Module)})
 
     def forward(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:

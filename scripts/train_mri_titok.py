@@ -24,6 +24,7 @@ from data.dataset import CineDataset
 from data.loader import train_loader
 from data.token_cache import TokenCache
 from modeling import flow
+from modeling.needs import REMEDIES, check_needs, offered
 from modeling.objective import Objective, build_objective
 from modeling.prediction import Prediction
 from modeling.pretrained import export_config
@@ -59,13 +60,12 @@ def fit_codebook(model: TiTok, dataset: CineDataset, seed: int, device: torch.de
     model.tokenizer.quantize.fit_codebook(torch.cat(parts), seed)
 
 
-def open_data(config: RunConfig, model: TiTok) -> CineDataset:
-    """The train split, with the tokens of a cache where the recipe names one.
+def check_data(config: RunConfig, model: TiTok, dataset: CineDataset) -> None:
+    """Refuse data and model that do not fit together; take the tokens of a cache where the recipe names one.
 
     Raises:
-        ValueError: where data and model do not fit together.
+        ValueError: where they do not.
     """
-    dataset = training_data(config)
     for count in config.training.keep_tokens:
         model.check_tokens()
         model.layout.keep(count)
@@ -80,7 +80,6 @@ def open_data(config: RunConfig, model: TiTok) -> CineDataset:
     if config.model.conditioning.get("name", "none") != "none" and not dataset.has_key_frames:
         raise ValueError("model.conditioning looks at ED and ES: set dataset.unit=slice and dataset.key_frames=true, "
                          "or dataset.unit=stack")  # fmt: skip
-    return dataset
 
 
 def reseed_codebook(
@@ -110,6 +109,13 @@ def train(config: RunConfig) -> None:
     # Losses; then, drawn independently of them, the model: first weights, what trains, its average. Data.
     torch.manual_seed(config.experiment.seed)
     objective = build_objective(config.losses).to(device)
+    check_needs(
+        objective.needs,
+        offered(config.model, config.dataset.unit, config.dataset.key_frames, bool(config.dataset.tokens)),
+    )
+    dataset = training_data(config)
+    if not any(entry.masks for entry in dataset.reader.samples):
+        check_needs(objective.needs, set(REMEDIES) - {"labels"})
     torch.manual_seed(config.experiment.seed)
     model, fresh = start_model(config.model, config.experiment.init_weight)
     model.recompute(options.recompute_frames)
@@ -121,7 +127,8 @@ def train(config: RunConfig) -> None:
         )
     model.to(device)
     ema = EMA(trainable, options.ema_decay)
-    dataset, plain = open_data(config, model), to_plain(config)
+    check_data(config, model, dataset)
+    plain = to_plain(config)
 
     # Optimizer; where the run was cut off, it goes on.
     optimizer: Any = torch.optim.AdamW(

@@ -29,6 +29,7 @@ class CodebookUsage:
 
     weight: float
     temperature: float
+    needs = ("encoder",)
 
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """The value and a count of one: the assignment is averaged over all ranks first."""

@@ -25,6 +25,7 @@ class Commitment:
 
     weight: float
     cost: float
+    needs = ("encoder",)
 
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over latent elements, and their count."""

@@ -43,6 +43,8 @@ class Options:
 class Contrastive(nn.Module):
     """A mean over frames that have a neighbour and a stranger; log(1 + negatives) where nothing is told apart."""
 
+    needs = ("encoder",)
+
     def __init__(self, options: Options) -> None:
         super().__init__()
         self.weight, self.width = options.weight, options.width

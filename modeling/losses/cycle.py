@@ -64,6 +64,11 @@ class Cycle:
         """Of the term in the sum."""
         return self.options.weight
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Of the recipe; the curve's part alone segments."""
+        return ("decoder", "segmenter", "key_frames") if self.options.curve else ("decoder",)
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over pixels and steps of one-step samples, and their count."""
         options, error = self.options, prediction.error()

@@ -25,6 +25,7 @@ class Flow:
     """Zero for a perfect network, at every t."""
 
     weight: float
+    needs = ("decoder",)
 
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over pixels, and their count."""

@@ -31,6 +31,7 @@ class Perceptual:
 
     weight: float
     warmup_steps: int
+    needs = ("decoder", "segmenter", "key_frames")
 
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over key frames of one-step samples that are no padding, and their count."""

@@ -24,6 +24,7 @@ class Resampling:
     """A mean over latent tokens of frames that are no padding; zero where the contexts are the codes."""
 
     weight: float
+    needs = ("resampler", "encoder")
 
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over tokens, and their number."""

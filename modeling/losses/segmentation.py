@@ -48,6 +48,12 @@ class Segmentation:
         """Of the term in the sum."""
         return self.options.weight
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Of the recipe; the part on the reconstruction alone needs one."""
+        decoder = ("decoder",) if self.options.reconstruction else ()
+        return ("segmenter", "key_frames", "labels", *decoder)
+
     def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over labelled key frames, and their count."""
         options = self.options
