@@ -17,7 +17,13 @@ from utils.types import Batch
 class Term(Protocol):
     """A loss: the weighted mean of what it counts."""
 
-    weight: float
+    @property
+    def weight(self) -> float:
+        """Of the term in the sum."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Of the recipe, keys of `REMEDIES` in modeling/needs.py."""
 
     def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
         """How much of a batch counts, a scalar.
@@ -43,6 +49,7 @@ class Objective(nn.Module):
         super().__init__()
         self.terms = terms
         self.weights = {name: term.weight for name, term in terms.items()}
+        self.needs = {name: term.needs for name, term in terms.items()}
         self.learned = nn.ModuleDict({name: term for name, term in terms.items() if isinstance(term, nn.Module)})
 
     def forward(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 from data.augment import AugmentConfig
 from data.dataset import CineDataset
 from data.loader import collate
+from data.shards import ShardReader
 from modeling.config import ModelConfig
 from modeling.flow import FlowConfig
+from modeling.needs import check_needs, offered
 from utils.optim import OptimizerConfig
 from utils.ranges import AboveZero, BelowOne, Count, Positive, Range, Seed, Tokens
 from utils.types import Batch
@@ -123,6 +125,24 @@ def same_run(saved: dict[str, Any], current: dict[str, Any], where: str, prefix:
                 f"{where} holds a run with {name}={before}, this command says {now}; "
                 "choose another experiment.output_dir, or remove that folder to start again"
             )
+
+
+def check_losses(config: RunConfig, needs: dict[str, tuple[str, ...]]) -> None:
+    """Refuse a recipe or a train split that lacks what a loss needs, before any weights are read.
+
+    Args:
+        config: the recipe.
+        needs: what each loss needs, by its name.
+
+    Raises:
+        ValueError: naming the loss, what it lacks and what to do.
+    """
+    data = config.dataset
+    has = offered(config.model, data.unit, data.key_frames, data.tokens is not None)
+    check_needs(needs, has)
+    if any("labels" in wanted for wanted in needs.values()):
+        labelled = any(entry.masks for entry in ShardReader(data.shards, "train", data.cache_dir).samples)
+        check_needs(needs, has if labelled else has - {"labels"})
 
 
 def training_data(config: RunConfig) -> CineDataset:

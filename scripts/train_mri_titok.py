@@ -31,7 +31,7 @@ from modeling.pretrained import export_config
 from modeling.start import start_model
 from modeling.titok import TiTok
 from modeling.tokens import anatomy_is_sent, budgets
-from scripts.recipe import RunConfig, held_out_slices, same_run, training_data
+from scripts.recipe import RunConfig, check_losses, held_out_slices, same_run, training_data
 from utils.checkpoint import latest_training, load_training, save_model, save_training
 from utils.config import parse, to_plain
 from utils.device import cpu_cores, native_precision
@@ -112,6 +112,7 @@ def train(config: RunConfig) -> None:
     # Losses; then, drawn independently of them, the model: first weights, what trains, its average. Data.
     torch.manual_seed(config.experiment.seed)
     objective = build_objective(config.losses).to(device)
+    check_losses(config, objective.needs)
     torch.manual_seed(config.experiment.seed)
     model, fresh = start_model(config.model, config.experiment.init_weight)
     model.recompute(options.recompute_frames)

@@ -12,10 +12,13 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from utils.coerce import ConfigError, coerce, found, type_hints
-from utils.references import assign, merge, resolve
+from utils.references import ALLOWED, resolve
 from utils.yaml_text import read_value, read_yaml
 
 T = TypeVar("T")
@@ -59,14 +62,20 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
     files = [value for key, value in assignments if key == "config"]
     if len(files) > 1:
         raise ConfigError(f"config is given {len(files)} times ({', '.join(files)}); give one config file")
-    tree = _defaults(schema)
+    key = ""
     try:
+        tree = OmegaConf.create(_defaults(schema))
         for name in files:
-            tree = merge(tree, read_yaml(find_file(name)))
+            key = name
+            tree = OmegaConf.merge(tree, OmegaConf.create(read_yaml(find_file(name))))
         for key, text in assignments:
             if key != "config":
-                assign(tree, key, _value(key, text))
-        plain = resolve(tree)
+                OmegaConf.update(tree, key, _value(key, text), merge=False, force_add=True)
+        plain = resolve(cast(dict[str, Any], OmegaConf.to_container(tree)))
+    except GrammarParseError:
+        raise ConfigError(f"{key}: holds `${{` that is no reference; {ALLOWED}") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or key}: {str(error).splitlines()[0]}; correct this key") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return from_plain(schema, plain)

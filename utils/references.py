@@ -1,32 +1,14 @@
-"""Trees of plain values: laid over one another, set by dotted keys, and `${dotted.key}` replaced by what stands there.
+"""`${dotted.key}` in a tree of plain values, replaced by the value of that key.
 
-A reference names a key of the same tree and nothing else: no environment, no file, no function.
+A reference names a key of the same tree and nothing else: no environment, no file, no function. OmegaConf would run its
+resolvers, such as `oc.env`, and has no limit on what references write.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 MAX_WORK = 1_000_000  # values and characters that references may write: a few lines of them can ask for billions
 _REFERENCE = re.compile(r"\$\{([^${}]*)\}")
-
-
-def merge(base: Any, over: Any) -> Any:
-    """`over` laid over `base`: sections key by key, any other value replaced; neither is changed."""
-    if not isinstance(over, Mapping):
-        return over
-    base = base if isinstance(base, Mapping) else {}
-    return {**base, **{key: merge(base.get(key), value) for key, value in over.items()}}
-
-
-def assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, making the sections above it."""
-    *sections, last = key.split(".")
-    for name in sections:
-        if not isinstance(tree.get(name), dict):
-            tree[name] = {}
-        tree = tree[name]
-    tree[last] = value
 
 
 def resolve(tree: dict[str, Any]) -> dict[str, Any]:
@@ -59,12 +41,12 @@ class _Resolver:
         if whole := _REFERENCE.fullmatch(node):
             return self.look_up(whole[1], where, above)
         if "${" in _REFERENCE.sub("", node):
-            raise ValueError(f"{where}: cannot read {node!r}; {_ALLOWED}")
+            raise ValueError(f"{where}: cannot read {node!r}; {ALLOWED}")
         return _REFERENCE.sub(lambda found: self.text(found[1], where, above), node)
 
     def look_up(self, key: str, where: str, above: tuple[str, ...]) -> Any:
         if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-            raise ValueError(f"{where}: ${{{key}}} is refused; {_ALLOWED}")
+            raise ValueError(f"{where}: ${{{key}}} is refused; {ALLOWED}")
         if key in above:
             raise ValueError(f"{where}: ${{{key}}} leads back to itself; give one of these keys a value")
         node: Any = self.tree
@@ -85,4 +67,4 @@ class _Resolver:
         return written
 
 
-_ALLOWED = "a reference names another key of the recipe, as ${training.max_steps}, and nothing else"
+ALLOWED = "a reference names another key of the recipe, as ${training.max_steps}, and nothing else"

@@ -30,6 +30,7 @@ class CodebookUsage:
 
     weight: float
     temperature: float
+    needs = ("encoder",)
 
     def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
         """One value a batch."""

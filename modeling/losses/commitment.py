@@ -26,6 +26,7 @@ class Commitment:
 
     weight: float
     cost: float
+    needs = ("encoder",)
 
     def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
         """How many frames are no padding."""

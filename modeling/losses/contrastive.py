@@ -44,6 +44,8 @@ class Options:
 class Contrastive(nn.Module):
     """A mean over frames with at least one positive and one negative; log(1 + negatives) where all frames are alike."""
 
+    needs = ("encoder",)
+
     def __init__(self, options: Options) -> None:
         super().__init__()
         self.weight, self.width = options.weight, options.width

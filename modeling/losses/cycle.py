@@ -66,6 +66,11 @@ class Cycle:
         """Of the term in the sum."""
         return self.options.weight
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Of the recipe; the curve's part alone segments."""
+        return ("decoder", "segmenter", "key_frames") if self.options.curve else ("decoder",)
+
     def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
         """How many pixels lie in the field, over the steps of one-step samples."""
         return (batch.field.sum((1, 2, 3)) * steps_of(batch, one_step)[1].sum(1)).sum()

@@ -82,6 +82,7 @@ class Disease:
     """A mean over stacks of the mean over the groups; on single slices, or without a whole truth, nothing counts."""
 
     options: Options
+    needs = ("decoder", "segmenter", "key_frames", "labels", "stacks")
 
     @property
     def weight(self) -> float:

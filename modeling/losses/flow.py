@@ -26,6 +26,7 @@ class Flow:
     """Zero for a perfect network, at every t."""
 
     weight: float
+    needs = ("decoder",)
 
     def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
         """How many pixels lie in the field."""

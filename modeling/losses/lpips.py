@@ -28,6 +28,8 @@ class Options:
 class Lpips:
     """A mean over frames drawn from tokens alone; zero on identity. No module: it is neither trained nor saved."""
 
+    needs = ("decoder",)
+
     def __init__(self, weight: float, network: Any) -> None:
         self.weight, self.network = weight, network.eval().requires_grad_(False)
 

@@ -32,6 +32,7 @@ class Perceptual:
 
     weight: float
     warmup_steps: int
+    needs = ("decoder", "segmenter", "key_frames")
 
     def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
         """How many key frames of one-step samples are no padding; none during the warm-up."""

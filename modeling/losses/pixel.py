@@ -35,6 +35,7 @@ class Pixel:
     """Zero on identity."""
 
     options: Options
+    needs = ("decoder",)
 
     @property
     def weight(self) -> float:

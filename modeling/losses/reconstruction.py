@@ -34,6 +34,7 @@ class Reconstruction:
     """Zero on identity."""
 
     options: Options
+    needs = ("decoder",)
 
     @property
     def weight(self) -> float:

@@ -25,6 +25,7 @@ class Resampling:
     """A mean over frames of the mean over latent tokens, without padding; zero where the contexts are the codes."""
 
     weight: float
+    needs = ("resampler", "encoder")
 
     def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
         """How many frames are no padding."""

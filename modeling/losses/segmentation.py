@@ -27,6 +27,7 @@ class Segmentation:
 
     weight: float
     overlap: str
+    needs = ("segmenter", "key_frames", "labels")
 
     def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
         """How many key frames are labelled."""

@@ -34,6 +34,7 @@ class SegmentationReconstruction:
     """A mean over labelled key frames of one-step samples; zero for right logits."""
 
     options: Options
+    needs = ("decoder", "segmenter", "key_frames", "labels")
 
     @property
     def weight(self) -> float:

@@ -46,6 +46,7 @@ class Volume:
     """A mean over labelled frames and structures, where a stack's errors stand in each of its frames."""
 
     options: Options
+    needs = ("decoder", "segmenter", "key_frames", "labels")
 
     @property
     def weight(self) -> float:

@@ -195,7 +195,7 @@ def test_the_decoder_overfits_one_batch_to_more_than_30_db() -> None:
         (("model.decoder=vae",), "expected dit or titok"),
         (("experiment.init_weight=nowhere/checkpoint_last.pth",), "no such file"),
         (("experiment.init_weight=one/checkpoint_last.pth", "model.adapters.phase_layers=3"), "adapters"),
-        (("experiment.init_weight=one/checkpoint_last.pth", "training.global_batch_size=0"), "batch size"),
+        (("experiment.init_weight=one/checkpoint_last.pth", "training.global_batch_size=0"), "global_batch_size"),
         (("experiment.init_weight=one/checkpoint_last.pth", "dataset.shards=nowhere"), "nowhere"),
         (("experiment.init_weight=one/checkpoint_last.pth", "training.keep_tokens=[4, 9]"), "keep_tokens = 9"),
         (("losses.flwo={}",), "losses.flow"),

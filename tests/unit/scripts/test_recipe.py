@@ -85,7 +85,7 @@ def test_micro_batches_cut_the_batch_without_rest() -> None:
         ("volume", {"delta": 0}, "losses.volume.delta: expected a number above 0"),
         ("disease", {"wall_margin": 0}, "losses.disease.wall_margin: expected a number above 0"),
         ("pixel", {"heart": 0}, "losses.pixel.heart: expected a number above 0"),
-        ("segmentation", {"original": -1}, "losses.segmentation.original: expected a number at least 0"),
+        ("segmentation", {"weight": -1}, "losses.segmentation.weight: expected a number at least 0"),
         ("contrastive", {"temperature": 0}, "losses.contrastive.temperature: expected a number above 0"),
         ("flow", {"weight": float("nan")}, "losses.flow.weight: expected a number at least 0"),
     ],

@@ -1,0 +1,63 @@
+"""What losses need of a recipe, looked up before any weights are read."""
+
+import torch
+
+from modeling.config import ModelConfig
+from utils import registry
+
+REMEDIES = {
+    "decoder": "set model.decoder to dit or titok",
+    "encoder": "leave dataset.tokens out, and set model.decoder to dit or titok",
+    "segmenter": "set model.conditioning={name: resnet18}",
+    "key_frames": "set dataset.unit=slice and dataset.key_frames=true, or dataset.unit=stack",
+    "labels": "convert a dataset with ground-truth masks of ED and ES",
+    "stacks": "set dataset.unit=stack",
+    "resampler": "set model.layout=sequence",
+}
+WORDS = {
+    "decoder": "a decoder", "encoder": "encoded tokens", "segmenter": "a segmenter", "key_frames": "key frames",
+    "labels": "labels", "stacks": "stacks", "resampler": "a resampler",
+}  # fmt: skip
+
+
+def offered(model: ModelConfig, unit: str, key_frames: bool, cached: bool) -> set[str]:
+    """What a recipe has, of the keys of `REMEDIES`; labels are in the data, and taken to be there.
+
+    Args:
+        model: the recipe's model.
+        unit: dataset.unit.
+        key_frames: dataset.key_frames.
+        cached: whether tokens come from a cache, dataset.tokens.
+    """
+    chosen = model.conditioning
+    with torch.device("meta"):
+        conditioning = registry.build("modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning")
+    found = {
+        "decoder": model.decoder != "none",
+        "encoder": model.decoder != "none" and not cached,
+        "segmenter": conditioning.segmenter is not None,
+        "key_frames": key_frames or unit == "stack",
+        "labels": True,
+        "stacks": unit == "stack",
+        "resampler": model.decoder != "none" and model.layout == "sequence",
+    }
+    return {name for name, there in found.items() if there}
+
+
+def check_needs(needs: dict[str, tuple[str, ...]], has: set[str]) -> None:
+    """Refuse a recipe whose losses need what it lacks.
+
+    Args:
+        needs: what each loss needs, by its name.
+        has: what `offered` found.
+
+    Raises:
+        ValueError: naming the first loss that lacks something, what it lacks and what to do.
+    """
+    for loss, wanted in needs.items():
+        for need in wanted:
+            if need not in has:
+                raise ValueError(
+                    f"losses.{loss} needs {WORDS[need]}, which this recipe does not have: {REMEDIES[need]}, or give "
+                    f"losses={{...}} without {loss}"
+                )

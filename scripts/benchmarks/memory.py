@@ -1,0 +1,222 @@
+"""How much memory of a GPU a recipe needs for a training step, counted without one and without computing.
+
+    python scripts/benchmark.py memory config=configs/training/MRI/stage1/mri_titok_tokenizer_adapt.yaml
+
+The model stands on the meta device and runs as under bf16 autocast on a GPU; what autograd keeps for the backward pass
+is added up, each storage once and no parameters. The losses run on one sample. Beside it: parameters, gradients, Adam's
+two moments, EMA, the batch, and the largest chunk that `training.recompute_frames` computes again. Not counted are
+what a single operation needs for a moment, and what the allocator loses: leave a tenth of the GPU free.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from modeling.config import ModelConfig, TokenizerOptions
+from modeling.objective import Objective, build_objective
+from modeling.prediction import Prediction
+from modeling.pretrained import read_tokenizer
+from modeling.quantizer.vq import Quantized
+from modeling.segmenter import Judge, Segmented
+from modeling.start import saved_vq_model
+from modeling.titok import TiTok
+from scripts.benchmarks.saved import Saved, like_a_gpu
+from scripts.recipe import RunConfig
+from utils.checkpoint import load_weights
+from utils.config import parse
+from utils.files import write_json
+from utils.optim import select_trainable
+from utils.types import Batch
+
+HELP = "GPU memory that a recipe needs for a training step, without a GPU"
+GB = 1e9
+AFTER_WARMUP = 10**9  # a step at which no loss waits
+
+
+class Needed(NamedTuple):
+    """Bytes of a training step.
+
+    Args:
+        parameters: of the model and of losses that learn.
+        gradients: of what trains.
+        moments: Adam's two.
+        ema: the average of what trains.
+        batch: images, noise and masks.
+        saved: what autograd keeps from the forward to the backward pass.
+        chunk: the largest chunk that is computed again.
+    """
+
+    parameters: int
+    gradients: int
+    moments: int
+    ema: int
+    batch: int
+    saved: int
+    chunk: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command can be told."""
+    add = parser.add_argument
+    add("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
+    add("--slices", type=int, default=18, help="of a patient, where dataset.unit is stack (default 18, ACDC's most)")
+    add(
+        "--phases", type=int, default=35, help="of a cycle, where dataset.phases is not given (default 35, ACDC's most)"
+    )
+    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+
+
+def needed(config: RunConfig, slices: int = 18, phases: int = 35) -> Needed:
+    """Bytes that a training step of one micro-batch on one GPU needs.
+
+    Args:
+        config: the recipe; its tokenizer's architecture is filled in where its weights are at hand.
+        slices: D of a stack.
+        phases: T where the recipe does not say.
+    """
+    architecture(config.model, config.experiment.init_weight)
+    micro = config.training.gradient_accumulation_steps
+    samples = config.training.global_batch_size // micro
+    with torch.device("meta"):
+        model = TiTok(config.model)
+    objective = build_objective(config.losses)
+    model.recompute(config.training.recompute_frames)
+    trainable = select_trainable(model, config.training.trainable)
+    batch = made_up(config, slices, phases)
+    saved = Saved()
+    saved.leave_out(objective.parameters())
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        model.to_empty(device="cpu")
+        saved.leave_out(model.parameters())
+        prediction = forward(model, config, batch, samples, saved)
+    run_losses(objective, prediction, batch, samples, saved, mode)
+    all_of, learned = size(model.parameters()), size(objective.parameters())
+    trains = size(trainable.values())
+    inputs = sum(x.nbytes for x in batch if isinstance(x, Tensor)) + batch.image.nbytes
+    return Needed(
+        all_of + learned, trains + learned, 2 * (trains + learned), trains, samples * inputs, saved.bytes, saved.chunk
+    )
+
+
+def architecture(model: ModelConfig, init_weight: str | None) -> None:
+    """Fill in the tokenizer's architecture from its weights; without them, it is that of the published L-32."""
+    tokenizer = model.tokenizer
+    if model.decoder == "none" or tokenizer.init == "random":
+        return
+    if init_weight is not None and Path(init_weight).exists():
+        tokenizer.vq_model = saved_vq_model(load_weights(init_weight)[1] or {}, init_weight)
+    elif tokenizer.init != TokenizerOptions().init:
+        tokenizer.vq_model = read_tokenizer(tokenizer.init, tokenizer.revision)[0]
+
+
+def size(tensors: Any) -> int:
+    """Bytes of tensors."""
+    return sum(x.nbytes for x in tensors)
+
+
+def made_up(config: RunConfig, slices: int, phases: int) -> Batch:
+    """One labelled sample of the recipe's shape, a ring beside a box in every frame."""
+    data, side = config.dataset, config.model.image_size
+    depth = slices if data.unit == "stack" else 1
+    times = {"frame": 1, "slice": data.phases or phases, "stack": data.phases or 2}[data.unit]
+    line = torch.linspace(-1, 1, side)
+    distance = (line[:, None].square() + line.square()).sqrt()
+    labels = ((distance < 0.4).byte() * 2 + (distance < 0.25).byte()).to(torch.uint8)
+    labels[side // 3 : side // 2, : side // 4] = 1
+    return Batch(
+        image=torch.rand(1, 1, side, side, depth, times),
+        mask=labels[None, ..., None, None].repeat(1, 1, 1, depth, times),
+        has_label=torch.ones(1, depth, times, dtype=torch.bool),
+        field=torch.ones(1, side, side, depth, dtype=torch.bool),
+        slice_position=torch.linspace(0.1, 0.9, depth)[None], phase=(torch.arange(times) / times)[None],
+        key_frames=torch.tensor([[0, times // 2]]), spacing_mm=torch.tensor([[1.5, 1.5, 10.0]]), bsa_m2=torch.ones(1),
+        sample_seed=torch.zeros(1, dtype=torch.int64), patient=torch.zeros(1, dtype=torch.int64), key=["a"],
+    )  # fmt: skip
+
+
+def forward(model: TiTok, config: RunConfig, batch: Batch, samples: int, saved: Saved) -> Prediction:
+    """A training pass of fake tensors, as many samples as a micro-batch has."""
+    image, place, phase, keys = (
+        torch.zeros((samples, *x.shape[1:]), dtype=x.dtype)
+        for x in (batch.image, batch.slice_position, batch.phase, batch.key_frames)
+    )
+    looks = config.dataset.key_frames or config.dataset.unit == "stack"
+    masks = torch.zeros(samples, *batch.key_labels()[0].shape[1:]) if model.conditioning.leak else None
+    lowers = config.training.mixed_precision != "no"
+    with saved.counting(), like_a_gpu(), torch.autocast("cpu", torch.bfloat16, enabled=lowers):
+        return model(
+            image, place, phase, torch.zeros(samples), torch.zeros_like(image), keys if looks else None, masks=masks
+        )
+
+
+class Counted(Judge):
+    """A judge that counts what its segmenter keeps, and answers one real sample with zeros."""
+
+    def __init__(self, judge: Judge, frames: Tensor, samples: int, saved: Saved, mode: FakeTensorMode) -> None:
+        super().__init__(judge.segmenter, frames)
+        self.judge, self.samples, self.saved, self.mode = judge, samples, saved, mode
+
+    def segment(self, frames: Tensor) -> Segmented:  # (1, ..., 1, H, W)
+        """Zeros of the shapes and types that the segmenter gives."""
+        with self.mode, self.saved.counting(), like_a_gpu():
+            fake = torch.empty(self.samples, *frames.shape[1:], requires_grad=frames.requires_grad)
+            found = self.judge.segment(fake)
+        logits, *pyramid = (real(x, 1) for x in (found.logits, *found.pyramid))
+        return Segmented(logits, tuple(pyramid))
+
+
+def real(fake: Tensor, rows: int) -> Tensor:
+    """Zeros like the first rows of a fake tensor, a leaf that asks for a gradient where that does."""
+    zeros = torch.zeros((rows, *fake.shape[1:]), dtype=fake.dtype)
+    return zeros.requires_grad_(fake.requires_grad)
+
+
+def run_losses(
+    objective: Objective, prediction: Prediction, batch: Batch, samples: int, saved: Saved, mode: FakeTensorMode
+) -> None:
+    """The losses of one sample on real zeros, counted as often as there are samples."""
+
+    def one(fake: Tensor | None) -> Tensor | None:
+        return None if fake is None else real(fake, len(fake) // samples)
+
+    quantized = None if prediction.quantized is None else Quantized(*map(one, prediction.quantized))  # type: ignore[arg-type]
+    codebook = None if prediction.codebook is None else real(prediction.codebook, len(prediction.codebook))
+    judge = prediction.judge
+    if judge is not None:
+        judge = Counted(judge, real(judge.frames, 1), samples, saved, mode)
+    seen = Prediction(
+        batch.image, one(prediction.reconstruction), torch.zeros(1), torch.ones(1, dtype=torch.bool),
+        one(prediction.latents), quantized, one(prediction.ids), codebook, one(prediction.logits), judge,
+        one(prediction.context), AFTER_WARMUP,
+    )  # fmt: skip
+    with saved.counting(times=samples, known=[batch.image]):
+        objective.total(*objective(seen, batch))
+
+
+def table(found: Needed) -> str:
+    """Lines for people."""
+    names = {
+        "parameters": "parameters", "gradients": "gradients", "moments": "Adam's moments", "ema": "EMA",
+        "batch": "batch", "saved": "saved activations", "chunk": "largest chunk",
+    }  # fmt: skip
+    rows = [(names[name], value) for name, value in found._asdict().items()] + [("sum", found.total)]
+    return "\n".join(f"{name:<20}{value / GB:>8.2f} GB" for name, value in rows)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Count, print a table, and write it down."""
+    found = needed(parse(RunConfig, args.recipe), args.slices, args.phases)
+    print(table(found))
+    if args.output:
+        write_json(args.output, {"command": "memory", "recipe": args.recipe, **found._asdict(), "total": found.total})

@@ -1,0 +1,94 @@
+"""What autograd keeps between forward and backward pass, counted in bytes while fake tensors go through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+IN_FLOAT32: set[Any] = {  # what autocast computes in float32 on a GPU, and on a CPU in bf16
+    F.layer_norm, F.group_norm, F.normalize, F.softmax, F.cross_entropy, torch.softmax, Tensor.softmax,
+}  # fmt: skip
+
+
+class Saved:
+    """Bytes that the backward pass needs: each storage once, of recomputed parts their inputs and the largest chunk."""
+
+    def __init__(self) -> None:
+        self.storages: dict[int, tuple[Any, int]] = {}  # by address: kept alive so that no other takes it; bytes
+        self.chunk = 0
+        self.times = 1
+        self.known: dict[tuple[Any, ...], tuple[Any, int]] = {}  # what equal chunks give, and their bytes
+
+    @property
+    def bytes(self) -> int:
+        """All that was kept so far."""
+        return sum(count for _, count in self.storages.values())
+
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """Count these no more."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            self.storages[storage._cdata] = (storage, 0)
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Count a tensor that is saved."""
+        storage = tensor.untyped_storage()
+        self.storages.setdefault(storage._cdata, (storage, self.times * storage.nbytes()))
+        return tensor
+
+    @contextmanager
+    def counting(self, times: int = 1, known: Iterable[Tensor] = ()) -> Iterator[None]:
+        """Count what is kept within the block.
+
+        Args:
+            times: that each storage counts.
+            known: tensors that were counted before, under another storage.
+        """
+        self.leave_out(known)
+        before, self.times = self.times, times
+        with (
+            patch.object(torch.utils.checkpoint, "checkpoint", self.recomputed),
+            torch.autograd.graph.saved_tensors_hooks(self.keep, lambda tensor: tensor),
+        ):
+            yield
+        self.times = before
+
+    def recomputed(self, work: Callable[..., Any], *inputs: Any, use_reentrant: bool) -> Any:
+        """In place of torch's checkpoint: what is kept of a chunk is its inputs; the rest counts by the largest."""
+        for x in inputs:
+            if isinstance(x, Tensor):
+                self.keep(x)
+        shapes = (tuple(x.shape) if isinstance(x, Tensor) else None for x in inputs)
+        key = (getattr(work, "__qualname__", id(work)), *shapes)
+        if key not in self.known:  # chunks are alike: one of them tells of all
+            inner = Saved()
+            inner.storages = {address: (storage, 0) for address, (storage, _) in self.storages.items()}
+            with inner.counting():
+                self.known[key] = (work(*inputs), 0)
+            self.chunk = max(self.chunk, inner.bytes + inner.chunk)
+            return self.known[key][0]
+        return alike(self.known[key][0])
+
+
+def alike(found: Any) -> Any:
+    """New tensors of the shapes of others, that ask for a gradient where those do."""
+    if isinstance(found, Tensor):
+        return torch.empty_like(found).detach().requires_grad_(found.requires_grad)
+    return type(found)._make(map(alike, found)) if hasattr(found, "_make") else tuple(map(alike, found))
+
+
+class like_a_gpu(TorchFunctionMode):  # noqa: N801 - used as a context manager
+    """Autocast of a CPU computes what that of a GPU does in float32."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in IN_FLOAT32 and torch.is_autocast_enabled("cpu"):
+            args = [x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args]
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,138 @@
+"""Every command and snippet of README and docs runs, on phantoms and tiny models; a new one must be added here."""
+
+import importlib
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from tests.tiny import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+SIZE = {"width": 32, "num_layers": 2, "num_heads": 2}
+VQ = {"image_size": 32, "codebook_size": 64, "token_size": 6, "num_latent_tokens": 8, "finetune_decoder": False,
+      "is_legacy": False, "vit_enc_model_size": SIZE, "vit_dec_model_size": SIZE, "vit_enc_patch_size": 8,
+      "vit_dec_patch_size": 8}  # fmt: skip
+SMALL = (
+    "model.tokenizer.init=random", f"model.tokenizer.vq_model={json.dumps(VQ)}", "model.adapters.phase_heads=2",
+    f"model.dit.size={json.dumps(SIZE | {'num_layers': 12})}", "model.dit.patch_size=8", "model.dit.head_channels=4",
+    "model.geometry=crop", "dataset.workers=0", "dataset.phases=2",
+)  # fmt: skip
+QUICK = (
+    *SMALL, "training.max_steps=1", "training.global_batch_size=2", "training.mixed_precision=no",
+    "optimizer.warmup_steps=1",
+)  # fmt: skip
+TRAIN = "accelerate launch scripts/train_mri_titok.py config=configs/"
+RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in which they run, and what makes it small
+    "make demo": (),
+    "make test": (),
+    "python scripts/convert_acdc_to_wds.py --input_dir /path/to": ("--workers", "1"),
+    "python scripts/convert_acdc_to_wds.py --input_dir CINES": ("--workers", "1", "--output_dir", "cines_wds"),
+    "python scripts/convert_acdc_to_wds.py --input_dir ACDC": ("--workers", "1"),
+    TRAIN + "training/MRI/stage1/": (*QUICK, "losses.contrastive.width=32"),
+    TRAIN + "training/MRI/stage2/": QUICK,
+    TRAIN + "training/MRI/stage3/": QUICK,
+    "python scripts/evaluate.py --data acdc_wds --split test --output_dir report": ("--limit", "1"),
+    TRAIN + "acdc128/segmenter": (*QUICK, "dataset.shards=acdc_edes"),
+    TRAIN + "acdc128/stage1": (*QUICK, "losses={reconstruction: {}}"),
+    TRAIN + "acdc128/stage2": QUICK,
+    TRAIN + "acdc128/stage3": QUICK,
+    "python scripts/evaluate.py --model acdc128_output/stage1": ("--limit", "1"),
+    "python scripts/evaluate.py --model MODEL --keep_tokens": ("--keep_tokens", "4", "--limit", "1"),
+    "python scripts/evaluate.py --model MODEL --sweep": ("--steps", "2", "--realism", "0.5", "--limit", "1"),
+    "python scripts/pretokenize.py config=configs/acdc128": (*SMALL, "--workers", "0", "--output_dir", "tokens"),
+    "python scripts/pretokenize.py config=configs/demo": (
+        *(*SMALL, "dataset.shards=acdc_wds", "experiment.init_weight=acdc128_output/stage1"),
+        *("model.conditioning.weights=null", "--workers", "0", "--variants", "1", "--output_dir", "tokens_demo"),
+    ),
+    "python scripts/pretokenize.py config=configs/training": (
+        *(*SMALL, "--workers", "0", "--variants", "1", "--output_dir", "tokens_mri"),
+    ),
+    "python scripts/ablate.py config=configs/acdc128": (*QUICK, "--terms", "cycle"),
+    "python scripts/ablate.py config=configs/demo": (
+        *(*QUICK, "dataset.shards=acdc_wds", "experiment.init_weight=acdc128_output/stage1"),
+        *("model.conditioning.weights=acdc128_output/segmenter", "experiment.output_dir=ablation_demo"),
+        *("--segmenter", "acdc128_output/segmenter", "--terms", "flow"),
+    ),
+    "python scripts/show_augmentation.py": (),
+    "python scripts/benchmark.py data": ("--seconds", "0.2", "--rounds", "1", "--workers", "0", "--image_size", "16"),
+    "OMP_NUM_THREADS=2 python scripts/benchmark.py tokenizer": (
+        *("--variants", "s128", "--batch", "1", "--rounds", "1", "--work", "encode", "--dtype", "fp32"),
+    ),
+    "python scripts/benchmark.py decode": (
+        *("--size", "S", "--image_size", "32", "--phases", "1", "--rounds", "1", "--steps", "1", "--dtype", "fp32"),
+    ),
+    "python scripts/benchmark.py memory": (*SMALL, "losses.contrastive.width=32"),
+    "python scripts/benchmark.py rehearse": SMALL,
+}
+PLACES = {"/path/to/acdc_dataset": "acdc", "CINES": "acdc", "ACDC": "acdc", "MODEL": "acdc128_output/stage2",
+          "dataset.tokens=FOLDER": "dataset.tokens=null"}  # fmt: skip
+
+
+def commands() -> list[str]:
+    """The lines of all bash blocks, without comments, those that end in a backslash joined."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+            lines = re.sub(r"\\\n\s*", "", block).splitlines()
+            found += [line.split("  #")[0].split(" #")[0].strip() for line in lines if line.strip()]
+    return list(dict.fromkeys(found))
+
+
+def prefix_of(command: str) -> str | None:
+    """The entry of `RUN` that covers a command."""
+    return next((start for start in RUN if command.startswith(start)), None)
+
+
+def run(words: list[str]) -> None:
+    """Run a script in this process, as `python SCRIPT ...` would."""
+    at = next(i for i, word in enumerate(words) if word.endswith(".py"))
+    module = importlib.import_module(f"scripts.{Path(words[at]).stem}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", words[at:])
+        AcceleratorState._reset_state(reset_partial_state=True)
+        module.main()
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, phantom_folder: Path) -> Path:
+    """A folder with the phantoms as `acdc`."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "acdc").symlink_to(phantom_folder)
+    return folder
+
+
+def test_each_command_of_the_documentation_is_covered_and_nothing_else() -> None:
+    uncovered = [command for command in commands() if prefix_of(command) is None]
+    assert not uncovered, f"add these to RUN: {uncovered}"
+    unused = set(RUN) - {prefix_of(command) for command in commands()}
+    assert not unused, f"no page has these: {unused}"
+    assert {"demo", "test"} <= set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_every_command_and_snippet_of_the_documentation_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr("scripts.ablate.run", lambda command, what: run(command))
+    chosen = sorted(commands(), key=lambda command: list(RUN).index(str(prefix_of(command))))
+    for command in chosen:
+        if command.startswith("make "):
+            continue  # the demo has its own run, and this is the test
+        print("documented:", command, flush=True)
+        words = [PLACES.get(word, word) for word in shlex.split(command)]
+        try:
+            run([*words, *RUN[str(prefix_of(command))]])
+        except (SystemExit, Exception) as error:
+            raise AssertionError(f"this command of the documentation fails: {command}") from error
+    snippets = re.findall(r"```python\n(.*?)```", PAGES[0].read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    for snippet in snippets[:2]:
+        exec(snippet.replace("/path/to/acdc_dataset", "acdc").replace("keep_tokens=16", "keep_tokens=4"), names)
+    written = [
+        line for snippet in snippets[2:] for line in snippet.splitlines() if line.startswith("# modeling/losses/")
+    ]
+    assert len(snippets) == 2 + len(written), "a new snippet is neither run nor a file"
