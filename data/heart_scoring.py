@@ -1,24 +1,64 @@
-"""What one judge makes of a patient's heart: the original's and the reconstruction's, held against the ground truth.
+"""The heart of a patient's reconstruction, segmented by a reference segmenter and compared with the ground truth.
 
-Nothing here is seen by encoder or decoder. Axes: S side of the model grid, D slices, T phases, M labelled key frames.
+The segmenter sees whole native frames: the reconstruction inside the model's field and the original outside, so that it
+works for any field. Nothing here reaches an encoder or a decoder.
+
+Axes: H height, W width, h and w those of the field, S side of the model grid, D slices, T phases.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from data import preprocess
 from data.case import CineCase
 from data.scoring import Reference
+from data.window import normalize, real_values
 from utils.clinical import FUNCTION, KEY_FRAMES, STRUCTURES, distances, function, overlaps, phase_error_percent
 
-Judge = Callable[[np.ndarray], np.ndarray]  # (N, S, S) float in [0, 1] -> (N, S, S) uint8 labels
+SEGMENTED = ("", "_original")  # keys of the reconstruction and of the original
 
-JUDGED = ("", "_original")  # of the reconstruction, of the original
+
+class ReferenceSegmenter(Protocol):
+    """A network that measures hearts for a report.
+
+    Attributes:
+        name: for the report.
+        every_phase: whether it is fast enough to segment all phases, for the errors of ED and ES.
+    """
+
+    name: str
+    every_phase: bool
+
+    def labels(self, frames: np.ndarray, reference: Reference) -> np.ndarray:
+        """Labels of native frames of one patient.
+
+        Args:
+            frames: (D, H, W) float32 in [0, 1], one phase.
+            reference: of the patient.
+
+        Returns:
+            (D, H, W) uint8: 0 background, 1 RV, 2 MYO, 3 LV.
+        """
+
+
+def native_frames(reference: Reference, grid: np.ndarray, phase: int) -> np.ndarray:
+    """One phase of a reconstruction (S, S, D, T) as whole native frames, (D, H, W); the original outside the field."""
+    case, (rows, columns) = reference.case, reference.box
+    real = real_values(case.cine[..., phase], case.slope, case.intercept).transpose(2, 0, 1)
+    frames = normalize(real, reference.prepared.window)
+    native = preprocess.invert(grid[..., phase].transpose(2, 0, 1), reference.prepared.geometry)
+    frames[:, rows, columns] = np.clip(native[:, rows, columns], 0, 1)
+    return frames
+
+
+def field_labels(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray, phase: int) -> np.ndarray:
+    """Labels of one phase of (S, S, D, T) inside the field, (h, w, D)."""
+    labels = segmenter.labels(native_frames(reference, grid, phase), reference)
+    return labels[:, reference.box[0], reference.box[1]].transpose(1, 2, 0)
 
 
 def labelled_phases(case: CineCase) -> dict[str, int]:
@@ -27,26 +67,23 @@ def labelled_phases(case: CineCase) -> dict[str, int]:
     return {name: phase for name, phase in known if phase is not None and phase in case.masks}
 
 
-def segment(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[str, np.ndarray]:
-    """The judge's labels at the labelled key frames of (S, S, D, T), as native pixels (h, w, D) inside the field."""
-    found = {}
-    for name, phase in labelled_phases(reference.case).items():
-        frames = np.clip(grid[..., phase].transpose(2, 0, 1), 0, 1)
-        native = preprocess.invert(judge(np.ascontiguousarray(frames)), reference.prepared.geometry, order=0)
-        found[name] = native[..., reference.box[0], reference.box[1]].transpose(1, 2, 0)
-    return found
+def segment(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, np.ndarray]:
+    """Labels at the labelled key frames of (S, S, D, T) inside the field, (h, w, D) each."""
+    phases = labelled_phases(reference.case)
+    return {name: field_labels(segmenter, reference, grid, phase) for name, phase in phases.items()}
 
 
-def phase_errors(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[str, float]:
+def phase_errors(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, float]:
     """How far the phases of largest and smallest segmented LV lie from ED and ES, `ed_phase_error` and `es_...`, in %.
 
-    NaN where there are fewer than three phases, ED or ES is not known, or the judge finds no LV.
+    NaN where there are fewer than three phases, ED or ES is not known, no LV is segmented, or the segmenter is too slow
+    for all phases.
     """
     phases = grid.shape[3]
-    frames = np.clip(grid.transpose(3, 2, 0, 1), 0, 1)  # (T, D, S, S)
     lv = np.zeros(phases)
-    if phases > 2:
-        lv = np.array([(judge(np.ascontiguousarray(stack)) == STRUCTURES["LV"]).sum() for stack in frames])
+    if phases > 2 and segmenter.every_phase:
+        labels = (field_labels(segmenter, reference, grid, phase) for phase in range(phases))
+        lv = np.array([(label == STRUCTURES["LV"]).sum() for label in labels])
     ends = {"ed": (int(lv.argmax()), reference.case.ed), "es": (int(lv.argmin()), reference.case.es)}
     return {
         f"{name}_phase_error": math.nan if truth is None or not lv.any() else phase_error_percent(found, truth, phases)
@@ -59,7 +96,7 @@ def truth_in_field(reference: Reference) -> dict[str, np.ndarray]:
     return {name: reference.case.masks[t][reference.box] for name, t in labelled_phases(reference.case).items()}
 
 
-def score_heart(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[str, Any]:
+def score_heart(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, Any]:
     """All heart figures of one patient's reconstruction (S, S, D, T).
 
     Returns:
@@ -69,21 +106,21 @@ def score_heart(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[st
     truth, case = truth_in_field(reference), reference.case
     if not truth:
         return {}
-    whole, found = true_function(case), segment(judge, reference, grid)
+    whole, found = true_function(case), segment(segmenter, reference, grid)
     measured = function(found, case.spacing_mm)
     errors = {f"{side}_ef_error": abs(measured[f"{side}_ef"] - whole[f"{side}_ef"]) for side in ("lv", "rv")}
-    errors |= phase_errors(judge, reference, grid)
+    errors |= phase_errors(segmenter, reference, grid)
     return {**overlaps(truth, found), **distances(truth, found, case.spacing_mm), **measured, **errors}
 
 
-def score_original(judge: Judge, reference: Reference) -> dict[str, Any]:
+def score_original(segmenter: ReferenceSegmenter, reference: Reference) -> dict[str, Any]:
     """What a reconstruction's heart figures stand beside, the same for every model of one field.
 
     Returns:
-        The figures of the original by the same judge, with `_original`, and the volumes of the whole ground truth, with
-        `_truth`. Empty for a patient without labels.
+        The figures of the original by the same segmenter, with `_original`, and the volumes of the whole ground truth,
+        with `_truth`. Empty for a patient without labels.
     """
-    found = score_heart(judge, reference, reference.prepared.image[0])
+    found = score_heart(segmenter, reference, reference.prepared.image[0])
     whole = true_function(reference.case) if found else {}
     return {f"{key}_original": value for key, value in found.items()} | {
         f"{key}_truth": value for key, value in whole.items()
@@ -95,14 +132,14 @@ def true_function(case: CineCase) -> dict[str, float]:
     return function({name: case.masks[t] for name, t in labelled_phases(case).items()}, case.spacing_mm)
 
 
-def overlap_only(judge: Judge, reference: Reference, grid: np.ndarray) -> dict[str, float]:
+def overlap_only(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, float]:
     """The Dice figures of a baseline's reconstruction; empty for a patient without labels."""
     truth = truth_in_field(reference)
-    return overlaps(truth, segment(judge, reference, grid)) if truth else {}
+    return overlaps(truth, segment(segmenter, reference, grid)) if truth else {}
 
 
 def columns() -> list[str]:
     """All keys of `score_heart`, in the order of a table."""
     keys = [f"{kind}_{s}_{p}" for kind in ("dice", "hd95") for p in KEY_FRAMES for s in ("RV", "MYO", "LV")]
     keys = ["dice_mean", *keys, *FUNCTION, *(f"{name}_error" for name in ("lv_ef", "rv_ef", "ed_phase", "es_phase"))]
-    return [*(f"{key}{suffix}" for suffix in JUDGED for key in keys), *(f"{key}_truth" for key in FUNCTION)]
+    return [*(f"{key}{suffix}" for suffix in SEGMENTED for key in keys), *(f"{key}_truth" for key in FUNCTION)]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from data import preprocess
 from data.case import CineCase
-from data.heart_scoring import Judge, labelled_phases, segment, truth_in_field
+from data.heart_scoring import ReferenceSegmenter, labelled_phases, segment, truth_in_field
 from data.scoring import Reference, to_native
 from data.shards import ShardReader
 from utils import figures, heart_report, overlays, report
@@ -31,7 +31,12 @@ NAMES = (  # of all pictures that a report can have
 
 
 def draw(
-    reconstruct: Reconstruct, reader: ShardReader, rows: Sequence[Row], summary: Row, folder: Path, judge: Judge | None
+    reconstruct: Reconstruct,
+    reader: ShardReader,
+    rows: Sequence[Row],
+    summary: Row,
+    folder: Path,
+    segmenter: ReferenceSegmenter | None,
 ) -> list[report.Figure]:
     """Save the pictures of the best, the median and the worst patient, decoded once more.
 
@@ -41,7 +46,7 @@ def draw(
         rows: of the reported model.
         summary: as in summary.json.
         folder: where the .png files go.
-        judge: who draws contours; none without.
+        segmenter: for the contours; none without.
     """
     drawn = []
     for name, row in tqdm(report.choose(rows).items(), desc="pictures", unit="patient"):
@@ -63,11 +68,11 @@ def draw(
         shown = f"{text}. Three slices at two phases; the error has one fixed scale."
         drawn.append(report.Figure(f"{name.capitalize()} patient", shown, folder / f"{name}_frames.png"))
         truth = truth_in_field(reference)
-        if judge and truth:
+        if segmenter and truth:
             known = pick_known(picture, case, truth)
             path = folder / f"{name}_overlays.png"
-            original = segment(judge, reference, reference.prepared.image[0])
-            overlays.draw_overlays(path, known, truth, original, segment(judge, reference, grid))
+            original = segment(segmenter, reference, reference.prepared.image[0])
+            overlays.draw_overlays(path, known, truth, original, segment(segmenter, reference, grid))
             shown = f"{text}. Contours of truth and of the segmenter, which drew the same way on both."
             drawn.append(report.Figure(f"{name.capitalize()} patient: structures", shown, path))
         if row["phases"] > 1:

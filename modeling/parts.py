@@ -59,6 +59,7 @@ class Parts(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.taught_by: list[str] = []
         vq_model = config.tokenizer.vq_model
         chosen = config.conditioning
         self.conditioning = registry.build(
@@ -184,6 +185,11 @@ class Parts(nn.Module):
         vectors = self.tokenizer.quantize.lookup(ids.flatten(0, 1).clamp(min=0))  # (G * T, token_size, 1, K)
         vectors = vectors.squeeze(2).transpose(1, 2).unflatten(0, ids.shape[:2])
         return (vectors * (ids != NOT_SENT).unsqueeze(-1)).to(self.dtype)
+
+    def teachers(self) -> list[str]:
+        """Hashes of all segmenters that taught this model, in this run or in one that it started from; its own too."""
+        own = [] if self.segmenter is None else [hash_weights(self.segmenter.state_dict())]
+        return sorted({*self.taught_by, *own})
 
     def tokens_hash(self) -> str:
         """Hash of all weights that the tokens of an image depend on."""

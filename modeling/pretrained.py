@@ -80,7 +80,20 @@ def read_pretrained(
     check_keys(names, state, str(found.weights))
     model = model_class(model_config)
     model.load_state_dict(state)
+    model.taught_by = sorted(lineage(found.config, found.where))  # type: ignore[assignment]
     return model
+
+
+def lineage(config: dict[str, Any] | None, where: str) -> set[str]:
+    """Hashes of the segmenters that taught a saved model, as its config names them.
+
+    Raises:
+        ValueError: where `taught_by` is no list of texts.
+    """
+    taught_by = (config or {}).get("taught_by", [])
+    if not isinstance(taught_by, list) or not all(isinstance(entry, str) for entry in taught_by):
+        raise ValueError(f"{where}: taught_by is {taught_by!r}, expected a list of hashes; export the model anew")
+    return set(taught_by)
 
 
 def check_keys(names: dict[str, tuple[int, ...]], state: State, where: str) -> None:
@@ -98,10 +111,16 @@ def check_keys(names: dict[str, tuple[int, ...]], state: State, where: str) -> N
             raise ValueError(f"{where}: {what}: {', '.join(keys[:3])}{more}; config.json describes another model")
 
 
-def export_config(model: dict[str, Any], leak: str | None = None) -> dict[str, Any]:
-    """What config.json of an export holds; `leak` where the model encodes ground truth."""
+def export_config(model: dict[str, Any], taught_by: list[str], leak: str | None = None) -> dict[str, Any]:
+    """What config.json of an export holds.
+
+    Args:
+        model: the model as plain data.
+        taught_by: hashes of all segmenters that taught it; evaluation tells an independent segmenter by them.
+        leak: where the model encodes ground truth, what of it.
+    """
     stamp = {} if leak is None else {"leak": leak}
-    return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **stamp, "model": model}
+    return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **stamp, "taught_by": taught_by, "model": model}
 
 
 def write_published(folder: Path, vq_model: dict[str, Any], state: State, dtype: torch.dtype) -> None:
@@ -116,9 +135,9 @@ def write_published(folder: Path, vq_model: dict[str, Any], state: State, dtype:
         save_file({key: value.contiguous() for key, value in bare.items()}, temporary)
 
 
-def write_pretrained(folder: Path, model: dict[str, Any], state: State) -> None:
+def write_pretrained(folder: Path, model: dict[str, Any], state: State, taught_by: list[str]) -> None:
     """Write config.json and model.safetensors, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", export_config(model))
+    write_json(folder / "config.json", export_config(model, taught_by))
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary)

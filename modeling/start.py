@@ -1,7 +1,7 @@
 """How a run's model comes into being: fresh, from a published tokenizer, or from an earlier stage."""
 
 from modeling.config import ModelConfig
-from modeling.pretrained import check_keys, read_tokenizer, without_decoder
+from modeling.pretrained import check_keys, lineage, read_tokenizer, without_decoder
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 from utils.checkpoint import load_weights, start_from
@@ -26,9 +26,11 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
         ValueError: when they are another architecture's.
     """
     tokenizer = config.tokenizer
+    taught_by: set[str] = set()
     own = config.decoder == "none" or tokenizer.init == "random"  # no tokenizer, or one of the recipe's own making
     if init_weight is not None:
         state, saved = load_weights(init_weight)
+        taught_by |= lineage(saved, str(init_weight))
         if saved is not None and not own:
             tokenizer.vq_model = saved_vq_model(saved, init_weight)
         source = str(init_weight)
@@ -46,16 +48,17 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
         fresh = start_from(model, used, source)
     weights = config.conditioning.get("weights")
     if weights is not None and model.segmenter is not None:  # sam3 loads its own, and keeps them to itself
-        bring_segmenter(model, weights)
+        taught_by |= bring_segmenter(model, weights)
         fresh = ["conditioning but its segmenter" if name == "conditioning" else name for name in fresh]
+    model.taught_by = sorted(taught_by)
     return model, fresh
 
 
-def bring_segmenter(model: TiTok, source: str) -> None:
-    """Give the conditioning the segmenter of a trained model, key for key."""
+def bring_segmenter(model: TiTok, source: str) -> set[str]:
+    """Give the conditioning the segmenter of a trained model, key for key; returns that model's lineage."""
     prefix = "conditioning.segmenter."
     try:
-        weights, _ = load_weights(source)
+        weights, saved = load_weights(source)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"model.conditioning.weights: {error}; train a segmenter recipe first, or leave the key out to start fresh"
@@ -68,6 +71,7 @@ def bring_segmenter(model: TiTok, source: str) -> None:
     names = {key: tuple(v.shape) for key, v in model.state_dict().items() if key.startswith(prefix)}
     check_keys(names, state, source)
     model.load_state_dict(state, strict=False)
+    return lineage(saved, source)
 
 
 def saved_vq_model(saved: dict, source: str) -> VQModelConfig:

@@ -54,7 +54,7 @@ class TiTok(Parts):
         """
         if self.conditioning.leak is not None:
             raise ValueError(f"not saved: {self.conditioning.leak}; train with another model.conditioning to publish")
-        write_pretrained(Path(folder), asdict(self.config), self.state_dict())
+        write_pretrained(Path(folder), asdict(self.config), self.state_dict(), self.teachers())
 
     def save_tokenizer(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the tokenizer alone in the layout of the published ones, without the adapters."""

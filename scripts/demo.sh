@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way on synthetic patients: cohort, shards, segmenter, three stages, report, one patient through the Python API.
+# The whole way on synthetic patients: cohort, shards, two segmenters, three stages, report, one patient through the Python API.
 # Research use only, not a medical device. Run by `make demo`; started again, it goes on where it was cut off.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,9 +13,11 @@ python scripts/make_phantom.py --output_dir "$out/phantom" --patients 80 --size 
 echo "== 2/8 shards"
 python scripts/convert_acdc_to_wds.py --input_dir "$out/phantom" --output_dir "$out/phantom_wds" --modality "4d_mri" \
     --val_fraction 0.05 --test_fraction 0.1
-echo "== 3/8 segmenter"
-"${launch[@]}" scripts/train_mri_titok.py config=configs/demo/segmenter.yaml dataset.shards="$out/phantom_wds" \
-    experiment.output_dir="$out/segmenter"
+echo "== 3/8 segmenter of the model, and another one as the reference of the report"
+for name in segmenter reference; do
+    "${launch[@]}" scripts/train_mri_titok.py config=configs/demo/$name.yaml dataset.shards="$out/phantom_wds" \
+        experiment.output_dir="$out/$name"
+done
 for stage in 1 2 3; do
     echo "== $((stage + 3))/8 stage $stage"
     options=(config=configs/demo/stage$stage.yaml dataset.shards="$out/phantom_wds" experiment.output_dir="$out/stage$stage")
@@ -28,7 +30,7 @@ echo "== 7/8 32 tokens for a whole cine"
     experiment.init_weight="$out/stage1/checkpoint_last.pth" experiment.output_dir="$out/sequence"
 echo "== 8/8 report on held-out patients"
 python scripts/evaluate.py --model "$out/stage1" "$out/sequence" "$out/stage2" "$out/stage3" \
-    --data "$out/phantom_wds" --split test --output_dir "$out/report"
+    --segmenter "$out/reference" --data "$out/phantom_wds" --split test --output_dir "$out/report"
 python - "$out" <<'PYTHON'
 import sys
 

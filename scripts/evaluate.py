@@ -24,7 +24,6 @@ import numpy as np
 
 from data import heart_scoring, pictures
 from data.case import CineCase
-from data.heart_scoring import Judge
 from data.manifest import SPLITS
 from data.remote import folder_or_url
 from data.scoring import Reference, open_reference
@@ -34,7 +33,8 @@ from modeling.titok import TiTok
 from scripts.evaluation import sweep
 from scripts.evaluation.baselines import make_baselines
 from scripts.evaluation.coding import compress, decompress, field_of, load_model
-from scripts.evaluation.scoring import Row, check_judge, evaluate, make_judge
+from scripts.evaluation.scoring import Row, evaluate
+from scripts.evaluation.segmenters import Opened, open_segmenter
 from utils import report
 from utils.device import pick_device
 from utils.files import write_json, write_text
@@ -59,8 +59,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", type=Path, nargs="+", required=True, metavar="FOLDER", help="trained models; the last is reported")
-    judge = "trained model whose segmenter judges originals and reconstructions (default: the last --model's own)"
-    add("--segmenter", type=Path, metavar="FOLDER", help=judge)
+    of_hearts = (
+        "reference segmenter: a trained model, or NAME.onnx with NAME.yaml beside it (default: the last --model's)"
+    )
+    add("--segmenter", type=Path, metavar="PATH", help=of_hearts)
     shards = "folder of shards, from scripts/convert_acdc_to_wds.py, or the URL of one"
     add("--data", type=folder_or_url, required=True, help=shards)
     add("--split", choices=SPLITS, default="test")
@@ -85,21 +87,31 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
     given = [("model", folder) for folder in args.model] + [("segmenter", args.segmenter)]
     for name, folder in given:
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not folder.is_dir() and not (name == "segmenter" and folder.suffix == ".onnx"):
             raise FileNotFoundError(f"--{name} {folder}: no such folder; give the output folder of a training run")
     return args
 
 
-def judge_note(args: argparse.Namespace, last: str, judge: Judge | None) -> str:
-    """Who judged the hearts."""
-    if judge is None:
+def segmenter_note(opened: Opened | None, independent: dict[str, bool]) -> str:
+    """Which segmenter measured the hearts, and which models it taught."""
+    if opened is None:
         return "Hearts are not scored: the model has no segmenter, and no --segmenter was given."
-    name = args.segmenter.resolve().name if args.segmenter else last
-    return (
-        f"Hearts are scored by the segmenter of {name}, the same for originals, reconstructions and baselines, against "
-        "the ground truth inside the field; volumes and EF against the whole ground truth. A structure empty in both "
-        "does not apply; one that is empty in one has Dice 0 and the volume's diagonal as distance."
+    note = (
+        f"Hearts are scored by the segmenter of {opened.segmenter.name}, the same for originals, reconstructions and "
+        "baselines, against the ground truth inside the field; it sees the original outside. Volumes and EF are "
+        "compared with the whole ground truth. A structure empty in both does not apply; one that is empty in one has "
+        "Dice 0 and the volume's diagonal as distance."
     )
+    if not opened.segmenter.every_phase:
+        note += " It segments ED and ES alone, so there are no phase errors."
+    taught = [name for name, free in independent.items() if not free]
+    if taught:
+        note += (
+            f" {report.MARK} This segmenter taught {', '.join(taught)} (losses, choice of ED and ES or anatomy "
+            f"tokens), so the figures of the heart marked with {report.MARK} favour that model; give an independent "
+            "one with --segmenter."
+        )
+    return note
 
 
 def context(args: argparse.Namespace, reader: ShardReader, fields: dict[str, str], limited: bool) -> Row:
@@ -145,22 +157,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     patients = list(reader.patients())[: args.limit]
     if not patients:
         raise ValueError(f"--data {args.data}: the split {args.split} holds no patients; choose another --split")
-    judging = load_model(args.segmenter or args.model[-1], device, args.batch_frames)
-    judge = make_judge(judging, args.batch_frames)
-    if args.segmenter and judge is None:
+    opened = open_segmenter(args.segmenter or args.model[-1], device, args.batch_frames)
+    if args.segmenter and opened is None:
         raise ValueError(f"--segmenter {args.segmenter}: that model has no segmenter (model.conditioning)")
     if args.sweep and load_model(args.model[-1], device, args.batch_frames).dit is None:
         raise ValueError(f"--sweep: {args.model[-1]} decodes with the tokenizer's own decoder; give a model with a DiT")
     rows: dict[str, list[Row]] = {}
     fields: dict[str, str] = {}
     leaks: dict[str, str] = {}
-    originals: dict[str, Row] = {}
+    originals: dict[str, dict[str, Row]] = {}  # field -> patient -> figures of the original
+    independent: dict[str, bool] = {}
     failed: dict[str, str] = {}
     names = model_names(args.model)
     for name, folder in zip(names, args.model, strict=True):
         model = load_model(folder, device, args.batch_frames)
-        if name == names[-1]:
-            check_judge(name, model, judging)
+        if model.config.decoder == "none":
+            raise ValueError(f"--model {name} only segments: give it as --segmenter, and a trained stage as --model")
         for keep in args.keep_tokens or []:
             model.layout.keep(keep)
         for keep in args.keep_tokens or [None]:
@@ -169,15 +181,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             baselines, notes = make_baselines(model, args.data, len(patients)) if last else ({}, {})
             fields[row] = field_of(model)
             leaks |= {row: model.conditioning.leak} if model.conditioning.leak else {}
-            seen = judge if fields[row] == field_of(judging) else None  # another field's judge would see another grid
-            rows[row] = evaluate(model, reader, patients, baselines, seen, keep, originals, failed)
+            independent[row] = opened is not None and not opened.lineage & set(model.teachers())
+            known = originals.setdefault(fields[row], {})
+            segmenter = None if opened is None else opened.segmenter
+            scored = evaluate(model, reader, patients, baselines, segmenter, keep, known, failed)
+            rows[row] = [{**found, "segmenter_taught_model": int(not independent[row])} for found in scored]
 
     rows, failure = of_same_patients(rows, failed, len(patients))
     limited = len(patients) < len(reader.patients())
     summary = {**report.summarize(rows, notes), **context(args, reader, fields, limited)}
     if "mean_frame" not in notes:
         summary["notes"].append("There is no mean_frame baseline, since the train split is empty.")
-    summary["notes"].append(judge_note(args, names[-1], judge))
+    summary["notes"].append(segmenter_note(opened, independent))
+    if opened is not None:
+        summary["reference_segmenter"] = {"name": opened.segmenter.name, "independent_of": independent}
     summary["notes"] += [failure] if failure else []
     summary["failed"] = [{"patient": patient, "reason": reason} for patient, reason in failed.items()]
     summary["notes"] += [f"LEAK: {name}: {words}" for name, words in leaks.items()]
@@ -193,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     drawn = [
         pictures.draw_curve(rows, summary, args.output_dir),
         *pictures.draw_agreement(last_rows, summary, args.output_dir),
-        *pictures.draw(reconstruct, reader, last_rows, summary, args.output_dir, judge),
+        *pictures.draw(reconstruct, reader, last_rows, summary, args.output_dir, segmenter),
     ]
     write_text(args.output_dir / "index.html", report.html_page(summary, last_rows, drawn))
     print(report.text_table(*report.comparison(summary)))

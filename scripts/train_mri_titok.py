@@ -220,7 +220,9 @@ def train(config: RunConfig) -> None:
 
     if main:
         with ema.swapped():
-            save_model(folder, plain, model.state_dict(), export_config(plain["model"], model.conditioning.leak))
+            taught_by = model.teachers()
+            save_model(folder, {**plain, "taught_by": taught_by}, model.state_dict(),
+                       export_config(plain["model"], taught_by, model.conditioning.leak))  # fmt: skip
         print(f"done: {folder}/model.safetensors, config.json and checkpoint_last.pth; curves in {folder}/log.jsonl")
     log.close()
     accelerator.end_training()

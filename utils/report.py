@@ -14,6 +14,7 @@ from utils import heart_report, page
 from utils.metrics import cohort
 from utils.report_columns import COLUMNS, COMPARED, FIGURES, HEART, PATIENT, QUALITY
 
+MARK = "†"  # at figures of the heart by a segmenter that taught the model
 NOTE = "Research use only, not a medical device. A generative decoder may invent anatomy."
 
 
@@ -116,7 +117,7 @@ def comparison(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """
     known = [entry["mean"] for entry in summary["models"].values()]
     keys = [key for key in COMPARED if any(key in mean for mean in known)]
-    rows = []
+    rows, taught = [], taught_models(summary)
     for name, entry in [*summary["models"].items(), *summary["baselines"].items()]:
         cells = [name if name in summary["models"] else f"baseline: {name}"]
         for key in keys:
@@ -124,9 +125,16 @@ def comparison(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             spread = number(entry["std"].get(key), COLUMNS[key].decimals)
             cell = f"{cell} ± {spread}" if key in ("psnr", "ssim") and spread != "–" else cell
             measured, possible = entry["n_of"].get(key, 0), entry["n_of"].get(f"{key}_original", 0)
-            cells.append(f"{cell} (n = {measured})" if 0 < measured < possible else cell)
+            cell = f"{cell} (n = {measured})" if 0 < measured < possible else cell
+            cells.append(f"{cell} {MARK}" if name in taught and key in HEART and cell != "–" else cell)
         rows.append(cells)
     return ["", *(COLUMNS[key].heading for key in keys)], rows
+
+
+def taught_models(summary: Mapping[str, Any]) -> set[str]:
+    """The models that the reference segmenter of their hearts taught."""
+    independent = summary.get("reference_segmenter", {}).get("independent_of", {})
+    return {name for name, free in independent.items() if not free}
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -154,6 +162,7 @@ def csv_text(rows: Mapping[str, Sequence[Mapping[str, Any]]], heart_columns: Seq
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     heart = heart_columns if any(heart_report.judged(patients) for patients in rows.values()) else ()
+    heart = ("segmenter_taught_model", *heart) if heart else ()
     writer.writerow(["model", *PATIENT, *FIGURES, *heart])
     for model, patients in rows.items():
         for row in patients:
@@ -185,7 +194,7 @@ def html_page(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]],
         f"slices {cohort['slices']}, frames {cohort['frames']} ({summary['modality']})"
     )
     body = [
-        _tiles(summary["mean"]),
+        _tiles(summary["mean"], MARK if summary["model"] in taught_models(summary) else ""),
         "<section><h2>Comparison</h2><p>Means over patients (each patient counts once); ± is the standard deviation "
         "over patients. Baselines show what a decoder scores that knows nothing, or the wrong thing, of the "
         "patient.</p>",
@@ -223,9 +232,13 @@ def _cell(value: Any, key: str) -> str:
     return number(value, COLUMNS[key].decimals) if key in COLUMNS else str(value)
 
 
-def _tiles(mean: Mapping[str, Any]) -> str:
+def _tiles(mean: Mapping[str, Any], mark: str) -> str:
     wanted = ("psnr", "ssim", "psnr_heart", "dice_mean", "lv_ef_error", "bits_per_frame", "ratio_int16")
-    return page.tiles((number(mean[key], COLUMNS[key].decimals), COLUMNS[key].heading) for key in wanted if key in mean)
+    return page.tiles(
+        (f"{number(mean[key], COLUMNS[key].decimals)}{mark if key in HEART else ''}", COLUMNS[key].heading)
+        for key in wanted
+        if key in mean
+    )
 
 
 def _heart(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -237,6 +250,8 @@ def _heart(summary: Mapping[str, Any], patients: Sequence[Mapping[str, Any]]) ->
     titles = ("Structures", "Volumes against the ground truth, bias and 95 % limits of agreement", "Diagnoses")
     tables = zip(titles, heart_report.tables(found, hearts), strict=True)
     text = "All figures by one segmenter, which is scored on the originals beside the reconstructions. It is no reader."
+    if summary["model"] in taught_models(summary):
+        text += f" {MARK} This segmenter taught the model, so all figures of this section favour it."
     return [
         f"<section><h2>Heart</h2><p>{page.text(text)} Labelled patients: {len(hearts)}.</p>",
         *(f"<h3>{page.text(title)}</h3>{page.table(*table)}" for title, table in tables),

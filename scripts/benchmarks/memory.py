@@ -129,7 +129,8 @@ def made_up(config: RunConfig, slices: int, phases: int) -> Batch:
     """One labelled sample of the recipe's shape, a ring beside a box in every frame."""
     data, side = config.dataset, config.model.image_size
     depth = slices if data.unit == "stack" else 1
-    times = {"frame": 1, "slice": data.phases or phases, "stack": data.phases or 2}[data.unit]
+    most = data.max_phases or data.phases  # the largest batch decides
+    times = {"frame": 1, "slice": most or phases, "stack": most or 2}[data.unit]
     line = torch.linspace(-1, 1, side)
     distance = (line[:, None].square() + line.square()).sqrt()
     labels = ((distance < 0.4).byte() * 2 + (distance < 0.25).byte()).to(torch.uint8)

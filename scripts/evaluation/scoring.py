@@ -6,43 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
-from data.heart_scoring import Judge, overlap_only, score_heart, score_original
+from data.heart_scoring import ReferenceSegmenter, overlap_only, score_heart, score_original
 from data.scoring import Reference, ceiling, cost, open_reference, score
 from data.shards import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.baselines import Contender
-from scripts.evaluation.coding import compress, decompress, field_of, tokens_in
+from scripts.evaluation.coding import compress, decompress, tokens_in
 
 Row = dict[str, Any]
-
-
-def make_judge(model: TiTok | None, batch_frames: int) -> Judge | None:
-    """What segments originals and reconstructions, (N, S, S) in [0, 1] to labels; None without a segmenter."""
-    segmenter = None if model is None else model.segmenter
-    if segmenter is None:
-        return None
-    device = next(segmenter.parameters()).device
-
-    def judge(frames: np.ndarray) -> np.ndarray:
-        parts = torch.from_numpy(frames).float()[:, None].split(batch_frames)
-        return torch.cat([segmenter.labels(part.to(device)).cpu() for part in parts]).numpy()
-
-    return judge
-
-
-def check_judge(name: str, model: TiTok, judge: TiTok) -> None:
-    """Raise ValueError where the reported model cannot encode, or its judge sees another field."""
-    if model.config.decoder == "none":
-        raise ValueError(f"--model {name} only segments: give it as --segmenter, and a trained stage as --model")
-    ours, its = field_of(model), field_of(judge)
-    if ours != its:
-        raise ValueError(
-            f"the segmenter sees {its}, but {name} sees {ours}: give a --segmenter of the same model.geometry and size"
-        )
 
 
 def with_next(items: Iterable[tuple[Reference, bytes]]) -> Iterator[tuple[Reference, bytes, bytes]]:
@@ -77,7 +50,7 @@ def evaluate(
     reader: ShardReader,
     patients: Sequence[str],
     baselines: dict[str, Contender],
-    judge: Judge | None = None,
+    segmenter: ReferenceSegmenter | None = None,
     keep: int | None = None,
     originals: dict[str, Row] | None = None,
     failed: dict[str, str] | None = None,
@@ -89,9 +62,9 @@ def evaluate(
         reader: of the split.
         patients: whom to score.
         baselines: name -> what is scored in place of the model's reconstruction.
-        judge: who segments originals and reconstructions; without one the heart is not scored.
+        segmenter: of originals and reconstructions; without one the heart is not scored.
         keep: how many tokens of each frame or cine are sent; all for None.
-        originals: patient -> the judge's figures of the original; filled here, for other models of the same field.
+        originals: patient -> the segmenter's figures of the original; filled here, for other models of the same field.
         failed: patient -> why it cannot be scored; filled here. Without it, such a patient ends the evaluation.
 
     Returns:
@@ -117,15 +90,15 @@ def evaluate(
         with noted(reference.case.patient, reader, failed):
             decoded = decompress(model, data)
             quality = score(reference, decoded)
-            if judge:
+            if segmenter:
                 patient = reference.case.patient
                 if patient not in originals:
-                    originals[patient] = score_original(judge, reference)
-                quality |= {**score_heart(judge, reference, decoded), **originals[patient]}
+                    originals[patient] = score_original(segmenter, reference)
+                quality |= {**score_heart(segmenter, reference, decoded), **originals[patient]}
             against = {}
             for name, make in baselines.items():
                 other = make(reference, data, next_data)
-                overlap = overlap_only(judge, reference, other) if judge else {}
+                overlap = overlap_only(segmenter, reference, other) if segmenter else {}
                 against[name] = {**score(reference, other), **overlap}
             found = {
                 **quality,

@@ -51,6 +51,11 @@ class BlockModel(nn.Module):
             keep=lambda count: kept(count, SIDE * SIDE),
         )
 
+    taught_by: Any = ()
+
+    def teachers(self) -> list[str]:
+        return list(self.taught_by)
+
     def encode(self, x: Tensor, keep_tokens: int | None = None) -> Tensor:
         slices, phases = x.shape[4:]
         frames = x.permute(0, 4, 5, 1, 2, 3).reshape(-1, 1, SIZE, SIZE)

@@ -1,4 +1,4 @@
-"""The report speaks of the heart: one judge, originals and reconstructions, against the ground truth."""
+"""The heart in the report: one reference segmenter on originals and reconstructions, against the ground truth."""
 
 import csv
 import json
@@ -13,16 +13,18 @@ from torch import Tensor
 
 from data.case import CineCase
 from data.heart_scoring import columns, score_heart, score_original, segment
-from data.scoring import open_reference
+from data.scoring import Reference, open_reference
 from scripts import evaluate
+from scripts.evaluation import segmenters
 from tests.unit.scripts.test_evaluate import SIZE, BlockModel, write_shards
 from utils.overlays import heart_box
+from utils.report import MARK, comparison
 
 LEVELS = (0.3, 0.55, 0.8)  # of the window, between background, RV, MYO and LV
 
 
 class Threshold:
-    """A judge that tells structures by their brightness."""
+    """A network that tells structures by their brightness."""
 
     def labels(self, x: Tensor) -> Tensor:
         return sum((x[:, 0] > level).to(torch.uint8) for level in LEVELS)  # type: ignore[return-value]
@@ -46,26 +48,37 @@ def heart(index: int, group: str | None = None) -> CineCase:
     )  # fmt: skip
 
 
-def judge(frames: np.ndarray) -> np.ndarray:
-    return Threshold().labels(torch.from_numpy(frames)[:, None]).numpy()
+class OfNativeFrames:
+    """A reference segmenter of native frames."""
+
+    name, every_phase = "threshold", True
+
+    def labels(self, frames: np.ndarray, reference: Reference) -> np.ndarray:
+        return Threshold().labels(torch.from_numpy(frames)[:, None]).numpy()
+
+
+segmenter = OfNativeFrames()
 
 
 def test_a_perfect_reconstruction_has_the_dice_of_the_original_and_an_empty_one_none() -> None:
     reference = open_reference(heart(0), SIZE, "crop")
-    perfect, original = score_heart(judge, reference, reference.prepared.image[0]), score_original(judge, reference)
+    perfect, original = (
+        score_heart(segmenter, reference, reference.prepared.image[0]),
+        score_original(segmenter, reference),
+    )
     assert perfect["dice_mean"] == original["dice_mean_original"] > 0.99
     assert perfect["lv_ef_error"] == original["lv_ef_error_original"]
-    empty = score_heart(judge, reference, np.zeros_like(reference.prepared.image[0]))
+    empty = score_heart(segmenter, reference, np.zeros_like(reference.prepared.image[0]))
     assert empty["dice_mean"] == 0 and np.isnan(empty["lv_ef"])
     assert set(perfect) | set(original) == set(columns())
     assert perfect["ed_phase_error"] == perfect["es_phase_error"] == 0 and np.isnan(empty["es_phase_error"])
-    late = score_heart(judge, reference, np.roll(reference.prepared.image[0], 1, axis=-1))
+    late = score_heart(segmenter, reference, np.roll(reference.prepared.image[0], 1, axis=-1))
     assert late["ed_phase_error"] == late["es_phase_error"] == 25 and original["es_phase_error_original"] == 0
 
 
 def test_volumes_are_those_of_the_masks_in_millilitres() -> None:
     case = heart(0)
-    found = score_original(judge, open_reference(case, SIZE, "crop"))
+    found = score_original(segmenter, open_reference(case, SIZE, "crop"))
     voxel_ml = 1.5 * 1.5 * 8 / 1000
     assert found["lv_edv_truth"] == pytest.approx(2 * 64 * voxel_ml)
     assert found["lv_ef_truth"] == pytest.approx(100 * (1 - 4 / 64))
@@ -75,7 +88,7 @@ def test_volumes_are_those_of_the_masks_in_millilitres() -> None:
 @pytest.mark.parametrize("mode", ["crop", "fit"])
 def test_labels_come_back_to_the_native_pixels_of_the_field(mode: str) -> None:
     reference = open_reference(heart(0), SIZE, mode)
-    found = segment(judge, reference, reference.prepared.image[0])
+    found = segment(segmenter, reference, reference.prepared.image[0])
     truth = reference.case.masks[0][reference.box]
     assert found["ED"].shape == truth.shape
     assert (found["ED"] == truth).mean() > (0.99 if mode == "crop" else 0.85)
@@ -84,16 +97,18 @@ def test_labels_come_back_to_the_native_pixels_of_the_field(mode: str) -> None:
 def test_a_patient_without_labels_has_no_heart_figures() -> None:
     bare = CineCase(**{**vars(heart(0)), "masks": {}})
     reference = open_reference(bare, SIZE, "crop")
-    assert score_heart(judge, reference, reference.prepared.image[0]) == score_original(judge, reference) == {}
+    assert score_heart(segmenter, reference, reference.prepared.image[0]) == score_original(segmenter, reference) == {}
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two models, a judge alone and shards of three patients, one of them without a diagnosis."""
-    models = {"plain": BlockModel(), "seeing": BlockModel(anatomy=2), "wide": BlockModel("fit"), "judge": BlockModel()}
-    models["seeing"].segmenter = models["judge"].segmenter = Threshold()
-    models["judge"].config = SimpleNamespace(**{**vars(models["judge"].config), "decoder": "none"})
-    monkeypatch.setattr(evaluate, "load_model", lambda folder, device, batch_frames: models[folder.name])
+    """Two models, a segmenter alone and shards of three patients, one of them without a diagnosis."""
+    models = {"plain": BlockModel(), "seeing": BlockModel(anatomy=2), "wide": BlockModel("fit"), "other": BlockModel()}
+    models["seeing"].segmenter, models["other"].segmenter = Threshold(), Threshold()
+    models["seeing"].taught_by, models["other"].taught_by = ["a"], ["b"]
+    models["other"].config = SimpleNamespace(**{**vars(models["other"].config), "decoder": "none"})
+    for module in (evaluate, segmenters):
+        monkeypatch.setattr(module, "load_model", lambda folder, device, batch_frames: models[folder.name])
     for name in models:
         (tmp_path / name).mkdir()
     test = [heart(1, "DCM"), heart(2, "HCM"), heart(3)]
@@ -116,7 +131,7 @@ def test_the_report_has_dice_volumes_agreement_groups_and_overlays(place: Path) 
     assert summary["bland_altman"]["lv_edv"]["n"] == 3
     assert {name: group["n"] for name, group in summary["groups"].items()} == {"DCM": 1, "HCM": 1, "unknown": 1}
     assert summary["baselines"]["mean_frame"]["mean"]["dice_mean"] < 1
-    assert summary["models"]["plain"]["mean"]["dice_mean"] == pytest.approx(dice["mean"])  # the same judge for both
+    assert summary["models"]["plain"]["mean"]["dice_mean"] == pytest.approx(dice["mean"])  # the same segmenter for both
     names = {path.name for path in (place / "report").glob("*.png")}
     assert {"agreement.png", "best_overlays.png", "worst_overlays.png"} <= names
     rows = list(csv.DictReader((place / "report" / "per_patient.csv").open()))
@@ -132,22 +147,38 @@ def test_without_a_segmenter_hearts_are_left_out_and_the_report_says_so(place: P
     assert "<h2>Heart</h2>" not in (place / "report" / "index.html").read_text()
 
 
-def test_a_judge_that_only_segments_scores_a_model_that_cannot(place: Path) -> None:
-    summary = report(place, "plain", more=("--segmenter", str(place / "judge")))
-    assert summary["mean"]["dice_original"]["mean"] > 0.9
-    assert any("segmenter of judge" in note for note in summary["notes"])
+def test_a_model_that_only_segments_scores_a_model_that_cannot_whatever_their_fields(place: Path) -> None:
+    for name, least in (("plain", 0.9), ("wide", 0.8)):  # a fitted image is resampled
+        summary = report(place, name, more=("--segmenter", str(place / "other")))
+        assert summary["mean"]["dice_original"]["mean"] > least
+        assert any("segmenter of other" in note for note in summary["notes"])
+
+
+def test_figures_by_a_segmenter_that_taught_the_model_are_marked_wherever_they_stand(place: Path) -> None:
+    for more, taught in (((), True), (("--segmenter", str(place / "other")), False)):
+        summary = report(place, "plain", "seeing", more=more)
+        assert summary["reference_segmenter"]["independent_of"] == {"plain": True, "seeing": not taught}
+        assert any("taught seeing" in note for note in summary["notes"]) == taught
+        headings, rows = comparison(summary)
+        cells = {row[0]: row[headings.index("Dice")] for row in rows}
+        assert (MARK in cells["seeing"]) == taught and MARK not in cells["plain"]
+        page = (place / "report" / "index.html").read_text()
+        assert ("favour it" in page) == taught
+        lines = csv.DictReader((place / "report" / "per_patient.csv").open())
+        assert {line["model"]: line["segmenter_taught_model"] for line in lines} == {
+            "plain": "0", "seeing": str(int(taught))
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("names", "more", "says"),
     [
-        (("judge",), (), "--segmenter"),
-        (("wide",), ("judge",), "native pixels"),
+        (("other",), (), "--segmenter"),
         (("seeing",), ("plain",), "has no segmenter"),
         (("seeing",), ("nowhere",), "no such folder"),
     ],
 )
-def test_a_judge_that_cannot_judge_is_one_clear_line(
+def test_a_segmenter_that_cannot_be_used_is_one_clear_line(
     names: tuple[str, ...], more: tuple[str, ...], says: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extra = ("--segmenter", str(place / more[0])) if more else ()

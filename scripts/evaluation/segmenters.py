@@ -1,0 +1,166 @@
+"""Reference segmenters of a report: a trained model of this project, or an ONNX file with a YAML beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from data import preprocess
+from data.heart_scoring import ReferenceSegmenter
+from data.preprocess import Geometry
+from data.scoring import Reference
+from modeling.titok import TiTok
+from scripts.evaluation.coding import load_model
+from utils.config import from_plain
+from utils.ranges import Range
+from utils.yaml_text import read_yaml
+
+
+class Opened(NamedTuple):
+    """A reference segmenter, and the hashes by which a model names the segmenters that taught it."""
+
+    segmenter: ReferenceSegmenter
+    lineage: set[str]
+
+
+class GridSegmenter:
+    """The segmenter of a TiTok-MRI model, on that model's own grid.
+
+    Args:
+        name: for the report.
+        model: in eval mode on its device, with a segmenter.
+        batch_frames: frames at a time.
+    """
+
+    every_phase = True
+
+    def __init__(self, name: str, model: TiTok, batch_frames: int) -> None:
+        assert model.segmenter is not None
+        self.name, self.network, self.batch_frames = name, model.segmenter, batch_frames
+        self.size, self.mode = model.config.image_size, model.config.geometry
+        self.device = next(model.segmenter.parameters()).device
+        self._placed: tuple[str, Geometry] | None = None
+
+    def labels(self, frames: np.ndarray, reference: Reference) -> np.ndarray:
+        """See `ReferenceSegmenter`."""
+        geometry = self._geometry(reference)
+        grid = torch.from_numpy(np.clip(preprocess.apply(frames, geometry), 0, 1)).float()[:, None]
+        parts = [self.network.labels(part.to(self.device)).cpu() for part in grid.split(self.batch_frames)]
+        return preprocess.invert(torch.cat(parts).numpy(), geometry, order=0)
+
+    def _geometry(self, reference: Reference) -> Geometry:
+        """The grid of this segmenter over a patient, which may be another than the model's."""
+        given, case = reference.prepared.geometry, reference.case
+        if (given.size, given.mode) == (self.size, self.mode):
+            return given
+        if self._placed is None or self._placed[0] != case.patient:
+            center = preprocess.place(case).center if self.mode == "crop" else None
+            self._placed = case.patient, preprocess.plan(case.cine.shape[:2], self.size, self.mode, center)
+        return self._placed[1]
+
+
+@dataclass
+class OnnxOptions:
+    """What an ONNX segmenter expects, from the YAML beside it.
+
+    Args:
+        input_size: side of its square input (N, 1, S, S), to which the centre square of the image is resized.
+        percentiles: of the intensities above 0 of one phase, which become 0 and 1.
+        labels: of each output channel: 0 background, 1 RV, 2 MYO, 3 LV.
+    """
+
+    input_size: Annotated[int, Range(16, 2048)]
+    percentiles: tuple[Annotated[float, Range(0, 100)], Annotated[float, Range(0, 100)]] = (0.0, 100.0)
+    labels: list[Annotated[int, Range(0, 3)]] | None = None
+
+
+class OnnxSegmenter:
+    """A 2-D segmentation network as an ONNX file, (N, 1, S, S) float32 to (N, labels, S, S).
+
+    Args:
+        path: the .onnx file; its options stand in the .yaml file of the same name.
+        batch_frames: frames at a time.
+
+    Raises:
+        FileNotFoundError: where one of the two files is missing.
+        ValueError: where onnxruntime is not installed, or the network does not fit its options.
+    """
+
+    every_phase = False
+
+    def __init__(self, path: Path, batch_frames: int) -> None:
+        options = path.with_suffix(".yaml")
+        for needed in (path, options):
+            if not needed.is_file():
+                raise FileNotFoundError(
+                    f"--segmenter {path}: {needed.name} is missing; an ONNX segmenter is two files, NAME.onnx and "
+                    "NAME.yaml with input_size, percentiles and labels (docs/evaluation.md)"
+                )
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ValueError("--segmenter: an ONNX file needs an extra package: pip install onnxruntime") from None
+        self.name, self.batch_frames = path.stem, batch_frames
+        self.options = from_plain(OnnxOptions, read_yaml(options), str(options))
+        try:
+            self.session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises kinds of its own
+            raise ValueError(f"--segmenter {path}: cannot be read as ONNX ({str(error).splitlines()[0]})") from None
+        self.input = self.session.get_inputs()[0].name
+        self._check(path)
+
+    def _check(self, path: Path) -> None:
+        size = self.options.input_size
+        try:
+            shape = self._run(np.zeros((1, 1, size, size), np.float32)).shape
+        except Exception as error:
+            words = str(error).splitlines()[0]
+            raise ValueError(f"--segmenter {path}: does not take (1, 1, {size}, {size}) float32 ({words})") from None
+        labels = self.options.labels or list(range(4))
+        if shape != (1, len(labels), size, size):
+            raise ValueError(
+                f"--segmenter {path}: gives {shape}, expected (1, {len(labels)}, {size}, {size}); correct labels or "
+                f"input_size in {path.with_suffix('.yaml').name}"
+            )
+        self.table = np.array(labels, np.uint8)
+
+    def _run(self, frames: np.ndarray) -> np.ndarray:
+        return self.session.run(None, {self.input: frames})[0]
+
+    def labels(self, frames: np.ndarray, reference: Reference) -> np.ndarray:
+        """See `ReferenceSegmenter`."""
+        height, width = frames.shape[1:]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        square = (slice(None), slice(top, top + side), slice(left, left + side))
+        low, high = np.percentile(frames[frames > 0], self.options.percentiles) if (frames > 0).any() else (0.0, 1.0)
+        scaled = ((np.clip(frames, low, high) - low) / max(high - low, 1e-6))[square]
+        size = (self.options.input_size,) * 2
+        inputs = preprocess.resize(scaled.astype(np.float32), size, order=1)[:, None]
+        chunks = [inputs[first : first + self.batch_frames] for first in range(0, len(inputs), self.batch_frames)]
+        labels = self.table[np.concatenate([self._run(chunk).argmax(1) for chunk in chunks])]
+        result = np.zeros(frames.shape, np.uint8)
+        result[square] = preprocess.resize(labels, (side, side), order=0)
+        return result
+
+
+def open_segmenter(path: Path, device: torch.device, batch_frames: int) -> Opened | None:
+    """The reference segmenter of a model's folder or of an ONNX file; None for a model without a segmenter.
+
+    Raises:
+        FileNotFoundError: where a file is missing.
+        ValueError: where it cannot be used.
+    """
+    if path.suffix == ".onnx":
+        return Opened(
+            OnnxSegmenter(path, batch_frames), {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}
+        )
+    model = load_model(path, device, batch_frames)
+    if model.segmenter is None:
+        return None
+    return Opened(GridSegmenter(path.resolve().name, model, batch_frames), set(model.teachers()))
