@@ -26,7 +26,8 @@ HELP = "two training steps of a recipe on a CPU, with time and peak memory"
 SCRIPTS = Path(__file__).resolve().parents[1]
 PHANTOMS = ("patients=4", "size=128", "slices=2", "phases=4")
 FEW = {
-    "experiment.init_weight": "null", "model.tokenizer.init": "random", "dataset.phases": 2, "dataset.workers": 0,
+    "experiment.init_weight": "null", "model.tokenizer.init": "random", "dataset.phases": 2,
+    "dataset.max_phases": "null", "dataset.workers": 0,
     "training.max_steps": 2, "training.global_batch_size": 1, "training.gradient_accumulation_steps": 1,
     "training.log_every": 1, "training.mixed_precision": "auto", "training.recompute_frames": 1,
 }  # fmt: skip

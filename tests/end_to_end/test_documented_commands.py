@@ -20,7 +20,7 @@ VQ = {"image_size": 32, "codebook_size": 64, "token_size": 6, "num_latent_tokens
 SMALL = (
     "model.tokenizer.init=random", f"model.tokenizer.vq_model={json.dumps(VQ)}", "model.adapters.phase_heads=2",
     f"model.dit.size={json.dumps(SIZE | {'num_layers': 12})}", "model.dit.patch_size=8", "model.dit.head_channels=4",
-    "model.geometry=crop", "dataset.workers=0", "dataset.phases=2",
+    "model.geometry=crop", "dataset.workers=0", "dataset.phases=2", "dataset.max_phases=null",
 )  # fmt: skip
 QUICK = (
     *SMALL, "training.max_steps=1", "training.global_batch_size=2", "training.mixed_precision=no",

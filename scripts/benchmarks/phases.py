@@ -1,0 +1,75 @@
+"""How much the tokens of a frame depend on the number of phases beside it: every second phase is left out.
+
+    python scripts/benchmark.py phases --model mri_titok_tokenizer_stage1_output --data acdc_wds
+
+A frame is encoded among all T phases of its cycle and among T/2. The share of its token ids that differ and the PSNR of
+both decodes, on the model's grid, say how well a model works for any T.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data.manifest import SPLITS
+from data.preprocess import model_field, prepare
+from data.remote import folder_or_url
+from data.shards import ShardReader
+from modeling.titok import TiTok
+from utils.device import pick_device
+from utils.files import write_json
+from utils.metrics import finite_mean, frame_scores, psnr
+
+HELP = "tokens of a frame among all phases and among half of them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command can be told."""
+    add = parser.add_argument
+    add("--model", type=Path, required=True, metavar="FOLDER", help="a trained model of layout frame")
+    add("--data", type=folder_or_url, required=True, help="folder of shards, or the URL of one")
+    add("--split", choices=SPLITS, default="test")
+    add("--limit", type=int, help="only the first patients of the split")
+    add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU where there is one)")
+    add("--output", type=Path, metavar="FILE", help="write the figures as JSON")
+
+
+def measure(model: TiTok, x: torch.Tensor, field: np.ndarray) -> dict[str, float]:
+    """Share of changed ids, and PSNR in dB of the frames decoded from either, of a cine (1, C, S, S, D, T)."""
+    few = x[..., ::2]
+    tokens, tokens_of_few = model.encode(x, ed=0, es=1), model.encode(few, ed=0, es=1)
+    ids, ids_of_few = (model.layout.unpack(each).ids for each in (tokens, tokens_of_few))  # (1, D, T, K)
+    original = few[0, 0].permute(2, 3, 0, 1).cpu().numpy()  # (D, T / 2, S, S)
+    decoded = (model.decode_tokens(tokens)[..., ::2], model.decode_tokens(tokens_of_few))
+    frames = [image[0].float().mean(0).permute(2, 3, 0, 1).cpu().numpy() for image in decoded]
+    scores = [finite_mean(frame_scores(psnr, original, each, field).flat) for each in frames]
+    changed = float((ids[:, :, ::2] != ids_of_few).float().mean())
+    return {"changed_tokens": changed, "psnr_all": scores[0], "psnr_half": scores[1]}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure every patient and print the means."""
+    device, reader = pick_device(args.device), ShardReader(args.data, args.split)
+    model = TiTok.from_pretrained(args.model).to(device)
+    if model.tokenizer is None or model.config.layout != "frame":
+        raise ValueError(f"--model {args.model}: has no tokens of frames; give a stage 1, 2 or 3 of layout frame")
+    rows: list[dict[str, Any]] = []
+    for patient in tqdm(list(reader.patients())[: args.limit], unit="patient"):
+        case = reader.read_case(patient)
+        if case.cine.shape[3] < 4:
+            raise ValueError(f"{patient}: {case.cine.shape[3]} phases, expected 4 or more; give shards of cines")
+        prepared = prepare(case, model.config.image_size, model.config.geometry)
+        x = torch.from_numpy(prepared.image)[None].to(device)
+        rows.append({"patient": patient, **measure(model, x, model_field(prepared.geometry))})
+    mean = {key: finite_mean(row[key] for row in rows) for key in ("changed_tokens", "psnr_all", "psnr_half")}
+    print(
+        f"{args.model.name}, n = {len(rows)}: {100 * mean['changed_tokens']:.1f} % of the tokens change when every "
+        f"second phase is left out; {mean['psnr_all']:.2f} dB among all phases, {mean['psnr_half']:.2f} among half"
+    )
+    if args.output:
+        write_json(args.output, {"command": "phases", "model": args.model.name, "mean": mean, "patients": rows})
