@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modeling.config import ModelConfig, TokenizerOptions
 from modeling.objective import Objective, build_objective
@@ -34,6 +35,7 @@ from utils.files import write_json
 from utils.optim import select_trainable
 from utils.types import Batch
 
+FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 HELP = "GPU memory that a recipe needs for a training step, without a GPU"
 GB = 1e9
 AFTER_WARMUP = 10**9  # a step at which no loss waits
@@ -96,11 +98,12 @@ def needed(config: RunConfig, slices: int = 18, phases: int = 35) -> Needed:
     batch = made_up(config, slices, phases)
     saved = Saved()
     saved.leave_out(objective.parameters())
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        model.to_empty(device="cpu")
-        saved.leave_out(model.parameters())
-        prediction = forward(model, config, batch, samples, saved)
-    run_losses(objective, prediction, batch, samples, saved, mode)
+    with sdpa_kernel(list(FUSED)):  # as on a GPU, whatever a training in this process has switched off
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            model.to_empty(device="cpu")
+            saved.leave_out(model.parameters())
+            prediction = forward(model, config, batch, samples, saved)
+        run_losses(objective, prediction, batch, samples, saved, mode)
     all_of, learned = size(model.parameters()), size(objective.parameters())
     trains = size(trainable.values())
     inputs = sum(x.nbytes for x in batch if isinstance(x, Tensor)) + batch.image.nbytes
@@ -217,7 +220,7 @@ def table(found: Needed) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Count, print a table, and write it down."""
-    found = needed(parse(RunConfig, args.recipe), args.slices, args.phases)
+    found = needed(parse(RunConfig, ["experiment.output_dir=unused", *args.recipe]), args.slices, args.phases)
     print(table(found))
     if args.output:
         write_json(args.output, {"command": "memory", "recipe": args.recipe, **found._asdict(), "total": found.total})

@@ -95,7 +95,8 @@ def test_what_the_cache_is_not_of_is_named(workplace: Path, phantom_shards: Path
     ):
         refused = train(workplace, "stage2", phantom_shards, "refused", FIRST, cached, *more)
         assert refused.returncode == 1 and named in refused.stderr and "tokens_named" in refused.stderr
-    trained = train(workplace, "stage1", phantom_shards, "refused", cached, "dataset.phases=null")
+    more = ("dataset.phases=null", "losses={reconstruction: {}}")
+    trained = train(workplace, "stage1", phantom_shards, "refused", cached, *more)
     assert trained.returncode == 1 and "leave one out" in trained.stderr
 
 

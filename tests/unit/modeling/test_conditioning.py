@@ -166,7 +166,7 @@ def test_ground_truth_is_asked_for_stamped_and_never_published(tmp_path: Path) -
     with pytest.raises(ValueError, match="not saved: ground-truth masks"):
         model.save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
-    assert export_config({}, model.conditioning.leak)["leak"] and "leak" not in export_config({}, None)
+    assert export_config({}, [], model.conditioning.leak)["leak"] and "leak" not in export_config({}, [])
 
 
 @pytest.mark.parametrize("name", ["none", "resnet18", "unet"])

@@ -25,7 +25,7 @@ from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 from modeling.tokens import kept
 from scripts import evaluate
-from scripts.evaluation import baselines, coding, scoring
+from scripts.evaluation import baselines, coding, scoring, segmenters
 from utils import figures
 from utils.baselines import zeroed
 
@@ -125,7 +125,8 @@ def shards(tmp_path: Path) -> Path:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Evaluate block models; gives summary.json. Pictures are drawn only where a test asks for them."""
     models = {"stage1": BlockModel("fit"), "stage2": BlockModel("crop", anatomy=2)}
-    monkeypatch.setattr(evaluate, "load_model", lambda folder, device, batch_frames: models[folder.name])
+    for module in (evaluate, segmenters):
+        monkeypatch.setattr(module, "load_model", lambda folder, device, batch_frames: models[folder.name])
     for name in models:
         (tmp_path / name).mkdir()
 

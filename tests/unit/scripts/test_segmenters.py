@@ -45,7 +45,7 @@ def test_an_onnx_network_segments_originals_with_the_order_of_labels_of_its_yaml
     assert opened is not None and opened.segmenter.name == "brightness"
     reference = open_reference(heart(0), 32, mode)
     found = score_heart(opened.segmenter, reference, reference.prepared.image[0])
-    assert found["dice_mean"] > 0.8 and np.isnan(found["ed_phase_error"])
+    assert found["dice_mean"] > (0.9 if mode == "crop" else 0.7) and np.isnan(found["ed_phase_error"])
 
 
 @pytest.mark.parametrize(
