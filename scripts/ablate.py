@@ -152,7 +152,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
     add = parser.add_argument
     add("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
     add("--terms", nargs="+", metavar="LOSS", help="losses to switch off in turn (default: all of the recipe)")
-    add("--segmenter", metavar="FOLDER", help="reference segmenter of the hearts of all arms, a folder or ONNX file (default: the one of full, marked)")
+    add("--segmenter", metavar="PATH", help="reference segmenter of all arms, as of evaluate.py (default: full's own)")
     add("--split", choices=SPLITS, default="test", help="what the arms are evaluated on (default test)")
     add("--launch", default="accelerate launch", help="how training is started (default 'accelerate launch')")
     args = parser.parse_intermixed_args(argv)
