@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from modeling.dit import DiT, DiTConfig
+from tests.tiny import tiny_model
 
 SIZE = {"width": 32, "num_layers": 2, "num_heads": 2}
 
@@ -124,3 +125,13 @@ def test_every_patch_reads_all_tokens_before_the_first_block() -> None:
         other[:, :, token] += 1
         patches = (dit(x, t, other, position, phase) - before).abs().view(4, 8, 4, 8).amax((1, 3))
         assert (patches > 0).all()
+
+
+def test_rotation_angles_keep_full_precision_when_the_model_is_cast() -> None:
+    model = tiny_model()
+    exact = model.dit.angles.table.clone()
+    cast = model.to(torch.bfloat16).dit
+    assert cast.blocks[0].phase_attn.orders.table.dtype == torch.float32
+    assert cast.angles.table.dtype == torch.float32 and torch.equal(cast.angles.table, exact)
+    assert cast.token_embed.dtype == torch.bfloat16
+    assert model.to(torch.float32).dit.angles.table.dtype == torch.float32
