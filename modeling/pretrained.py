@@ -80,6 +80,8 @@ def read_pretrained(
     check_keys(names, state, str(found.weights))
     model = model_class(model_config)
     model.load_state_dict(state)
+    if found.config.get("format") == FORMAT and "taught_by" not in found.config:
+        raise ValueError(f"{found.where}: has no `taught_by`, the segmenters that taught the model; export it anew")
     model.taught_by = sorted(lineage(found.config, found.where))  # type: ignore[assignment]
     return model
 

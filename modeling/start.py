@@ -51,6 +51,8 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
         taught_by |= bring_segmenter(model, weights)
         fresh = ["conditioning but its segmenter" if name == "conditioning" else name for name in fresh]
     model.taught_by = sorted(taught_by)
+    if model.segmenter is not None and "conditioning" not in fresh:  # its segmenter comes from a file
+        model.taught_by = model.teachers()
     return model, fresh
 
 

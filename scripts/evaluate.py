@@ -2,7 +2,8 @@
 
 Research use only, not a medical device.
 
-    python scripts/evaluate.py --model mri_titok_e2e_stage3_output --data acdc_wds --split test --output_dir report
+    python scripts/evaluate.py --model mri_titok_e2e_stage3_output --segmenter mri_reference_output --data acdc_wds \\
+        --split test --output_dir report
 
 Each patient is packed into a compressed file in memory, and what is scored is decoded from those bytes alone. The last
 --model is reported with baselines and pictures; the others are rows of the comparison. With --keep_tokens every model
@@ -95,7 +96,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def segmenter_note(opened: Opened | None, independent: dict[str, bool]) -> str:
     """Which segmenter measured the hearts, and which models it taught."""
     if opened is None:
-        return "Hearts are not scored: the model has no segmenter, and no --segmenter was given."
+        return "Hearts are not scored: the last --model has no segmenter, and no --segmenter was given."
     note = (
         f"Hearts are scored by the segmenter of {opened.segmenter.name}, the same for originals, reconstructions and "
         "baselines, against the ground truth inside the field; it sees the original outside. Volumes and EF are "
@@ -162,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"--segmenter {args.segmenter}: that model has no segmenter (model.conditioning)")
     if args.sweep and load_model(args.model[-1], device, args.batch_frames).dit is None:
         raise ValueError(f"--sweep: {args.model[-1]} decodes with the tokenizer's own decoder; give a model with a DiT")
+    if opened is None:
+        print(f"note: {segmenter_note(None, {})}")
     rows: dict[str, list[Row]] = {}
     fields: dict[str, str] = {}
     leaks: dict[str, str] = {}
@@ -214,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     write_text(args.output_dir / "index.html", report.html_page(summary, last_rows, drawn))
     print(report.text_table(*report.comparison(summary)))
-    print(report.NOTE)
+    print(f"{segmenter_note(opened, independent)}\n{report.NOTE}")
     print(f"The report is {args.output_dir / 'index.html'}; figures in summary.json and per_patient.csv beside it")
     if args.sweep:
         run_sweep(args, model, reader, [row["patient"] for row in last_rows], names[-1])

@@ -196,7 +196,7 @@ def _last(key: str) -> str:
 def _assignment(argument: str) -> tuple[str, str]:
     key, equals, value = argument.partition("=")
     if not equals or not key or key.startswith("-"):
-        raise ConfigError(f"{argument!r} is not an option; write key=value, e.g. config=recipe.yaml or training.seed=1")
+        raise ConfigError(f"{argument!r} is not an option; write key=value, e.g. config=FILE or experiment.seed=1")
     return key, value
 
 

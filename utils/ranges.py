@@ -29,10 +29,14 @@ class Range:
         return math.isfinite(value) and self.least <= value <= self.most and self.above < value and value < self.below
 
     def __str__(self) -> str:
-        low = f"above {self.above:g}" if self.above > -math.inf else f"at least {self.least:g}"
-        high = f"below {self.below:g}" if self.below < math.inf else f"at most {self.most:g}"
+        low = f"above {_text(self.above)}" if self.above > -math.inf else f"at least {_text(self.least)}"
+        high = f"below {_text(self.below)}" if self.below < math.inf else f"at most {_text(self.most)}"
         ends = [low] * (max(self.above, self.least) > -math.inf) + [high] * (min(self.below, self.most) < math.inf)
         return " and ".join(ends) or "a finite number"
+
+
+def _text(end: float) -> str:
+    return f"{end:.0f}" if abs(end) < 1e15 and end == round(end) else f"{end:g}"
 
 
 LARGEST = 2**31 - 1

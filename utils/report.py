@@ -126,7 +126,8 @@ def comparison(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             cell = f"{cell} ± {spread}" if key in ("psnr", "ssim") and spread != "–" else cell
             measured, possible = entry["n_of"].get(key, 0), entry["n_of"].get(f"{key}_original", 0)
             cell = f"{cell} (n = {measured})" if 0 < measured < possible else cell
-            cells.append(f"{cell} {MARK}" if name in taught and key in HEART and cell != "–" else cell)
+            source = name if name in summary["models"] else summary["model"]  # a baseline is one of the reported model
+            cells.append(f"{cell} {MARK}" if source in taught and key in HEART and cell != "–" else cell)
         rows.append(cells)
     return ["", *(COLUMNS[key].heading for key in keys)], rows
 

@@ -25,7 +25,7 @@ class Options:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("steps", 0, "part.steps: expected a number at least 1 and at most 2.14748e+09, found 0"),
+        ("steps", 0, "part.steps: expected a number at least 1 and at most 2147483647, found 0"),
         ("steps", -5, "part.steps: expected a number at least 1"),
         ("steps", 10**12, "part.steps: expected a number at least 1"),
         ("wait", -1, "part.wait: expected a number at least 0"),
