@@ -172,18 +172,17 @@ def train(config: RunConfig) -> None:
         rate = learning_rate(step, config.optimizer, options.max_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        # What the terms count is added over micro-batches and ranks before the first pass.
-        parts = [next(batches) for _ in range(micro)]
-        times = [draw_times(part, model, config.flow) for part in parts]
-        local = [
-            objective.counts(part.to(device), t.to(device) == 0, step) for part, t in zip(parts, times, strict=True)
-        ]
-        counts, sums = sum_over_ranks(torch.stack(local).sum(0)), torch.zeros(len(objective.terms), device=device)
-        for number, (part, t) in enumerate(zip(parts, times, strict=True), start=1):
-            noise = flow.draw_noise(part.sample_seed, t, part.image.shape, device)
-            batch, t = part.to(device), t.to(device)
+        # Flow times are drawn before the batches move, so that no device is waited for. What the terms count is added
+        # over micro-batches and ranks before the first pass.
+        drawn = [next(batches) for _ in range(micro)]
+        times = [draw_times(part, model, config.flow) for part in drawn]
+        parts = [(part.to(device), t.to(device)) for part, t in zip(drawn, times, strict=True)]
+        counts = sum_over_ranks(torch.stack([objective.counts(part, t == 0, step) for part, t in parts]).sum(0))
+        sums = torch.zeros(len(objective.terms), device=device)
+        for number, (batch, t) in enumerate(parts):
+            noise = flow.draw_noise(drawn[number].sample_seed, times[number], batch.image.shape, device)
             given = given_to(batch, model, dataset.has_key_frames, options.keep_tokens)
-            with accelerator.no_sync(learner) if number < micro else nullcontext():
+            with accelerator.no_sync(learner) if number < micro - 1 else nullcontext():
                 with accelerator.autocast():
                     prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise, **given)
                 values, _ = objective(prediction._replace(step=step), batch)
