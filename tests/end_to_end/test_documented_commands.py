@@ -67,6 +67,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
         *("--size", "S", "--image_size", "32", "--phases", "1", "--rounds", "1", "--steps", "1", "--dtype", "fp32"),
     ),
     "python scripts/benchmark.py memory": (*SMALL, "losses.contrastive.width=32"),
+    "python scripts/benchmark.py phases": ("--limit", "1"),
     "python scripts/benchmark.py rehearse": SMALL,
 }
 PLACES = {"/path/to/acdc_dataset": "acdc", "CINES": "acdc", "ACDC": "acdc", "MODEL": "acdc128_output/stage2",
