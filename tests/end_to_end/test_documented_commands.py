@@ -44,7 +44,6 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/evaluate.py --model acdc128_output/stage1": ("--limit", "1"),
     "python scripts/evaluate.py --model MODEL --keep_tokens": ("--keep_tokens", "4", "--limit", "1"),
     "python scripts/evaluate.py --model MODEL --sweep": ("--steps", "2", "--realism", "0.5", "--limit", "1"),
-    "python scripts/pretokenize.py config=configs/acdc128": (*SMALL, "--workers", "0", "--output_dir", "tokens"),
     "python scripts/pretokenize.py config=configs/demo": (
         *(*SMALL, "dataset.shards=acdc_wds", "experiment.init_weight=acdc128_output/stage1"),
         *("model.conditioning.weights=null", "--workers", "0", "--variants", "1", "--output_dir", "tokens_demo"),
@@ -52,7 +51,6 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/pretokenize.py config=configs/training": (
         *(*SMALL, "--workers", "0", "--variants", "1", "--output_dir", "tokens_mri"),
     ),
-    "python scripts/ablate.py config=configs/acdc128": (*QUICK, "--terms", "cycle"),
     "python scripts/ablate.py config=configs/demo": (
         *(*QUICK, "dataset.shards=acdc_wds", "experiment.init_weight=acdc128_output/stage1"),
         *("model.conditioning.weights=acdc128_output/segmenter", "experiment.output_dir=ablation_demo"),
@@ -70,8 +68,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/benchmark.py phases": ("--limit", "1"),
     "python scripts/benchmark.py rehearse": SMALL,
 }
-PLACES = {"/path/to/acdc_dataset": "acdc", "CINES": "acdc", "ACDC": "acdc", "MODEL": "acdc128_output/stage2",
-          "dataset.tokens=FOLDER": "dataset.tokens=null"}  # fmt: skip
+PLACES = {"/path/to/acdc_dataset": "acdc", "CINES": "acdc", "ACDC": "acdc", "MODEL": "acdc128_output/stage2"}
 
 
 def commands() -> list[str]:
