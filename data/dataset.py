@@ -141,7 +141,7 @@ class CineDataset(Dataset[Sample]):
     def draws(self) -> bool:
         """Whether a sample looks different in every epoch."""
         few = {"frame": False, "slice": self.phases is not None, "stack": (self.phases or 2) > 2}
-        return self.augment.enabled or few[self.unit]
+        return self.augment.enabled or self.drawn_phases is not None or few[self.unit]
 
     def _choose(self, slices: list[int], epoch: int, count: int | None) -> tuple[np.ndarray, np.ndarray]:
         """(T,) phase indices to take from slices, and the places (2,) of ED and ES among them, -1 if not asked for."""
