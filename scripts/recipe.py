@@ -63,7 +63,7 @@ class TrainingConfig:
         keep_tokens: of how many tokens, from the first, the decoder learns to work, one of these drawn for each sample;
             empty: always of all.
         recompute_frames: frames of a chunk whose activations are computed again in the backward pass; less memory, a
-            third more time. 0 keeps all activations.
+            second forward pass. 0 keeps all activations.
         reseed_every: steps after which codebook entries that none of them used move to latents; 0 never.
     """
 
