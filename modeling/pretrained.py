@@ -69,6 +69,8 @@ def read_pretrained(
     if found.config.get("format") == FORMAT:
         if not isinstance(found.config.get("model"), dict):
             raise ValueError(f"{found.where}: has no section `model`; export the model anew")
+        if "taught_by" not in found.config:
+            raise ValueError(f"{found.where}: has no `taught_by`, the segmenters that taught the model; export it anew")
         model_config = from_plain(config_class, found.config["model"], "model")
         state, _ = load_weights(found.weights)
     else:
@@ -80,8 +82,6 @@ def read_pretrained(
     check_keys(names, state, str(found.weights))
     model = model_class(model_config)
     model.load_state_dict(state)
-    if found.config.get("format") == FORMAT and "taught_by" not in found.config:
-        raise ValueError(f"{found.where}: has no `taught_by`, the segmenters that taught the model; export it anew")
     model.taught_by = sorted(lineage(found.config, found.where))  # type: ignore[assignment]
     return model
 

@@ -1,5 +1,6 @@
 """What conditionings share: a summary of a key frame said in A ids, and the context that ids give the decoder."""
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -8,9 +9,27 @@ from torch import Tensor, nn
 from modeling.quantizer.fsq import FSQ
 from modeling.segmenter import NUM_CLASSES
 from modeling.tokens import NOT_SENT
+from utils.ranges import Fraction, Levels, Tokens, Width
 
 STRUCTURES = NUM_CLASSES - 1
 SHAPE = 3 * STRUCTURES + 1  # numbers of `morphology`
+
+
+@dataclass
+class AnatomyOptions:
+    """Options of every conditioning that sends anatomy tokens.
+
+    Args:
+        num_tokens: A, tokens a key frame.
+        levels: of the finite scalar quantizer; 8 x 8 x 8 x 8 are 4096 ids.
+        width: channels of the summary's network and of the context.
+        dropout: share of training slices whose anatomy is not transmitted, so that the decoder works without.
+    """
+
+    num_tokens: Tokens = 4
+    levels: Levels = field(default_factory=lambda: [8, 8, 8, 8])
+    width: Width = 256
+    dropout: Fraction = 0.1
 
 
 class Anatomy(NamedTuple):

@@ -7,35 +7,27 @@ structure, and morphology (area, centroid, wall thickness). Gradients of the ima
 what is said about the anatomy, never the segmenter.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyTokens, morphology
+from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyOptions, AnatomyTokens, morphology
 from modeling.segmenter import FrameSegmenter, Segmented
-from utils.ranges import Fraction, Levels, Pixels, Tokens, Width
+from utils.ranges import Pixels
 
 
 @dataclass
-class Options:
-    """Anatomy tokens.
+class Options(AnatomyOptions):
+    """Anatomy tokens, beside `AnatomyOptions`.
 
     Args:
-        num_tokens: A, tokens a key frame.
-        levels: of the finite scalar quantizer; 8 x 8 x 8 x 8 are 4096 ids.
-        width: channels of the summary's network and of the context.
         mask_grid: the soft masks are pooled to so many rows and columns.
-        dropout: share of training slices whose anatomy is not sent, so that the decoder works without.
         weights: a trained model whose segmenter is brought along; trained from nothing where there is none.
     """
 
-    num_tokens: Tokens = 4
-    levels: Levels = field(default_factory=lambda: [8, 8, 8, 8])
-    width: Width = 256
     mask_grid: Pixels = 8
-    dropout: Fraction = 0.1
     weights: str | None = None
 
 

@@ -6,34 +6,26 @@ The ids are sent and counted like any others, and the decoder sees them alone; b
 the mask is an argument of its own, models are stamped with `leak`, and such a model is not published.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyTokens, morphology
+from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyOptions, AnatomyTokens, morphology
 from modeling.segmenter import NUM_CLASSES
-from utils.ranges import Fraction, Levels, Pixels, Tokens, Width
+from utils.ranges import Pixels
 
 
 @dataclass
-class Options:
-    """Anatomy tokens of the truth.
+class Options(AnatomyOptions):
+    """Anatomy tokens of the truth, beside `AnatomyOptions`.
 
     Args:
-        num_tokens: A, tokens a key frame.
-        levels: of the finite scalar quantizer; 8 x 8 x 8 x 8 are 4096 ids.
-        width: channels of the summary's network and of the context.
         mask_grid: the masks are pooled to so many rows and columns.
-        dropout: share of training slices whose anatomy is not sent.
     """
 
-    num_tokens: Tokens = 4
-    levels: Levels = field(default_factory=lambda: [8, 8, 8, 8])
-    width: Width = 256
     mask_grid: Pixels = 8
-    dropout: Fraction = 0.1
 
 
 class MaskConditioning(nn.Module):

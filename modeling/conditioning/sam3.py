@@ -10,7 +10,7 @@ Source: Carion et al., SAM 3: Segment Anything with Concepts, 2025 (the percepti
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +19,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.conditioning._anatomy import Anatomy, AnatomyTokens
+from modeling.conditioning._anatomy import Anatomy, AnatomyOptions, AnatomyTokens
 from modeling.hub import silence
 from utils.files import atomic_path
-from utils.ranges import Fraction, Levels, Pixels, Tokens, Width
+from utils.ranges import Pixels, Width
 
 KEPT_IN_MEMORY = 1024  # frames
 MEAN, STD = 0.5, 0.5  # of SAM 3's image processor
 
 
 @dataclass
-class Options:
-    """Anatomy tokens of SAM 3's features.
+class Options(AnatomyOptions):
+    """Anatomy tokens of SAM 3's features, beside `AnatomyOptions`.
 
     Args:
         weights: a Hub id or a local folder that transformers reads.
         revision: of a Hub id, a commit, tag or branch.
-        num_tokens: A, tokens a key frame.
-        levels: of the finite scalar quantizer; 8 x 8 x 8 x 8 are 4096 ids.
-        width: channels of the summary's network and of the context.
         grid: the features are pooled to so many rows and columns.
         channels: to which each place's features are brought.
         feature_channels: of the encoder; 1024 of the published one.
-        dropout: share of training slices whose anatomy is not sent.
         cache_dir: where features are kept on disk; None keeps some in memory alone.
     """
 
     weights: str = "facebook/sam3"
     revision: str | None = None
-    num_tokens: Tokens = 4
-    levels: Levels = field(default_factory=lambda: [8, 8, 8, 8])
-    width: Width = 256
     grid: Pixels = 8
     channels: Width = 16
     feature_channels: Width = 1024
-    dropout: Fraction = 0.1
     cache_dir: str | None = None
 
 

@@ -204,9 +204,14 @@ def test_what_is_neither_a_folder_nor_an_id_and_a_folder_without_weights_are_nam
         ({}, "neither a TiTok-MRI model nor a published tokenizer"),
         ({"format": "titok-mri", "schema_version": 1}, "has no section `model`"),
         ({"format": "titok-mri", "schema_version": 1, "model": None}, "has no section `model`"),
+        ({"format": "titok-mri", "schema_version": 1, "model": {}}, "has no `taught_by`"),
         ({"format": "titok-mri", "schema_version": 99, "model": {}}, "schema_version is 99, this version reads 1"),
         (
-            {"format": "titok-mri", "model": {"dit": {"size": {"width": 8, "num_layers": 10**12, "num_heads": 2}}}},
+            {
+                "format": "titok-mri",
+                "taught_by": [],
+                "model": {"dit": {"size": {"width": 8, "num_layers": 10**12, "num_heads": 2}}},
+            },
             r"model\.dit\.size\.num_layers: expected a number at least 1",
         ),
     ],
@@ -222,7 +227,9 @@ def test_the_largest_model_that_a_config_may_name_is_compared_with_its_weights_i
     vq_model = {"image_size": 2048, "codebook_size": 2**20, "vit_enc_model_size": size, "vit_dec_model_size": size,
                 "vit_enc_patch_size": 1, "vit_dec_patch_size": 1, "num_latent_tokens": 4096}  # fmt: skip
     model = {"tokenizer": {"init": "random", "vq_model": vq_model}, "dit": {"size": size, "patch_size": 1}}
-    (copy / "config.json").write_text(json.dumps({"format": "titok-mri", "schema_version": 1, "model": model}))
+    (copy / "config.json").write_text(
+        json.dumps({"format": "titok-mri", "schema_version": 1, "taught_by": [], "model": model})
+    )
     began = time.monotonic()
     with pytest.raises(ValueError, match=r"model\.safetensors: missing keys"):
         TiTok.from_pretrained(copy)
