@@ -9,8 +9,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from modeling.transformer import PhaseAttention
-from utils.ranges import Heads, Range
+from modeling.layers.transformer import PhaseAttention
+from utils.config.ranges import Heads, Range
 
 
 @dataclass

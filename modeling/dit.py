@@ -17,8 +17,8 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from modeling.dit_blocks import DiTBlock, FinalLayer, rope_angles
-from modeling.transformer import (
+from modeling.layers.dit_blocks import DiTBlock, FinalLayer, rope_angles
+from modeling.layers.transformer import (
     FixedTable,
     PhaseAttention,
     coarse_points,
@@ -29,7 +29,7 @@ from modeling.transformer import (
     sinusoid,
     zero_,
 )
-from utils.ranges import Pixels, TransformerSize, Width
+from utils.config.ranges import Pixels, TransformerSize, Width
 
 SIZES: dict[str, TransformerSize] = {
     "S": {"width": 384, "num_layers": 12, "num_heads": 6},

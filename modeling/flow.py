@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from utils.ranges import Fraction, Range
+from utils.config.ranges import Fraction, Range
 from utils.seeding import stable_seed
 
 Predict = Callable[[Tensor, Tensor], Tensor]

@@ -3,7 +3,7 @@
 import torch
 
 from modeling.config import ModelConfig
-from utils import registry
+from utils.config import registry
 
 REMEDIES = {
     "decoder": "set model.decoder to dit or titok",

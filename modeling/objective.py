@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling.prediction import Prediction
-from utils import registry
+from utils.config import registry
 from utils.types import Batch
 
 

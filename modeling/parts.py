@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from modeling.adapters import Adapters, to_gray
 from modeling.config import ModelConfig
 from modeling.dit import DiT
-from modeling.phases import at_phases, cycle, key_phases
+from modeling.heart.phases import at_phases, cycle, key_phases
+from modeling.heart.segmenter import LV, FrameSegmenter
+from modeling.layers.recompute import recomputed
 from modeling.quantizer.vq import Quantized
-from modeling.recompute import recomputed
 from modeling.resampler import SequenceResampler
-from modeling.segmenter import LV, FrameSegmenter
 from modeling.tokenizer import Tokenizer, transformer_size
 from modeling.tokens import NOT_SENT, FrameLayout, SequenceLayout, first_of
-from utils import registry
 from utils.checkpoint import hash_weights
+from utils.config import registry
 
 FRAME_PATH = ("adapters.", "tokenizer.latent_tokens", "tokenizer.encoder.", "tokenizer.quantize.")
 RESAMPLER = ("resampler.",)

@@ -4,8 +4,8 @@ from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
+from modeling.heart.segmenter import Judge
 from modeling.quantizer.vq import Quantized
-from modeling.segmenter import Judge
 
 NEEDS_DECODER = "a decoder (model.decoder)"
 NEEDS_SEGMENTER = "a segmenter (model.conditioning) and key frames (dataset.key_frames)"

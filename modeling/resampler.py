@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.layers.transformer import Block, harmonics, sinusoid
 from modeling.quantizer.fsq import FSQ
 from modeling.tokens import NOT_SENT
-from modeling.transformer import Block, harmonics, sinusoid
-from utils.ranges import Heads, Layers, Levels, Positive, Tokens, Width
+from utils.config.ranges import Heads, Layers, Levels, Positive, Tokens, Width
 
 
 @dataclass

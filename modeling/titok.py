@@ -15,13 +15,13 @@ from torch import Tensor
 
 from modeling import flow
 from modeling.config import ModelConfig
+from modeling.heart.phases import along_stack, at_phases, cycle
+from modeling.heart.segmenter import Judge
+from modeling.layers.recompute import recomputed
 from modeling.parts import Parts
-from modeling.phases import along_stack, at_phases, cycle
 from modeling.prediction import Prediction
-from modeling.pretrained import read_pretrained, write_pretrained, write_published
-from modeling.recompute import recomputed
-from modeling.segmenter import Judge
 from modeling.tokens import NOT_SENT, SequenceLayout, TokenParts, check_batch, check_grid, check_images
+from modeling.weights.pretrained import read_pretrained, write_pretrained, write_published
 from utils.device import exact_float32
 
 
@@ -33,7 +33,8 @@ class TiTok(Parts):
         """Load a trained TiTok-MRI model or a published TiTok tokenizer.
 
         Args:
-            source: a folder, a `.bin` of TiTok's repository with its YAML beside it, or a Hub id (modeling/hub.py).
+            source: a folder, a `.bin` of TiTok's repository with its YAML beside it, or a Hub id; see
+                modeling/weights/hub.py.
             revision: of a Hub id, a commit, tag or branch.
             cache_dir: where downloads are kept; the Hub's own cache (HF_HOME) when not given.
 

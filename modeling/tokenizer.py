@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.pixel_decoder import LATENT_CHANNELS, PROXY_CODEBOOK_SIZE, PixelDecoder
+from modeling.layers.pixel_decoder import LATENT_CHANNELS, PROXY_CODEBOOK_SIZE, PixelDecoder
+from modeling.layers.transformer import Attention, Block, coarse_points, grid_points, patchify, sincos_2d, through
 from modeling.quantizer.vq import Quantized, VectorQuantizer
-from modeling.transformer import Attention, Block, coarse_points, grid_points, patchify, sincos_2d, through
-from utils.ranges import Codes, NotNegative, Pixels, Tokens, TransformerSize, Width
+from utils.config.ranges import Codes, NotNegative, Pixels, Tokens, TransformerSize, Width
 
 SIZES: dict[str, TransformerSize] = {
     "small": {"width": 512, "num_layers": 8, "num_heads": 8},

@@ -26,12 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import yaml
 from matplotlib.figure import Figure
 
-from data.manifest import SPLITS
+from data.shards.manifest import SPLITS
 from scripts.recipe import RunConfig
-from utils.config import parse, to_plain
-from utils.figures import COLORS, INK, save
+from utils.config import parse
+from utils.config.parse import to_plain
 from utils.files import read_json, write_json, write_text
 from utils.log import user_errors
+from utils.report.figures import COLORS, INK, save
 
 SCRIPTS = Path(__file__).resolve().parent
 FULL = "full"

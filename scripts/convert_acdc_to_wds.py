@@ -27,11 +27,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.conversion import Plan, convert, is_done
-from data.manifest import SPLITS
-from data.splits import fold_patients, read_split, split_patients
-from utils import registry
-from utils.config import section
+from data.shards.conversion import Plan, convert, is_done
+from data.shards.manifest import SPLITS
+from data.shards.splits import fold_patients, read_split, split_patients
+from utils.config import registry
+from utils.config.parse import section
 from utils.log import user_errors
 
 SOURCES = "data.sources"

@@ -37,7 +37,7 @@ import sys
 import torch
 
 from data.preprocess import prepare
-from data.shards import ShardReader
+from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 
 out = sys.argv[1]

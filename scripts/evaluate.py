@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from data import heart_scoring, pictures
 from data.case import CineCase
-from data.manifest import SPLITS
-from data.remote import folder_or_url
-from data.scoring import Reference, open_reference
-from data.shards import ShardReader
+from data.scoring import heart, pictures
+from data.scoring.images import Reference, open_reference
+from data.shards.manifest import SPLITS
+from data.shards.reader import ShardReader
+from data.shards.remote import folder_or_url
 from modeling.flow import SAMPLERS
 from modeling.titok import TiTok
 from scripts.evaluation import sweep
@@ -36,10 +36,10 @@ from scripts.evaluation.baselines import make_baselines
 from scripts.evaluation.coding import compress, decompress, field_of, load_model
 from scripts.evaluation.scoring import Row, evaluate
 from scripts.evaluation.segmenters import Opened, open_segmenter
-from utils import report
 from utils.device import pick_device
 from utils.files import write_json, write_text
 from utils.log import user_errors
+from utils.report import evaluation
 
 
 def clear(folder: Path) -> None:
@@ -108,9 +108,9 @@ def segmenter_note(opened: Opened | None, independent: dict[str, bool]) -> str:
     taught = [name for name, free in independent.items() if not free]
     if taught:
         note += (
-            f" {report.MARK} This segmenter taught {', '.join(taught)} (losses, choice of ED and ES or anatomy "
-            f"tokens), so the figures of the heart marked with {report.MARK} favour that model; give an independent "
-            "one with --segmenter."
+            f" {evaluation.MARK} This segmenter taught {', '.join(taught)} (losses, choice of ED and ES or anatomy "
+            f"tokens), so the figures of the heart marked with {evaluation.MARK} favour that model; give an "
+            "independent one with --segmenter."
         )
     return note
 
@@ -128,10 +128,10 @@ def context(args: argparse.Namespace, reader: ShardReader, fields: dict[str, str
             notes.append(f"The field of {other} is another, {its}: its figures are not of the same voxels.")
     if limited:
         notes.append(f"Only the first {args.limit} of {len(reader.patients())} patients of the split were evaluated.")
-    command = report.public_arguments(vars(args))
+    command = evaluation.public_arguments(vars(args))
     return {
         "data": reader.folder.resolve().name, "modality": reader.samples[0].info["modality"], "split": args.split,
-        "notes": notes, "command": command, "command_line": report.command_line("scripts/evaluate.py", command),
+        "notes": notes, "command": command, "command_line": evaluation.command_line("scripts/evaluate.py", command),
     }  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     rows, failure = of_same_patients(rows, failed, len(patients))
     limited = len(patients) < len(reader.patients())
-    summary = {**report.summarize(rows, notes), **context(args, reader, fields, limited)}
+    summary = {**evaluation.summarize(rows, notes), **context(args, reader, fields, limited)}
     if "mean_frame" not in notes:
         summary["notes"].append("There is no mean_frame baseline, since the train split is empty.")
     summary["notes"].append(segmenter_note(opened, independent))
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     summary["notes"] += [f"LEAK: {name}: {words}" for name, words in leaks.items()]
     clear(args.output_dir)
     write_json(args.output_dir / "summary.json", summary)
-    write_text(args.output_dir / "per_patient.csv", report.csv_text(rows, heart_scoring.columns()))
+    write_text(args.output_dir / "per_patient.csv", evaluation.csv_text(rows, heart.columns()))
 
     def reconstruct(case: CineCase) -> tuple[Reference, np.ndarray]:
         reference = open_reference(case, model.config.image_size, model.config.geometry)
@@ -215,9 +215,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         *pictures.draw_agreement(last_rows, summary, args.output_dir),
         *pictures.draw(reconstruct, reader, last_rows, summary, args.output_dir, segmenter),
     ]
-    write_text(args.output_dir / "index.html", report.html_page(summary, last_rows, drawn))
-    print(report.text_table(*report.comparison(summary)))
-    print(f"{segmenter_note(opened, independent)}\n{report.NOTE}")
+    write_text(args.output_dir / "index.html", evaluation.html_page(summary, last_rows, drawn))
+    print(evaluation.text_table(*evaluation.comparison(summary)))
+    print(f"{segmenter_note(opened, independent)}\n{evaluation.NOTE}")
     print(f"The report is {args.output_dir / 'index.html'}; figures in summary.json and per_patient.csv beside it")
     if args.sweep:
         run_sweep(args, model, reader, [row["patient"] for row in last_rows], names[-1])

@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modeling.config import ModelConfig
-from modeling.hub import find_pretrained
-from modeling.pretrained import published_vq_model
+from modeling.weights.hub import find_pretrained
+from modeling.weights.pretrained import published_vq_model
 from scripts.recipe import RunConfig
 from utils.config import parse
 from utils.log import user_errors

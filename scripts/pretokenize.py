@@ -29,12 +29,12 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from data.dataset import CineDataset
-from data.loader import collate
-from data.remote import folder_or_url
-from data.token_cache import description, first_frames, write_tokens
-from modeling.start import start_model
+from data.loading.dataset import CineDataset
+from data.loading.loader import collate
+from data.loading.token_cache import description, first_frames, write_tokens
+from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
+from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, training_data
 from utils.config import parse
 from utils.device import exact_float32, pick_device

@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from data.augment import AugmentConfig
-from data.dataset import CineDataset
-from data.loader import collate
-from data.shards import ShardReader
+from data.loading.augment import AugmentConfig
+from data.loading.dataset import CineDataset
+from data.loading.loader import collate
+from data.shards.reader import ShardReader
 from modeling.config import ModelConfig
 from modeling.flow import FlowConfig
 from modeling.needs import check_needs, offered
+from utils.config.ranges import AboveZero, BelowOne, Count, Positive, Range, Seed, Tokens
 from utils.optim import OptimizerConfig
-from utils.ranges import AboveZero, BelowOne, Count, Positive, Range, Seed, Tokens
 from utils.types import Batch
 
 
@@ -27,7 +27,7 @@ class ExperimentConfig:
 
 @dataclass
 class DatasetConfig:
-    """What a run reads; see data/dataset.py.
+    """What a run reads; see data/loading/dataset.py.
 
     Args:
         shards: a folder, or the URL of one, which is copied to `cache_dir` first.

@@ -22,15 +22,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from data.augment import AugmentConfig
-from data.dataset import CineDataset
+from data.loading.augment import AugmentConfig
+from data.loading.dataset import CineDataset
 from modeling.config import ModelConfig
 from scripts.recipe import RunConfig
 from utils.clinical import KEY_FRAMES, STRUCTURES, volume_ml
 from utils.config import parse
-from utils.figures import GREY, INK, save
 from utils.log import user_errors
-from utils.overlays import CONTOURS, outline
+from utils.report.figures import GREY, INK, save
+from utils.report.overlays import CONTOURS, outline
 
 DRAWS = 4
 STRIP = 10  # phases shown of a cycle, at most

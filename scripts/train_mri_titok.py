@@ -20,27 +20,28 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
-from data.dataset import CineDataset
-from data.loader import train_loader
-from data.token_cache import TokenCache
+from data.loading.dataset import CineDataset
+from data.loading.loader import train_loader
+from data.loading.token_cache import TokenCache
 from modeling import flow
 from modeling.flow import FlowConfig
 from modeling.objective import Objective, build_objective
 from modeling.prediction import Prediction
-from modeling.pretrained import export_config
-from modeling.start import start_model
 from modeling.titok import TiTok
 from modeling.tokens import anatomy_is_sent, budgets
+from modeling.weights.pretrained import export_config
+from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, check_losses, held_out_slices, same_run, training_data
 from utils.checkpoint import latest_training, load_training, save_model, save_training
-from utils.config import parse, to_plain
+from utils.config import parse
+from utils.config.parse import to_plain
 from utils.device import cpu_cores, native_precision
 from utils.ema import EMA
 from utils.launch import environment_notes, make_accelerator
 from utils.log import RunLog, user_errors
 from utils.optim import learning_rate, parameter_groups, select_trainable
-from utils.preview import preview
 from utils.ranks import average_gradients, gather_rows, sum_over_ranks
+from utils.report import preview
 from utils.types import Batch
 
 CODEBOOK = "tokenizer.quantize.embedding.weight"

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from data.case import CineCase
-from data.manifest import SCHEMA_VERSION, SPLITS
-from data.samples import serialize
-from data.shards import ShardWriter
+from data.shards.manifest import SCHEMA_VERSION, SPLITS
+from data.shards.reader import ShardWriter
+from data.shards.samples import serialize
 from utils.files import write_json
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from utils.ranges import BelowOne, Count, Fraction, NotNegative
+from utils.config.ranges import BelowOne, Count, Fraction, NotNegative
 
 
 @dataclass

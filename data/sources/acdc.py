@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from data.case import CaseRefused, CineCase
-from data.nifti import Volume, find_nifti, on_grid_of, read_mask, read_nifti, without_fraction
+from data.nifti.volume import Volume, find_nifti, on_grid_of, read_mask, read_nifti, without_fraction
 from data.sources._common import (
     add_once,
     below,

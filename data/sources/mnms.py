@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.case import CaseRefused, CineCase
-from data.nifti import find_nifti, read_masks, read_nifti
+from data.nifti.volume import find_nifti, read_masks, read_nifti
 from data.sources._common import (
     add_once,
     check_folder,

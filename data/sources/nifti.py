@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from data.case import CaseRefused, CineCase
-from data.nifti import Volume, find_nifti, read_mask, read_masks, read_nifti
+from data.nifti.volume import Volume, find_nifti, read_mask, read_masks, read_nifti
 from data.sources._common import (
     DEAD,
     add_once,

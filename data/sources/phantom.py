@@ -17,7 +17,7 @@ from data.phantom.chest import Chest, make_grid
 from data.phantom.heart import GROUPS, Heart, make_heart
 from data.phantom.painter import HeartPainter
 from data.phantom.scanner import make_scanner
-from utils.ranges import AboveZero, BelowOne, Range, Seed
+from utils.config.ranges import AboveZero, BelowOne, Range, Seed
 
 FIELD_MM = 150.0  # the smallest field of view that holds a heart
 HEART_TRAVEL_MM = 16.0  # how far tilt, breath and beat take the LV centre from the heart's place

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from modeling.heart.segmenter import NUM_CLASSES
 from modeling.quantizer.fsq import FSQ
-from modeling.segmenter import NUM_CLASSES
 from modeling.tokens import NOT_SENT
-from utils.ranges import Fraction, Levels, Tokens, Width
+from utils.config.ranges import Fraction, Levels, Tokens, Width
 
 STRUCTURES = NUM_CLASSES - 1
 SHAPE = 3 * STRUCTURES + 1  # numbers of `morphology`

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyOptions, AnatomyTokens, morphology
-from modeling.segmenter import FrameSegmenter, Segmented
-from utils.ranges import Pixels
+from modeling.heart.segmenter import FrameSegmenter, Segmented
+from utils.config.ranges import Pixels
 
 
 @dataclass

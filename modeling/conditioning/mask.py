@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyOptions, AnatomyTokens, morphology
-from modeling.segmenter import NUM_CLASSES
-from utils.ranges import Pixels
+from modeling.heart.segmenter import NUM_CLASSES
+from utils.config.ranges import Pixels
 
 
 @dataclass

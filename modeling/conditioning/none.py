@@ -15,7 +15,7 @@ class NoConditioning(nn.Module):
     """The interface of every conditioning, with nothing behind it.
 
     Attributes:
-        segmenter: modeling/segmenter.py's, where the conditioning has one.
+        segmenter: modeling/heart/segmenter.py's, where the conditioning has one.
         dropout: share of training slices whose anatomy is not sent.
         num_tokens: A, anatomy tokens a key frame.
         codebook_size: ids an anatomy token can take.

@@ -1,7 +1,7 @@
-"""Anatomy tokens by the ResNet18 segmenter (modeling/segmenter.py)."""
+"""Anatomy tokens by the ResNet18 segmenter (modeling/heart/segmenter.py)."""
 
 from modeling.conditioning._segmented import Options, SegmentedConditioning
-from modeling.segmenter import Segmenter
+from modeling.heart.segmenter import Segmenter
 
 __all__ = ["Options", "build"]
 

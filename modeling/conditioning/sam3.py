@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.conditioning._anatomy import Anatomy, AnatomyOptions, AnatomyTokens
-from modeling.hub import silence
+from modeling.weights.hub import silence
+from utils.config.ranges import Pixels, Width
 from utils.files import atomic_path
-from utils.ranges import Pixels, Width
 
 KEPT_IN_MEMORY = 1024  # frames
 MEAN, STD = 0.5, 0.5  # of SAM 3's image processor

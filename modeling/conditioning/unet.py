@@ -1,7 +1,7 @@
-"""Anatomy tokens by the small U-Net (modeling/unet.py), which also serves as a reference segmenter in evaluation."""
+"""Anatomy tokens by the small U-Net of modeling/heart/unet.py, which is also a reference segmenter in evaluation."""
 
 from modeling.conditioning._segmented import Options, SegmentedConditioning
-from modeling.unet import UNet
+from modeling.heart.unet import UNet
 
 __all__ = ["Options", "build"]
 

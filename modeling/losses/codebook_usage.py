@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modeling.prediction import Prediction
-from utils.ranges import AboveZero, NotNegative
+from utils.config.ranges import AboveZero, NotNegative
 from utils.ranks import sum_over_ranks
 from utils.types import Batch
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.prediction import Prediction
-from utils.ranges import NotNegative
+from utils.config.ranges import NotNegative
 from utils.types import Batch
 
 

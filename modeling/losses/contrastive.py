@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.prediction import Prediction, have
-from utils.ranges import AboveZero, NotNegative, Width
+from utils.config.ranges import AboveZero, NotNegative, Width
 from utils.ranks import gather_rows
 from utils.types import Batch
 

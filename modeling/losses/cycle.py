@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.hearts import slice_volumes_ml, soft_masks
+from modeling.heart.measures import slice_volumes_ml, soft_masks
+from modeling.heart.region import near
 from modeling.prediction import NEEDS_DECODER, NEEDS_SEGMENTER, Prediction, have
-from modeling.region import near
-from utils.ranges import AboveZero, Count, Millimetres, NotNegative, Range
+from utils.config.ranges import AboveZero, Count, Millimetres, NotNegative, Range
 from utils.types import Batch
 
 

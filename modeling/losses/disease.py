@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modeling.hearts import (
+from modeling.heart.measures import (
     LV,
     RV,
     Measured,
@@ -27,7 +27,7 @@ from modeling.hearts import (
     whole_stacks,
 )
 from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
-from utils.ranges import AboveZero, Count, Millimetres, NotNegative
+from utils.config.ranges import AboveZero, Count, Millimetres, NotNegative
 from utils.types import Batch
 
 MEASURES = ("rv_ef", "lv_ef", "rv_edvi", "lv_edvi", "wall")  # %, %, mL/m², mL/m², mm of the thickest segment at ED

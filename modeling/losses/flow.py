@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.flow import along, velocity_weight
+from modeling.heart.region import pixels_in_field, sum_in_field
 from modeling.prediction import Prediction
-from modeling.region import pixels_in_field, sum_in_field
-from utils.ranges import NotNegative
+from utils.config.ranges import NotNegative
 from utils.types import Batch
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from modeling.prediction import Prediction
-from utils.ranges import NotNegative
+from utils.config.ranges import NotNegative
 from utils.types import Batch
 
 BACKBONES = ("alex", "squeeze", "vgg")

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.phases import at_phases
+from modeling.heart.phases import at_phases
 from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
-from utils.ranges import Count, NotNegative
+from utils.config.ranges import Count, NotNegative
 from utils.types import Batch
 
 

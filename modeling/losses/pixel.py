@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from modeling.heart.region import pixels_in_field, sum_in_field, weight_of
 from modeling.prediction import Prediction
-from modeling.region import pixels_in_field, sum_in_field, weight_of
-from utils.ranges import AboveZero, Millimetres, NotNegative
+from utils.config.ranges import AboveZero, Millimetres, NotNegative
 from utils.types import Batch
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.prediction import Prediction, have
-from utils.ranges import NotNegative
+from utils.config.ranges import NotNegative
 from utils.types import Batch
 
 

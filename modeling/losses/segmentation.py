@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modeling.losses._frames import sum_over_frames
 from modeling.prediction import Prediction
-from utils.ranges import NotNegative
+from utils.config.ranges import NotNegative
 from utils.types import Batch
 
 

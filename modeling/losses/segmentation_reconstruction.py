@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modeling.losses._frames import sum_over_frames
 from modeling.prediction import Prediction
-from utils.ranges import Count, NotNegative
+from utils.config.ranges import Count, NotNegative
 from utils.types import Batch
 
 

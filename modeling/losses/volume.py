@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.hearts import STRUCTURES, ejection_fraction, measure, slice_volumes_ml, whole_stacks
+from modeling.heart.measures import STRUCTURES, ejection_fraction, measure, slice_volumes_ml, whole_stacks
 from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
-from utils.ranges import AboveZero, Count, Millimetres, NotNegative
+from utils.config.ranges import AboveZero, Count, Millimetres, NotNegative
 from utils.types import Batch
 
 

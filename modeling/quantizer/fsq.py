@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from utils.ranges import LARGEST, Levels
+from utils.config.ranges import LARGEST, Levels
 
 
 @dataclass

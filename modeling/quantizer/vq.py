@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
-from utils.ranges import Codes, Width
+from utils.config.ranges import Codes, Width
 
 
 @dataclass

@@ -30,13 +30,13 @@ import torch
 import webdataset
 from torch.utils.data import DataLoader
 
-from data.dataset import UNITS, CineDataset, Sample, on_grid
-from data.loader import collate, train_loader
-from data.manifest import SPLITS, read_manifest
+from data.loading.dataset import UNITS, CineDataset, Sample, on_grid
+from data.loading.loader import collate, train_loader
 from data.preprocess import MODES, plan
-from data.samples import SampleEntry
-from data.shards import SliceSample
-from data.tar_index import NpyPlace
+from data.shards.manifest import SPLITS, read_manifest
+from data.shards.reader import SliceSample
+from data.shards.samples import SampleEntry
+from data.shards.tar_index import NpyPlace
 from utils.files import write_json
 
 HELP = "samples a second and memory of the loader, against webdataset"

@@ -20,13 +20,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modeling.config import ModelConfig, TokenizerOptions
+from modeling.heart.segmenter import Judge, Segmented
 from modeling.objective import Objective, build_objective
 from modeling.prediction import Prediction
-from modeling.pretrained import read_tokenizer
 from modeling.quantizer.vq import Quantized
-from modeling.segmenter import Judge, Segmented
-from modeling.start import saved_vq_model
 from modeling.titok import TiTok
+from modeling.weights.pretrained import read_tokenizer
+from modeling.weights.start import saved_vq_model
 from scripts.benchmarks.saved import Saved, like_a_gpu
 from scripts.recipe import RunConfig
 from utils.checkpoint import load_weights

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.manifest import SPLITS
 from data.preprocess import model_field, prepare
-from data.remote import folder_or_url
-from data.shards import ShardReader
+from data.shards.manifest import SPLITS
+from data.shards.reader import ShardReader
+from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
 from modeling.tokens import FrameLayout
 from utils.device import pick_device

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.pixel_decoder import UpLevel
+from modeling.layers.pixel_decoder import UpLevel
 from modeling.tokenizer import TiTokDecoder, TiTokEncoder, Tokenizer
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data import bitstream, preprocess
-from data.scoring import Reference
-from data.shards import ShardReader
+from data import preprocess
+from data.bitstream import container
+from data.scoring.images import Reference
+from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.coding import decode
 from utils.baselines import borrowed, shuffled_within, zeroed
@@ -22,7 +23,7 @@ Contender = Callable[[Reference, bytes, bytes], np.ndarray]  # (patient, its fil
 
 def without_content(model: TiTok, data: bytes) -> np.ndarray:
     """Every id that is sent set to 0."""
-    tokens, header = bitstream.unpack(data)
+    tokens, header = container.unpack(data)
     if header.layout == "sequence":
         return decode(model, np.where(tokens >= 0, 0, tokens), header)
     return decode(model, zeroed(tokens), header)
@@ -30,13 +31,13 @@ def without_content(model: TiTok, data: bytes) -> np.ndarray:
 
 def exchanged(model: TiTok, data: bytes, next_data: bytes) -> np.ndarray:
     """The next patient's tokens in this patient's shape; of a single patient, its own at another place."""
-    tokens, header = bitstream.unpack(data)
+    tokens, header = container.unpack(data)
     if header.layout == "sequence":
-        others = np.roll(tokens, len(tokens) // 2) if next_data is data else bitstream.unpack(next_data)[0]
+        others = np.roll(tokens, len(tokens) // 2) if next_data is data else container.unpack(next_data)[0]
         return decode(model, others, header)
     if next_data is data:
         return decode(model, shuffled_within(tokens, header.phases, header.num_anatomy_tokens), header)
-    source, source_header = bitstream.unpack(next_data)
+    source, source_header = container.unpack(next_data)
     anatomy = header.num_anatomy_tokens
     return decode(model, borrowed(source, source_header.phases, header.slices, header.phases, anatomy), header)
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from data import bitstream
-from data.bitstream import Header
+from data.bitstream import container
+from data.bitstream.container import Header
 from data.preprocess import apply_mask
-from data.scoring import Reference
+from data.scoring.images import Reference
 from modeling.flow import Knobs
 from modeling.titok import TiTok
 
@@ -31,7 +31,7 @@ def compress(model: TiTok, reference: Reference, keep: int | None = None) -> byt
     if model.conditioning.leak is not None:
         leaked = {"ed": case.ed, "es": case.es, "mask": torch.from_numpy(masks_on_grid(reference)).to(device)}
     tokens = model.encode(x.to(device), keep_tokens=keep, **leaked)[0].cpu().numpy()
-    header = bitstream.header_for(
+    header = container.header_for(
         reference.case,
         reference.prepared,
         num_latent_tokens=model.layout.num_tokens,
@@ -40,7 +40,7 @@ def compress(model: TiTok, reference: Reference, keep: int | None = None) -> byt
         anatomy_codebook_size=model.layout.anatomy_codebook_size,
         layout=model.config.layout,
     )
-    return bitstream.pack(tokens, header)
+    return container.pack(tokens, header)
 
 
 def masks_on_grid(reference: Reference) -> np.ndarray:
@@ -71,12 +71,12 @@ def decode(model: TiTok, tokens: np.ndarray, header: Header, knobs: Knobs | None
 
 def decompress(model: TiTok, data: bytes, knobs: Knobs | None = None) -> np.ndarray:
     """A compressed file, and nothing else, to (S, S, D, T)."""
-    return decode(model, *bitstream.unpack(data), knobs)
+    return decode(model, *container.unpack(data), knobs)
 
 
 def tokens_in(data: bytes) -> int:
     """How many ids a compressed file holds."""
-    tokens, header = bitstream.unpack(data)
+    tokens, header = container.unpack(data)
     ids = tokens if header.layout == "sequence" else tokens[:, 2:]
     return int((ids >= 0).sum())
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.heart_scoring import ReferenceSegmenter, overlap_only, score_heart, score_original
-from data.scoring import Reference, ceiling, cost, open_reference, score
-from data.shards import ShardReader
+from data.scoring.heart import ReferenceSegmenter, overlap_only, score_heart, score_original
+from data.scoring.images import Reference, ceiling, cost, open_reference, score
+from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.baselines import Contender
 from scripts.evaluation.coding import compress, decompress, tokens_in
@@ -68,8 +68,8 @@ def evaluate(
         failed: patient -> why it cannot be scored; filled here. Without it, such a patient ends the evaluation.
 
     Returns:
-        One row a patient that could be scored: the figures of utils/report.py, `curve`, and `baselines`: name -> its
-        figures.
+        One row a patient that could be scored: figures of utils/report/evaluation.py, `curve`, and `baselines`:
+        name -> its figures.
 
     Raises:
         ValueError: naming the patient that cannot be scored, without `failed`.

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from data import preprocess
-from data.heart_scoring import ReferenceSegmenter
 from data.preprocess import Geometry
-from data.scoring import Reference
+from data.scoring.heart import ReferenceSegmenter
+from data.scoring.images import Reference
 from modeling.titok import TiTok
 from scripts.evaluation.coding import load_model
-from utils.config import from_plain
-from utils.ranges import Range
-from utils.yaml_text import read_yaml
+from utils.config.parse import from_plain
+from utils.config.ranges import Range
+from utils.config.yaml_text import read_yaml
 
 
 class Opened(NamedTuple):

@@ -13,15 +13,15 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from data.scoring import open_reference, score, to_native
-from data.shards import ShardReader
+from data.scoring.images import open_reference, score, to_native
+from data.shards.reader import ShardReader
 from modeling.flow import Knobs
 from modeling.titok import TiTok
 from scripts.evaluation.coding import compress, decompress
-from utils.figures import COLORS, INK, save
 from utils.files import write_json, write_text
 from utils.metrics import finite_mean, high_frequency_ratio
-from utils.report import number, text_table
+from utils.report.evaluation import number, text_table
+from utils.report.figures import COLORS, INK, save
 
 COLUMNS = {  # heading and decimals
     "steps": ("steps", 0),

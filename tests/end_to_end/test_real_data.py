@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.preprocess import native_field, prepare
-from data.shards import ShardReader
+from data.shards.reader import ShardReader
 from data.sources.acdc import AcdcSource
 from tests.tiny import run_script
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from modeling.pretrained import published_vq_model
 from modeling.tokenizer import Tokenizer
+from modeling.weights.pretrained import published_vq_model
 
 OWN = Path(__file__).resolve().parent / "goldens"
 GAINS = {"decoder.ffn.2.weight": 6, "patch_embed.weight": 4, "attn.out_proj.weight": 3, "attn.in_proj_weight": 2}

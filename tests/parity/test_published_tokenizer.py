@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling.pretrained import published_vq_model
 from modeling.tokenizer import Tokenizer
+from modeling.weights.pretrained import published_vq_model
 from tests.parity.recordings import OWN, RECORDED, read
 
 GOLDENS = os.environ.get("TITOK_MRI_GOLDENS")

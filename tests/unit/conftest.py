@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.manifest import SCHEMA_VERSION
-from data.samples import serialize
-from data.shards import ShardWriter
+from data.shards.manifest import SCHEMA_VERSION
+from data.shards.reader import ShardWriter
+from data.shards.samples import serialize
 from data.sources.acdc import AcdcSource
 from utils.files import write_json
 

@@ -7,14 +7,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.bitstream import header_for, pack, unpack
+from data.bitstream.container import header_for, pack, unpack
 from data.case import CineCase
-from data.dataset import on_grid
-from data.fingerprint import case_record
-from data.nifti import without_fraction
+from data.cohort.fingerprint import case_record
+from data.loading.dataset import on_grid
+from data.nifti.volume import without_fraction
 from data.preprocess import heart_center, invert, place, plan, prepare
-from data.scoring import open_reference
-from data.shards import ShardReader
+from data.scoring.images import open_reference
+from data.shards.reader import ShardReader
 from data.sources.nifti import NiftiSource
 from data.window import percentiles, window_of
 from tests.shards import make_shards

@@ -3,7 +3,7 @@
 import torch
 
 from modeling.adapters import AdapterConfig, Adapters
-from modeling.transformer import PhaseAttention
+from modeling.layers.transformer import PhaseAttention
 
 
 def filled(width: int = 16) -> PhaseAttention:

@@ -10,7 +10,7 @@ from modeling.needs import REMEDIES, WORDS, check_needs, offered
 from modeling.objective import build_objective
 from tests.tiny import REPOSITORY
 from tests.training import STAGE2, train
-from utils import registry
+from utils.config import registry
 
 RESNET18 = {"name": "resnet18"}
 

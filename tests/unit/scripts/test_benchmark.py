@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.dataset import UNITS, CineDataset
+from data.loading.dataset import UNITS, CineDataset
 from scripts import benchmark
 from scripts.benchmarks import data
 from tests.shards import made_up, make_shards

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from modeling.transformer import Block
+from modeling.layers.transformer import Block
 from scripts import benchmark
 from scripts.benchmarks import decode, tokenizer
 from scripts.benchmarks.published import Published

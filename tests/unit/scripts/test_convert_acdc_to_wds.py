@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
-from data.shards import ShardReader
+from data.shards.reader import ShardReader
 from data.sources import acdc as acdc_source
 from scripts import convert_acdc_to_wds
 from utils.files import read_json
@@ -287,7 +287,7 @@ def test_a_killed_conversion_leaves_no_process_behind_and_goes_on(acdc, convert,
     """The main process kills itself after the third patient; its workers must not outlive it."""
     script = Path(convert_acdc_to_wds.__file__)
     killed = (
-        "import os, sys; from data.journal import Journal; from scripts import convert_acdc_to_wds as c\n"
+        "import os, sys; from data.shards.journal import Journal; from scripts import convert_acdc_to_wds as c\n"
         "append = Journal.append\n"
         "def kill(self, entry):\n"
         "    append(self, entry)\n"

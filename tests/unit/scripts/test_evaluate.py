@@ -14,20 +14,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data import bitstream, samples
+from data.bitstream import container
 from data.case import CineCase
-from data.manifest import SCHEMA_VERSION, SPLITS
-from data.samples import serialize
-from data.scoring import open_reference
-from data.shards import ShardReader, ShardWriter
+from data.scoring.images import open_reference
+from data.shards import samples
+from data.shards.manifest import SCHEMA_VERSION, SPLITS
+from data.shards.reader import ShardReader, ShardWriter
+from data.shards.samples import serialize
 from modeling.config import ModelConfig
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 from modeling.tokens import kept
 from scripts import evaluate
 from scripts.evaluation import baselines, coding, scoring, segmenters
-from utils import figures
 from utils.baselines import zeroed
+from utils.report import figures
 
 SIZE, SIDE, PHASES = 32, 4, 4
 
@@ -225,8 +226,8 @@ def test_bits_are_those_of_the_whole_file(run: Callable[..., dict[str, Any]], sh
 def test_what_is_scored_comes_from_the_bytes_alone(
     run: Callable[..., dict[str, Any]], shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pack = bitstream.pack
-    monkeypatch.setattr(bitstream, "pack", lambda tokens, header: pack(zeroed(tokens), header))
+    pack = container.pack
+    monkeypatch.setattr(container, "pack", lambda tokens, header: pack(zeroed(tokens), header))
     summary = run(shards, names=("stage2",))
     assert summary["mean"]["psnr"] == summary["baselines"]["tokens_zeroed"]["mean"]["psnr"]
 

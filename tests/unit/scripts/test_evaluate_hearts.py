@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from data.case import CineCase
-from data.heart_scoring import columns, score_heart, score_original, segment
-from data.scoring import Reference, open_reference
+from data.scoring.heart import columns, score_heart, score_original, segment
+from data.scoring.images import Reference, open_reference
 from scripts import evaluate
 from scripts.evaluation import segmenters
 from tests.unit.scripts.test_evaluate import SIZE, BlockModel, write_shards
-from utils.overlays import heart_box
-from utils.report import MARK, comparison
+from utils.report.evaluation import MARK, comparison
+from utils.report.overlays import heart_box
 
 LEVELS = (0.3, 0.55, 0.8)  # of the window, between background, RV, MYO and LV
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, get_args, get_origin, is_typeddict
 import pytest
 
 from scripts.recipe import RunConfig
-from utils import registry
-from utils.coerce import type_hints
-from utils.config import ConfigError, parse
-from utils.ranges import Range
+from utils.config import parse, registry
+from utils.config.coerce import type_hints
+from utils.config.parse import ConfigError
+from utils.config.ranges import Range
 
 FOLDERS = ("modeling.losses", "modeling.conditioning", "modeling.quantizer", "data.sources")
 COMPONENTS = [f"{folder}.{name}" for folder in FOLDERS for name in registry.names(folder)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.heart_scoring import score_heart
-from data.scoring import open_reference
+from data.scoring.heart import score_heart
+from data.scoring.images import open_reference
 from modeling.titok import TiTok
 from scripts.evaluation.segmenters import GridSegmenter, open_segmenter
 from tests.tiny import tiny_config, tiny_model

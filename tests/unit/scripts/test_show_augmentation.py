@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.augment import AugmentConfig
-from data.dataset import CineDataset
+from data.loading.augment import AugmentConfig
+from data.loading.dataset import CineDataset
 from scripts import show_augmentation
 from scripts.recipe import RunConfig
 from utils.config import parse

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from utils import heart_report
 from utils.clinical import (
     bland_altman,
     body_surface_m2,
@@ -17,6 +16,7 @@ from utils.clinical import (
     phase_error_percent,
     volume_ml,
 )
+from utils.report import heart
 
 
 def square(side: int, low: int, high: int) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_the_worst_group_has_the_lowest_dice_and_the_largest_error() -> None:
         "HCM": {"psnr": 19.0, "dice_mean": 0.0, "lv_ef_error": math.nan},
         "unknown": {"psnr": 1.0, "dice_mean": 0.1, "lv_ef_error": 90.0},
     }
-    found = heart_report.worst_group(groups)
+    found = heart.worst_group(groups)
     assert {figure: entry["group"] for figure, entry in found.items()} == {
         "psnr": "HCM", "dice_mean": "HCM", "lv_ef_error": "DCM"
     }  # fmt: skip
@@ -103,10 +103,10 @@ def test_means_by_structure_and_group_are_those_of_the_rows() -> None:
     for group, value in (("DCM", 0.8), ("DCM", 0.6), (None, 0.4)):
         keys = [f"{kind}_{s}_{p}" for kind in ("dice", "hd95") for s in ("RV", "MYO", "LV") for p in ("ED", "ES")]
         row = {f"{key}{suffix}": value for key in (*keys, "dice_mean") for suffix in ("", "_original")}
-        for key in heart_report.MEASURED:
+        for key in heart.MEASURED:
             row |= {f"{key}_truth": 100.0, key: 100 * value, f"{key}_original": 100.0}
         rows.append({**row, "group": group, "psnr": 20.0, "psnr_heart": 18.0, "lv_ef_error": 5.0})
-    found = heart_report.summarize(rows)
+    found = heart.summarize(rows)
     assert found["dice"]["LV_ES"] == found["dice"]["MYO"] == found["dice"]["mean"] == pytest.approx(0.6)
     assert found["groups"]["DCM"] == {
         "n": 2, "psnr": 20.0, "psnr_heart": 18.0, "dice_mean": pytest.approx(0.7), "lv_ef_error": 5.0
@@ -114,8 +114,8 @@ def test_means_by_structure_and_group_are_those_of_the_rows() -> None:
     assert found["groups"]["unknown"]["n"] == 1
     assert found["worst_group"]["dice_mean"] == {"group": "DCM", "value": pytest.approx(0.7)}
     assert found["bland_altman"]["lv_edv"]["bias"] == pytest.approx(-40)
-    assert [len(table[1]) for table in heart_report.tables(found, rows)] == [6, 7, 2]
-    assert heart_report.summarize([{"psnr": 20.0}]) == {}
+    assert [len(table[1]) for table in heart.tables(found, rows)] == [6, 7, 2]
+    assert heart.summarize([{"psnr": 20.0}]) == {}
 
 
 def test_body_surface_is_mostellers() -> None:

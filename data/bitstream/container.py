@@ -1,0 +1,267 @@
+"""The compressed file: the tokens of one cine and what is needed to go back to a NIfTI, each bit counted.
+
+    magic · version · length ─ header ─ optional affine, scaling ─ payload, bit by bit ─ CRC32
+                                                                   └ the tokens, see data/bitstream/payload.py
+
+The magic ends in RUO: research use only, not a medical device.
+
+Axes: D slices, T phases, K latent tokens a frame, A anatomy tokens a key frame.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.bitstream.bits import BitReader
+from data.bitstream.payload import LAYOUTS, Sizes
+from data.case import CineCase
+from data.preprocess import MODES, Geometry, Prepared
+
+MAGIC = b"TTMRI-RUO"
+VERSION = 2
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
+MAX_TOKENS = 1 << 24  # a forged header must not make the reader allocate gigabytes
+
+_PREFIX = struct.Struct(f"<{len(MAGIC)}sBI")  # magic, version, length of the whole file
+_FIXED = struct.Struct("<BB4HII B3H2h 2f3fB")  # see `_pack_header`
+_AFFINE, _SCALING, _CRC = struct.Struct("<12f"), struct.Struct("<2f"), struct.Struct("<I")
+_HAS_AFFINE, _HAS_SCALING, _STATES_SHIFT = 1, 2, 2  # flags; above them the states of data/bitstream/payload.py
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What the file says beside the tokens.
+
+    Args:
+        slices: D.
+        phases: T.
+        num_latent_tokens: K; of layout `sequence` N, the tokens of the whole cine.
+        num_anatomy_tokens: A, 0 without anatomy.
+        codebook_size: ids of latent tokens lie in [0, codebook_size).
+        anatomy_codebook_size: ids of anatomy tokens lie below it; any value where A is 0.
+        geometry: from the native grid to the model grid.
+        window: (low, high) in real values, mapped to [0, 1].
+        spacing_mm: native spacing along H, W, D.
+        affine: (4, 4) voxel -> world; costs bits only where it is not the diagonal of the spacing.
+        slope: real value = stored * slope + intercept.
+        intercept: see slope; both cost bits only where they are not (1, 0).
+        dtype: of the stored values.
+        layout: of the tokens: `frame` or `sequence`.
+
+    Raises:
+        ValueError: naming the field, the value found and what was expected.
+    """
+
+    slices: int
+    phases: int
+    num_latent_tokens: int
+    num_anatomy_tokens: int
+    codebook_size: int
+    anatomy_codebook_size: int
+    geometry: Geometry
+    window: tuple[float, float]
+    spacing_mm: tuple[float, float, float]
+    affine: np.ndarray
+    slope: float = 1.0
+    intercept: float = 0.0
+    dtype: str = "int16"
+    layout: str = "frame"
+
+    def __post_init__(self) -> None:
+        for name, low in (("slices", 1), ("phases", 1), ("num_latent_tokens", 1), ("num_anatomy_tokens", 0)):
+            _in_range(name, getattr(self, name), low, 0xFFFF)
+        _in_range("codebook_size", self.codebook_size, 1, 1 << 31)
+        _in_range("anatomy_codebook_size", self.anatomy_codebook_size, 1 if self.num_anatomy_tokens else 0, 1 << 31)
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"the layout is {self.layout!r}, expected one of {', '.join(LAYOUTS)}")
+        _in_range("number of tokens", LAYOUTS[self.layout].count(self.sizes), 1, MAX_TOKENS)
+        for name, size in zip(
+            ("native height", "native width", "model grid"), (*self.geometry.native_hw, self.geometry.size), strict=True
+        ):
+            _in_range(name, size, 1, 0xFFFF)
+        for start in self.geometry.offset:
+            _in_range("geometry offset", start, -0x8000, 0x7FFF)
+        if not (np.isfinite(self.window).all() and self.window[0] < self.window[1]):
+            raise ValueError(f"the window is {self.window}, expected finite values (low, high) with low < high")
+        if not (np.isfinite(self.spacing_mm).all() and min(self.spacing_mm) > 0):
+            raise ValueError(f"the spacing is {self.spacing_mm} mm, expected three positive lengths")
+        if np.shape(self.affine) != (4, 4) or not np.isfinite(self.affine).all():
+            raise ValueError(f"the affine has shape {np.shape(self.affine)}, expected a finite (4, 4) matrix")
+        if not (np.isfinite([self.slope, self.intercept]).all() and self.slope != 0):
+            raise ValueError(f"slope {self.slope}, intercept {self.intercept}: expected finite values, slope not 0")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"the dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the payload's shape follows from."""
+        return Sizes(
+            self.slices,
+            self.phases,
+            self.num_latent_tokens,
+            self.num_anatomy_tokens,
+            self.codebook_size,
+            self.anatomy_codebook_size,
+        )
+
+
+def header_for(
+    case: CineCase,
+    prepared: Prepared,
+    *,
+    num_latent_tokens: int,
+    num_anatomy_tokens: int,
+    codebook_size: int,
+    anatomy_codebook_size: int,
+    layout: str = "frame",
+) -> Header:
+    """The header of a case that was brought onto the model grid.
+
+    Args:
+        case: the native cine.
+        prepared: the same on the model grid.
+        num_latent_tokens: K of the model.
+        num_anatomy_tokens: A of the model.
+        codebook_size: of the model's latent tokens.
+        anatomy_codebook_size: of the model's anatomy tokens.
+        layout: of the model's tokens.
+
+    Returns:
+        The header that `pack` takes.
+    """
+    slices, phases = case.cine.shape[2:]
+    return Header(
+        slices=slices,
+        phases=phases,
+        num_latent_tokens=num_latent_tokens,
+        num_anatomy_tokens=num_anatomy_tokens,
+        codebook_size=codebook_size,
+        anatomy_codebook_size=anatomy_codebook_size,
+        geometry=prepared.geometry,
+        window=prepared.window,
+        spacing_mm=case.spacing_mm,
+        affine=np.asarray(case.affine, np.float64),
+        slope=case.slope,
+        intercept=case.intercept,
+        dtype=case.cine.dtype.name,
+        layout=layout,
+    )
+
+
+def pack(tokens: np.ndarray, header: Header) -> bytes:
+    """The whole compressed file.
+
+    Args:
+        tokens: (D, 2 + T*K + 2*A) integers in layout `frame`, (N,) in layout `sequence`, -1 where not sent.
+        header: what belongs to them.
+
+    Returns:
+        The bytes to write; `len(...) * 8` is every bit that the cine costs.
+
+    Raises:
+        ValueError: the tokens have another shape than the header says, or an id lies outside its codebook.
+    """
+    states, bits = LAYOUTS[header.layout].to_bits(np.asarray(tokens), header.sizes)
+    head = _pack_header(header, states << _STATES_SHIFT)
+    payload = np.packbits(np.concatenate(bits)).tobytes()
+    length = _PREFIX.size + len(head) + len(payload) + _CRC.size
+    body = _PREFIX.pack(MAGIC, VERSION, length) + head + payload
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def unpack(data: bytes) -> tuple[np.ndarray, Header]:
+    """The tokens and the header of a compressed file.
+
+    Args:
+        data: what `pack` gave, whole.
+
+    Returns:
+        The tokens as `pack` took them, int64, and the header (its real numbers as float32).
+
+    Raises:
+        ValueError: foreign, cut short, damaged, or written by another version.
+    """
+    _check_file(data)
+    header, flags, start = _unpack_header(data)
+    tokens = LAYOUTS[header.layout].from_bits(BitReader(data[start : -_CRC.size]), header.sizes, flags >> _STATES_SHIFT)
+    return tokens, header
+
+
+def _pack_header(header: Header, flags: int) -> bytes:
+    geometry, affine = header.geometry, np.asarray(header.affine, np.float64)
+    has_affine = not np.array_equal(affine, np.diag([*header.spacing_mm, 1.0]))
+    has_scaling = (header.slope, header.intercept) != (1.0, 0.0)
+    packed = _FIXED.pack(
+        list(LAYOUTS).index(header.layout),
+        flags | _HAS_AFFINE * has_affine | _HAS_SCALING * has_scaling,
+        *(header.slices, header.phases, header.num_latent_tokens, header.num_anatomy_tokens),
+        *(header.codebook_size, header.anatomy_codebook_size),
+        MODES.index(geometry.mode),
+        *(*geometry.native_hw, geometry.size, *geometry.offset),
+        *(*header.window, *header.spacing_mm),
+        DTYPES.index(header.dtype),
+    )
+    packed += _AFFINE.pack(*affine[:3].ravel()) if has_affine else b""
+    return packed + (_SCALING.pack(header.slope, header.intercept) if has_scaling else b"")
+
+
+def _unpack_header(data: bytes) -> tuple[Header, int, int]:
+    """The header, the flags, and where the payload starts."""
+    try:
+        fields = _FIXED.unpack_from(data, _PREFIX.size)
+        start = _PREFIX.size + _FIXED.size
+        layout, flags, slices, phases, latents, anatomy, size, anatomy_size, mode, height, width = fields[:11]
+        side, row, col, low, high, *spacing, dtype = fields[11:]
+        affine, scaling = np.diag([*spacing, 1.0]), (1.0, 0.0)
+        if flags & _HAS_AFFINE:
+            affine[:3] = np.reshape(_AFFINE.unpack_from(data, start), (3, 4))
+            start += _AFFINE.size
+        if flags & _HAS_SCALING:
+            scaling = _SCALING.unpack_from(data, start)
+            start += _SCALING.size
+        header = Header(
+            *(slices, phases, latents, anatomy, size, anatomy_size),
+            geometry=Geometry(MODES[mode], (height, width), side, (row, col)),
+            window=(low, high),
+            spacing_mm=(spacing[0], spacing[1], spacing[2]),
+            affine=affine,
+            slope=scaling[0],
+            intercept=scaling[1],
+            dtype=DTYPES[dtype],
+            layout=list(LAYOUTS)[layout],
+        )
+    except (struct.error, IndexError, ValueError) as error:
+        raise ValueError(f"the header of the compressed file makes no sense ({error}); write the file again") from None
+    return header, flags, start
+
+
+def _check_file(data: bytes) -> None:
+    if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
+        raise ValueError(f"not a TiTok-MRI file: it starts with {data[: len(MAGIC)]!r}, expected {MAGIC!r}")
+    if len(data) < _PREFIX.size:
+        raise ValueError(
+            f"the compressed file is cut short: {len(data)} bytes do not even hold its start; copy it again"
+        )
+    _, version, length = _PREFIX.unpack_from(data)
+    if version != VERSION:
+        raise ValueError(
+            f"the compressed file has version {version}, this code reads {VERSION}; use a matching release"
+        )
+    if len(data) < length:
+        raise ValueError(f"the compressed file is cut short: {len(data)} of {length} bytes; copy it again")
+    if len(data) > length or length < _PREFIX.size + _CRC.size:
+        raise ValueError(f"the compressed file is damaged: {len(data)} bytes, but it says {length}; copy it again")
+    (expected,) = _CRC.unpack(data[-_CRC.size :])
+    if (found := zlib.crc32(data[: -_CRC.size])) != expected:
+        raise ValueError(
+            f"the compressed file is damaged: checksum {found:08x}, expected {expected:08x}; copy it again"
+        )
+
+
+def _in_range(name: str, value: float, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}, expected {low} to {high}")

@@ -1,0 +1,249 @@
+"""Samples on the model grid: frames, slices or stacks of one split, each a pure function of (seed, epoch, sample).
+
+Axes: S side of the model grid, D slices, T phases of the cardiac cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from data.loading.augment import AugmentConfig
+from data.loading.augment import augment as augmented
+from data.preprocess import MODES, Geometry, apply_mask, model_field, model_spacing, plan, resize, resized, to_grid
+from data.shards.reader import ShardReader, SliceSample
+from data.shards.samples import SampleEntry
+from data.window import real_values
+from utils.clinical import body_surface_m2
+from utils.seeding import stable_seed
+
+UNITS = ("frame", "slice", "stack")
+
+
+class Sample(NamedTuple):
+    """One sample on the model grid: the arrays of `Batch` without B, its seed and its key."""
+
+    arrays: dict[str, np.ndarray]
+    sample_seed: int
+    key: str
+
+
+class Tokens(Protocol):
+    """Tokens of samples that were worked out before, see data/loading/token_cache.py."""
+
+    variants: int
+
+    def __call__(self, variant: int, index: int) -> np.ndarray:
+        """(frames, K) int64."""
+
+
+class CineDataset(Dataset[Sample]):
+    """Frames, slices or stacks of one split on the model grid.
+
+    Args:
+        folder: shards with their manifest.json, a local folder or the URL of one (data/shards/remote.py).
+        split: train, val or test.
+        unit: `frame` (one phase of one slice), `slice` (one slice with its phases) or `stack` (all slices of a
+            patient, at ED and ES and as many other phases as `phases` leaves room for).
+        image_size: S.
+        geometry: `crop` or `fit`, see data/preprocess.py.
+        phases: for slices, how many evenly spaced phases, starting at a phase drawn from (seed, epoch, key); a
+            shorter cine repeats some; None takes all. Of stacks, how many with ED and ES; None takes these two.
+        max_phases: where given, T of a batch is drawn from `phases` to `max_phases` (see loader.py), and each sample
+            draws whether its phases are evenly spaced or a run of successive phases.
+        seed: of the run.
+        key_frames: take ED, ES and `phases - 2` evenly spaced others, in the order of the cycle; stacks always do.
+        augment: changes to each sample, seeded by (seed, epoch, key); for the training split alone.
+        cache_dir: where shards from a URL are kept.
+    Attributes:
+        tokens: where set, samples bring their tokens along, and epoch e draws what epoch e % tokens.variants draws.
+    Raises:
+        ValueError: naming the option that cannot be used.
+    """
+
+    tokens: Tokens | None = None
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str,
+        unit: str,
+        image_size: int,
+        geometry: str,
+        phases: int | None = None,
+        seed: int = 0,
+        key_frames: bool = False,
+        augment: AugmentConfig | None = None,
+        cache_dir: str | None = None,
+        max_phases: int | None = None,
+    ) -> None:
+        _check_options(unit, image_size, geometry, phases, key_frames, max_phases)
+        self.reader = ShardReader(folder, split, cache_dir)
+        self.unit, self.image_size, self.geometry, self.phases, self.seed = unit, image_size, geometry, phases, seed
+        self.has_key_frames, self.augment = key_frames or unit == "stack", augment or AugmentConfig()
+        self.max_phases = max_phases
+        self._stacks = list(self.reader.patients().values())
+        sizes = {
+            "frame": [entry.phases for entry in self.reader.samples],
+            "slice": [1] * len(self.reader.samples),
+            "stack": [1] * len(self._stacks),
+        }
+        self._ends = np.cumsum(sizes[unit], dtype=np.int64)
+        self._unlike: dict[int, int] = {}  # first slice -> ES, where it had to be found in the images
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @property
+    def drawn_phases(self) -> tuple[int, int] | None:
+        """Least and most phases of a batch, where they are drawn."""
+        return None if self.max_phases is None or self.phases is None else (self.phases, self.max_phases)
+
+    def __getitem__(self, where: tuple[int, ...]) -> Sample:
+        """The sample at (epoch, index), or at (epoch, index, T)."""
+        epoch, index, *drawn_count = where
+        count = drawn_count[0] if drawn_count else self.phases
+        drawn = epoch if self.tokens is None else epoch % self.tokens.variants
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} asked for, but the split has {len(self)}")
+        at = int(np.searchsorted(self._ends, index, side="right"))
+        slices = self._stacks[at] if self.unit == "stack" else [at]
+        entry = self.reader.samples[slices[0]]
+        key = entry.patient if self.unit == "stack" else entry.key
+        if self.unit == "frame":
+            phase = index - (int(self._ends[at - 1]) if at else 0)
+            times, places = np.array([phase]), np.full(2, -1, np.int64)
+            key = f"{key}_t{phase:02d}"
+        else:
+            times, places = self._choose(slices, drawn, count)
+        geometry = plan(entry.native_hw, self.image_size, self.geometry, entry.info["center"])
+        read = [self.reader.read(i, times) for i in slices]
+        arrays = on_grid(read, times, geometry, whole=self.augment.enabled)
+        arrays["key_frames"] = places
+        if self.augment.enabled:
+            arrays = augmented(arrays, self.augment, stable_seed(self.seed, drawn, key), entry.phases, geometry)
+        if self.tokens is not None:
+            arrays["tokens"] = self.tokens(drawn, index).reshape(len(slices), len(times), -1)  # (D, T, K)
+        return Sample(arrays, stable_seed(self.seed, epoch, key), key)
+
+    def frames_of(self, index: int) -> int:
+        """D * T of a sample, whatever the epoch."""
+        if self.unit == "frame":
+            return 1
+        if self.unit == "stack":
+            return (self.phases or 2) * len(self._stacks[index])
+        return self.phases or self.reader.samples[index].phases
+
+    def draws(self) -> bool:
+        """Whether a sample looks different in every epoch."""
+        few = {"frame": False, "slice": self.phases is not None, "stack": (self.phases or 2) > 2}
+        return self.augment.enabled or self.drawn_phases is not None or few[self.unit]
+
+    def _choose(self, slices: list[int], epoch: int, count: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """(T,) phase indices to take from slices, and the places (2,) of ED and ES among them, -1 if not asked for."""
+        entry = self.reader.samples[slices[0]]
+        if not self.has_key_frames:
+            return self._times(entry, epoch, count), np.full(2, -1, np.int64)
+        keys = self.key_phases(slices)
+        if self.unit == "slice" and count is None:
+            return np.arange(entry.phases), keys
+        others = (count or 2) - 2
+        times = np.sort(np.concatenate([keys, self._times(entry, epoch, others)]))
+        return times, np.searchsorted(times, keys).astype(np.int64)  # the first place of a time that stands twice
+
+    def _times(self, entry: SampleEntry, epoch: int, count: int | None) -> np.ndarray:
+        """(count,) phase indices from a drawn start, evenly spaced or a run of successive ones; all for None."""
+        if count is None:
+            return np.arange(entry.phases)
+        start = stable_seed(self.seed, epoch, entry.key, "phase offset") / 2**63 * entry.phases
+        stride = entry.phases / max(count, 1)
+        if self.max_phases is not None and stable_seed(self.seed, epoch, entry.key, "run") % 2:
+            stride = min(stride, 1.0)
+        steps = start + np.arange(count) * stride
+        return np.floor(steps).astype(np.int64) % entry.phases
+
+    def key_phases(self, slices: list[int]) -> np.ndarray:
+        """Phases of ED and ES; where the case does not say, phase 0 and these slices' phase most unlike ED.
+
+        Args:
+            slices: samples of the reader, of one patient.
+        Returns:
+            (2,) int64.
+        """
+        info = self.reader.samples[slices[0]].info
+        ed = 0 if info["ed"] is None else info["ed"]
+        es = info["es"]
+        if es is None and slices[0] not in self._unlike:
+            cines = (real_values(self.reader.read(i).cine, info["slope"], info["intercept"]) for i in slices)
+            self._unlike[slices[0]] = most_unlike(cines, ed)
+        return np.array([ed, self._unlike[slices[0]] if es is None else es], np.int64)
+
+
+def most_unlike(cines: Iterable[np.ndarray], phase: int) -> int:
+    """The phase most unlike `phase` by mean absolute difference over all slices, each (T, H, W) real values."""
+    total: np.ndarray | float = 0.0
+    for cine in cines:
+        frames = cine.astype(np.float32)  # unsigned integers would wrap around
+        total = total + np.abs(frames - frames[phase]).mean(axis=(1, 2))
+    return int(np.argmax(total))
+
+
+def on_grid(
+    slices: list[SliceSample], times: np.ndarray, geometry: Geometry, whole: bool = False
+) -> dict[str, np.ndarray]:
+    """Bring native slices onto the model grid, or as far as the whole resized image.
+
+    Args:
+        slices: D slices of one patient, read at `times`.
+        times: (T,) phase indices.
+        geometry: of these slices.
+        whole: False for the model grid, S x S; True for the whole resized image, h x w, as augmentation takes it.
+    Returns:
+        The arrays of `Batch` without B, but `key_frames`; with h and w for S where `whole`.
+    """
+    entry, depth = slices[0].entry, len(slices)
+    frames = slices[0].cine[:, None] if depth == 1 else np.stack([part.cine for part in slices], axis=1)
+    real = real_values(frames, entry.info["slope"], entry.info["intercept"])
+    image = (resized if whole else to_grid)(real, entry.info["window"], geometry)  # (T, D, S, S)
+    field = np.ones(geometry.resized_hw, bool) if whole else model_field(geometry)
+    mask = np.zeros(image.shape, np.uint8)
+    for d, part in enumerate(slices):
+        for phase, labels in part.masks.items():
+            mask[times == phase, d] = resize(labels, field.shape, 0) if whole else apply_mask(labels, geometry)
+    positions = [(part.entry.slice + 0.5) / part.entry.slices for part in slices]
+    return {
+        "image": image.transpose(2, 3, 1, 0)[None],  # (1, S, S, D, T)
+        "mask": mask.transpose(2, 3, 1, 0),  # (S, S, D, T)
+        "has_label": np.array([[time in part.masks for time in times] for part in slices]),  # (D, T)
+        "field": np.repeat(field[..., None], depth, axis=2),  # (S, S, D)
+        "slice_position": np.array(positions, np.float32),  # (D,)
+        "phase": (times / entry.phases).astype(np.float32),  # (T,)
+        "spacing_mm": np.array(model_spacing(entry.info["spacing_mm"], geometry), np.float32),  # (3,)
+        "bsa_m2": np.array(body_surface_m2(entry.info["height_cm"], entry.info["weight_kg"]), np.float32),  # ()
+        "patient": np.array(stable_seed("patient", entry.patient)),
+    }
+
+
+def _check_options(
+    unit: str, image_size: int, geometry: str, phases: int | None, key_frames: bool, max_phases: int | None
+) -> None:
+    if unit not in UNITS:
+        raise ValueError(f"dataset unit is {unit!r}, expected one of {', '.join(UNITS)}")
+    if geometry not in MODES:
+        raise ValueError(f"dataset geometry is {geometry!r}, expected one of {', '.join(MODES)}")
+    if image_size < 1 or (phases is not None and phases < 1):
+        raise ValueError(f"image_size is {image_size} and phases {phases}, expected positive numbers")
+    if key_frames and unit == "frame":
+        raise ValueError("dataset.key_frames is true, but dataset.unit is 'frame'; set it to 'slice' or 'stack'")
+    if (key_frames or unit == "stack") and phases is not None and phases < 2:
+        raise ValueError(f"dataset.phases is {phases}, but ED and ES are taken; they need 2 or more, or leave it out")
+    if max_phases is not None and (unit == "frame" or phases is None or max_phases < phases):
+        raise ValueError(
+            f"dataset.max_phases is {max_phases} with dataset.unit {unit!r} and dataset.phases {phases}: the number of "
+            "phases is drawn for slices and stacks from phases to max_phases; set phases to a number no larger, or "
+            "leave max_phases out"
+        )

@@ -1,0 +1,172 @@
+"""Reading NIfTI files as they are stored: raw integers, true spacing, labels, and refusals that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data.case import LABELS, CaseRefused
+from data.nifti.file import DAMAGE, NotNifti, read_file
+from data.nifti.grids import Grid, grid_of, turned
+
+AXES = {3: "(H, W, D)", 4: "(H, W, D, T)"}
+LABEL_TOLERANCE = 1e-3  # labels behind a slope miss the whole number by a rounding
+
+
+class Volume(NamedTuple):
+    """One NIfTI file; nothing else of its header is kept, because free text in a header can hold a person's name.
+
+    Args:
+        name: file name, without its folder.
+        stored: (H, W, D) or (H, W, D, T) stored values in native byte order; integers wherever none is fractional.
+        slope: real value = stored * slope + intercept.
+        intercept: see slope.
+        grid: where it lies.
+    """
+
+    name: str
+    stored: np.ndarray
+    slope: float
+    intercept: float
+    grid: Grid
+
+
+def find_nifti(folder: Path, stem: str) -> Path | None:
+    """The file `stem`.nii.gz or `stem`.nii of a folder, a dead link too, None where there is neither."""
+    paths = (folder / f"{stem}{end}" for end in (".nii.gz", ".nii"))
+    return next((path for path in paths if path.is_file() or path.is_symlink()), None)
+
+
+def read_nifti(path: Path, axes: int, patient: str) -> Volume:
+    """Read a NIfTI file, compressed by gzip or plain, whatever its name says.
+
+    Args:
+        path: the file.
+        axes: 3 for (H, W, D), 4 for (H, W, D, T); further axes of length 1 are dropped.
+        patient: whose file it is, for the refusals.
+    Raises:
+        CaseRefused: when it is missing, truncated, damaged or no NIfTI, has other axes, holds NaN or colours, or a
+            spacing that makes no sense.
+        OSError: when it cannot be opened or read.
+    """
+    if not path.is_file():
+        reason = "is a link to a file that is not there; get that file" if path.is_symlink() else "is missing"
+        raise CaseRefused("missing_file", patient, f"{path.name} {reason}, or re-download the case")
+    try:
+        header, stored = read_file(path)
+        slope, intercept = header.get_slope_inter()
+    except NotNifti as error:
+        raise CaseRefused("not_nifti", patient, f"{path.name} is {error}") from error
+    except DAMAGE as error:
+        message = f"{path.name} is truncated or damaged ({error}); re-download it"
+        raise CaseRefused("damaged_file", patient, message) from error
+    try:
+        grid = grid_of(header)
+    except ValueError as error:
+        raise CaseRefused("bad_spacing", patient, f"{path.name}: {error}; fix the header") from error
+    while stored.ndim > axes and stored.shape[-1] == 1:
+        stored = stored[..., 0]
+    _check_voxels(stored, axes, path.name, patient)
+    stored = without_fraction(stored.astype(stored.dtype.newbyteorder("="), copy=False))
+    scale = (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
+    return Volume(path.name, stored, *scale, grid)
+
+
+def without_fraction(values: np.ndarray) -> np.ndarray:
+    """Floats as int16 or int32 where that loses nothing, else as float32; integers as they are, but uint64 as int64."""
+    if values.dtype == np.uint64 and values.max(initial=0) <= np.iinfo(np.int64).max:
+        return values.astype(np.int64)  # what no compressed file names
+    if values.dtype.kind != "f":
+        return values
+    planes = np.moveaxis(values, -1, 0)  # one after another: a rounded copy of a whole cine would be large
+    if all((plane == np.rint(plane)).all() for plane in planes):
+        low, high = float(values.min(initial=0)), float(values.max(initial=0))
+        for dtype in (np.int16, np.int32):
+            if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+                return values.astype(dtype)
+    return values.astype(np.float32, copy=False)
+
+
+def on_grid_of(volume: Volume, image: Volume, patient: str) -> np.ndarray:
+    """The stored values of a file that must share the grid of another, turned onto it where that is exact.
+
+    Raises:
+        CaseRefused: where its header says that it lies elsewhere.
+    """
+    try:
+        return turned(volume.stored, volume.grid, image.grid, image.stored.shape[:3])
+    except ValueError as error:
+        message = f"{volume.name} lies on another grid than {image.name}: {error}; resample it, or correct its header"
+        raise CaseRefused("other_grid", patient, message) from error
+
+
+def read_mask(path: Path, patient: str, image: Volume, order: Sequence[int] = tuple(LABELS)) -> np.ndarray:
+    """Read the labels of one phase.
+
+    Args:
+        path: a file of axes (H, W, D).
+        patient: whose file it is, for the refusals.
+        image: the image, or the cine, whose grid the labels must share.
+        order: our label of each of the file's labels 0, 1, 2, 3.
+    Returns:
+        (H, W, D) uint8: 0 background, 1 RV, 2 MYO, 3 LV.
+    Raises:
+        CaseRefused: as `read_nifti`, and for another grid, another shape or other labels.
+    """
+    volume = read_nifti(path, 3, patient)
+    return _labels(volume, _aligned(volume, image, image.stored.shape[:3], patient), order, patient)
+
+
+def read_masks(path: Path, patient: str, cine: Volume, order: Sequence[int] = tuple(LABELS)) -> dict[int, np.ndarray]:
+    """Read the labels of a whole cine.
+
+    Args:
+        path: a file of axes (H, W, D, T).
+        patient, order: as in `read_mask`.
+        cine: the cine, whose grid the labels must share.
+    Returns:
+        zero-based phase -> (H, W, D) uint8, of the phases that hold any label.
+    Raises:
+        CaseRefused: as `read_mask`.
+    """
+    volume = read_nifti(path, 4, patient)
+    stored = _aligned(volume, cine, cine.stored.shape, patient)
+    masks = {t: _labels(volume, stored[..., t], order, patient) for t in range(stored.shape[3])}
+    return {phase: mask for phase, mask in masks.items() if mask.any()}
+
+
+def _check_voxels(stored: np.ndarray, axes: int, name: str, patient: str) -> None:
+    if stored.dtype.kind not in "iuf":
+        message = f"{name} holds voxels of type {stored.dtype}, expected grey values; re-download or exclude it"
+        raise CaseRefused("wrong_type", patient, message)
+    if stored.ndim != axes or 0 in stored.shape:
+        message = f"{name} has shape {stored.shape}, expected {AXES[axes]} with none of them 0; exclude it"
+        raise CaseRefused("wrong_axes", patient, message)
+    if stored.dtype.kind == "f" and (count := stored.size - int(np.isfinite(stored).sum())):
+        message = f"{name} holds {count} NaN or infinite voxels; re-download or exclude it"
+        raise CaseRefused("not_finite", patient, message)
+
+
+def _aligned(volume: Volume, image: Volume, shape: tuple[int, ...], patient: str) -> np.ndarray:
+    """A mask's values on its image's grid."""
+    stored = on_grid_of(volume, image, patient)
+    if stored.shape != shape:
+        message = f"{volume.name} has shape {stored.shape}, but its image has {shape}; re-download or exclude it"
+        raise CaseRefused("mask_shape", patient, message)
+    return stored
+
+
+def _labels(volume: Volume, stored: np.ndarray, order: Sequence[int], patient: str) -> np.ndarray:
+    real = stored * volume.slope + volume.intercept
+    labels = np.rint(real)
+    wrong = (np.abs(real - labels) > LABEL_TOLERANCE) | (labels < 0) | (labels >= len(order))
+    if wrong.any():
+        found = [round(float(value), 4) for value in np.unique(real[wrong])[:5]]
+        names = ", ".join(f"{theirs} ({LABELS[ours]})" for theirs, ours in enumerate(order) if theirs)
+        raise CaseRefused(
+            "mask_labels", patient, f"{volume.name} holds labels {found}, expected 0, {names}; correct it"
+        )
+    return np.asarray(order, np.uint8)[labels.astype(np.intp)]

@@ -1,0 +1,174 @@
+"""WebDataset shards: the cases of a split, written one after another and read from their places.
+
+    FOLDER/manifest.json       counts, split, source, settings, shards
+    FOLDER/train-000000.tar    samples of data/shards/samples.py; a patient's slices stand together in one shard
+
+Axes: H height, W width, D slices (in stored order), T phases of the cardiac cycle.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.case import CineCase
+from data.shards.manifest import SPLITS, read_manifest
+from data.shards.remote import local_folder
+from data.shards.samples import KEPT, SampleEntry, list_samples
+from data.shards.tar_index import NpyPlace
+from utils.files import blake2b, sync
+
+MAX_OPEN_SHARDS = 64
+
+
+class ShardWriter:
+    """Appends cases to the shards of their splits; the bytes depend on the cases and their order alone.
+
+    Args:
+        folder: where the shards go.
+        shard_bytes: a shard that has reached this size takes no further case; a case is never cut in two.
+        shards: what an earlier writer of the same cases left, as in `shards`; what its files hold beyond is cut off.
+    """
+
+    def __init__(self, folder: Path, shard_bytes: int, shards: dict[str, list[dict[str, Any]]] | None = None) -> None:
+        self.folder, self.shard_bytes = folder, shard_bytes
+        self.shards = shards or {split: [] for split in SPLITS}
+        for record in (record for records in self.shards.values() for record in records):
+            os.truncate(folder / record["file"], record["bytes"])
+
+    def add(self, split: str, members: Iterable[tuple[str, bytes]]) -> dict[str, Any]:
+        """Append the members of one case, as `serialize` gives them; returns its shard as it is now on disk."""
+        records = self.shards[split]
+        if not records or records[-1]["bytes"] >= self.shard_bytes:
+            records.append({"file": f"{split}-{len(records):06d}.tar", "bytes": 0, "samples": 0})
+        record = records[-1]
+        with (self.folder / record["file"]).open("ab") as shard:
+            for name, data in members:
+                header = tarfile.TarInfo(name)  # time 0 and owner 0, so that equal cases give equal bytes
+                header.size = len(data)
+                padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+                shard.writelines((header.tobuf(tarfile.USTAR_FORMAT), data, padding))
+                record["samples"] += name.endswith(".json")
+            record["bytes"] = shard.tell()
+        sync(self.folder / record["file"])
+        return dict(record)
+
+    def close(self) -> dict[str, list[dict[str, Any]]]:
+        """Finish all shards; returns for each split its shards as {file, bytes, samples, blake2b}."""
+        for record in (record for records in self.shards.values() for record in records):
+            path = self.folder / record["file"]
+            end = record["bytes"] + 2 * tarfile.BLOCKSIZE  # a tar ends with two empty blocks, filled up to a record
+            os.truncate(path, end + -end % tarfile.RECORDSIZE)
+            record["bytes"], record["blake2b"] = path.stat().st_size, blake2b(path)
+        return self.shards
+
+
+class SliceSample(NamedTuple):
+    """Phases of one slice: (T, H, W) stored values, and zero-based phase -> (H, W) uint8 labels of those read."""
+
+    entry: SampleEntry
+    cine: np.ndarray
+    masks: dict[int, np.ndarray]
+
+
+class ShardReader:
+    """The samples of one split, listed from the tar headers once and read from their places afterwards.
+
+    Args:
+        folder: holds manifest.json and the shards; a local folder, or a URL whose files are copied here first.
+        split: train, val or test; it may be empty.
+        cache_dir: where the copies of a URL are kept, see data/shards/remote.py.
+    Raises:
+        OSError: when the manifest or a shard is missing or cannot be fetched.
+        ValueError: naming the shard and member when something is damaged, unknown or unsafe.
+    """
+
+    def __init__(self, folder: str | Path, split: str, cache_dir: str | None = None) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+        self.folder, self.split = local_folder(folder, split, cache_dir), split
+        self.manifest = read_manifest(self.folder)
+        entries = (e for shard in self.manifest["shards"][split] for e in list_samples(self.folder, shard))
+        self.samples = sorted(entries, key=lambda e: (e.patient, e.slice))  # whatever the sizes of the shards
+        self._files: dict[tuple[int, str], io.FileIO] = {}  # the least recently opened first
+        _check_stacks(self)
+
+    def patients(self) -> dict[str, list[int]]:
+        """Patient -> indices of its samples in stack order."""
+        found: dict[str, list[int]] = {}
+        for index, entry in enumerate(self.samples):
+            found.setdefault(entry.patient, []).append(index)
+        return found
+
+    def read(self, index: int, times: Iterable[int] | None = None) -> SliceSample:
+        """Read one slice; of phases that are not asked for not a byte is touched.
+
+        Args:
+            index: of `samples`.
+            times: phases in the order wanted, some perhaps twice; None for all.
+        Raises:
+            IndexError: for a phase that the slice does not have.
+        """
+        entry = self.samples[index]
+        if times is None:
+            times, cine = range(entry.phases), self._fill(entry.shard, entry.cine)
+        else:
+            times = [int(time) for time in times]
+            if wrong := [time for time in times if not 0 <= time < entry.phases]:
+                raise IndexError(f"{entry.key}: phase {wrong[0]} asked for, but it has {entry.phases} phases")
+            frame = NpyPlace(entry.cine.offset, entry.native_hw, entry.cine.dtype)
+            cine = np.empty((len(times), *frame.shape), frame.dtype)
+            for out, time in zip(cine, times, strict=True):
+                self._fill(entry.shard, frame._replace(offset=frame.offset + time * frame.size), out)
+        masks = {time: self._fill(entry.shard, place) for time, place in entry.masks.items() if time in times}
+        return SliceSample(entry, cine, masks)
+
+    def read_case(self, patient: str) -> CineCase:
+        """Put a patient's slices back into the case that was converted."""
+        samples = [self.read(index) for index in self.patients()[patient]]
+        info = samples[0].entry.info
+        masks = {p: np.stack([s.masks[p] for s in samples], axis=-1) for p in samples[0].masks}
+        cine = np.stack([s.cine for s in samples], axis=-1).transpose(1, 2, 3, 0)  # (T, H, W, D) -> (H, W, D, T)
+        spacing = tuple(float(v) for v in info["spacing_mm"])
+        return CineCase(
+            patient, np.ascontiguousarray(cine), masks, (spacing[0], spacing[1], spacing[2]), np.array(info["affine"]),
+            **{name: info[name] for name in KEPT},
+        )  # fmt: skip
+
+    def _fill(self, shard: str, place: NpyPlace, out: np.ndarray | None = None) -> np.ndarray:
+        """Read an array, into `out` where given."""
+        out = np.empty(place.shape, place.dtype) if out is None else out
+        handle = (os.getpid(), shard)  # a forked worker must not share a file position with its parent
+        if handle not in self._files:
+            if len(self._files) >= MAX_OPEN_SHARDS:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[handle] = io.FileIO(self.folder / shard)
+        self._files[handle].seek(place.offset)
+        if self._files[handle].readinto(out.data) != place.size:
+            raise ValueError(f"{self.folder / shard}: ends early; restore it or convert again")
+        return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
+
+def _check_stacks(reader: ShardReader) -> None:
+    """Every patient of the manifest must be there with all slices, and no other."""
+    found, listed = reader.patients(), reader.manifest["split"][reader.split]
+    if set(found) != set(listed):
+        odd = ", ".join(sorted(set(found) ^ set(listed))[:5])
+        raise ValueError(f"{reader.folder}: shards and manifest disagree on {reader.split} ({odd}); convert again")
+    for patient, indices in found.items():
+        entries = [reader.samples[i] for i in indices]
+        kinds = {(e.cine.shape, e.cine.dtype, tuple(e.masks), json.dumps({**e.info, "slice": 0})) for e in entries}
+        slices = entries[0].slices
+        if len(kinds) > 1 or len(entries) != slices or [e.slice for e in entries] != list(range(slices)):
+            found_slices = f"{len(entries)} of {slices} slices, of {len(kinds)} kinds"
+            raise ValueError(f"{reader.folder}: {patient} has {found_slices}; convert the data again")

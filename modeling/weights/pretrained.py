@@ -1,0 +1,145 @@
+"""Trained models in and out: a folder or the Hub, TiTok-MRI's own layout or the published tokenizers'."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from modeling.tokenizer import VQModelConfig
+from modeling.weights.hub import Pretrained, find_pretrained
+from utils.checkpoint import SCHEMA_VERSION, load_weights
+from utils.config.parse import from_plain
+from utils.files import atomic_path, write_json
+
+FORMAT = "titok-mri"
+OWN_DECODER = ("tokenizer.decoder.", "tokenizer.pixel_quantize.", "tokenizer.pixel_decoder.")
+State = dict[str, Tensor]
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def published_vq_model(config: dict[str, Any], where: str) -> VQModelConfig:
+    """The architecture in a published config.json; its other sections (the generator) are passed over.
+
+    Raises:
+        ValueError: when the sections of a published tokenizer are not there.
+    """
+    try:
+        vq_model = dict(config["model"]["vq_model"])
+        image_size = config["dataset"]["preprocessing"]["crop_size"]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"{where}: neither a TiTok-MRI model nor a published tokenizer: expected model.vq_model and "
+            "dataset.preprocessing.crop_size"
+        ) from None
+    return from_plain(VQModelConfig, {**vq_model, "image_size": image_size}, "model.vq_model")
+
+
+def read_tokenizer(source: str | Path, revision: str | None = None) -> tuple[VQModelConfig, State]:
+    """Architecture and weights of a published tokenizer, keys below `tokenizer.`."""
+    return published(find_pretrained(source, revision))
+
+
+def published(found: Pretrained) -> tuple[VQModelConfig, State]:
+    """Architecture and weights of a published tokenizer that was found, keys below `tokenizer.`."""
+    state, _ = load_weights(found.weights)
+    return published_vq_model(found.config, found.where), {f"tokenizer.{key}": value for key, value in state.items()}
+
+
+def without_decoder(state: State) -> State:
+    """The weights without the tokenizer's own decoder."""
+    return {key: value for key, value in state.items() if not key.startswith(OWN_DECODER)}
+
+
+def read_pretrained(
+    model_class: type[Model],
+    config_class: type[Any],
+    source: str | Path,
+    revision: str | None = None,
+    cache_dir: str | None = None,
+) -> Model:
+    """Build a model from a folder, a single file or the Hub and load it key for key.
+
+    Raises:
+        FileNotFoundError: when the files cannot be had.
+        ValueError: when keys or shapes differ, naming them, or the tokens are continuous.
+    """
+    found = find_pretrained(source, revision, cache_dir)
+    if found.config.get("format") == FORMAT:
+        if not isinstance(found.config.get("model"), dict):
+            raise ValueError(f"{found.where}: has no section `model`; export the model anew")
+        if "taught_by" not in found.config:
+            raise ValueError(f"{found.where}: has no `taught_by`, the segmenters that taught the model; export it anew")
+        model_config = from_plain(config_class, found.config["model"], "model")
+        state, _ = load_weights(found.weights)
+    else:
+        vq_model, state = published(found)
+        model_config = config_class(channels=3, decoder="titok")
+        model_config.tokenizer.init, model_config.tokenizer.vq_model = str(source), vq_model
+    with torch.device("meta"):
+        names = {key: tuple(value.shape) for key, value in model_class(model_config).state_dict().items()}
+    check_keys(names, state, str(found.weights))
+    model = model_class(model_config)
+    model.load_state_dict(state)
+    model.taught_by = sorted(lineage(found.config, found.where))  # type: ignore[assignment]
+    return model
+
+
+def lineage(config: dict[str, Any] | None, where: str) -> set[str]:
+    """Hashes of the segmenters that taught a saved model, as its config names them.
+
+    Raises:
+        ValueError: where `taught_by` is no list of texts.
+    """
+    taught_by = (config or {}).get("taught_by", [])
+    if not isinstance(taught_by, list) or not all(isinstance(entry, str) for entry in taught_by):
+        raise ValueError(f"{where}: taught_by is {taught_by!r}, expected a list of hashes; export the model anew")
+    return set(taught_by)
+
+
+def check_keys(names: dict[str, tuple[int, ...]], state: State, where: str) -> None:
+    """Raise ValueError unless keys and shapes are the model's, naming the first few that are not."""
+    missing = sorted(set(names) - set(state))
+    unknown = sorted(set(state) - set(names))
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {names[key]}"
+        for key in names
+        if key in state and tuple(state[key].shape) != names[key]
+    ]
+    for what, keys in (("missing keys", missing), ("unknown keys", unknown), ("other shapes", shapes)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise ValueError(f"{where}: {what}: {', '.join(keys[:3])}{more}; config.json describes another model")
+
+
+def export_config(model: dict[str, Any], taught_by: list[str], leak: str | None = None) -> dict[str, Any]:
+    """What config.json of an export holds.
+
+    Args:
+        model: the model as plain data.
+        taught_by: hashes of all segmenters that taught it; evaluation tells an independent segmenter by them.
+        leak: where the model encodes ground truth, what of it.
+    """
+    stamp = {} if leak is None else {"leak": leak}
+    return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **stamp, "taught_by": taught_by, "model": model}
+
+
+def write_published(folder: Path, vq_model: dict[str, Any], state: State, dtype: torch.dtype) -> None:
+    """Write a tokenizer in the published layout: config.json with model.vq_model, keys without `tokenizer.`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vq_model = dict(vq_model)
+    config = {"dataset": {"preprocessing": {"crop_size": vq_model.pop("image_size")}}, "model": {"vq_model": vq_model}}
+    write_json(folder / "config.json", config)
+    prefix = "tokenizer."
+    bare = {key.removeprefix(prefix): value.to("cpu", dtype) for key, value in state.items() if key.startswith(prefix)}
+    with atomic_path(folder / "model.safetensors") as temporary:
+        save_file({key: value.contiguous() for key, value in bare.items()}, temporary)
+
+
+def write_pretrained(folder: Path, model: dict[str, Any], state: State, taught_by: list[str]) -> None:
+    """Write config.json and model.safetensors, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", export_config(model, taught_by))
+    with atomic_path(folder / "model.safetensors") as temporary:
+        save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary)

@@ -1,0 +1,87 @@
+"""How a run's model comes into being: fresh, from a published tokenizer, or from an earlier stage."""
+
+from modeling.config import ModelConfig
+from modeling.titok import TiTok
+from modeling.tokenizer import VQModelConfig
+from modeling.weights.pretrained import check_keys, lineage, read_tokenizer, without_decoder
+from utils.checkpoint import load_weights, start_from
+from utils.config.parse import from_plain
+
+
+def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, list[str]]:
+    """Build the model and give it its first weights.
+
+    With `init_weight` the Hub is never asked: the tokenizer's architecture is the one written in that file, unless the
+    recipe says `random` and thereby its own.
+
+    Args:
+        config: the model; its tokenizer's architecture is filled in from the weights.
+        init_weight: checkpoint or folder of an earlier stage.
+
+    Returns:
+        The model, and the components that start fresh.
+
+    Raises:
+        FileNotFoundError: when the weights cannot be had.
+        ValueError: when they are another architecture's.
+    """
+    tokenizer = config.tokenizer
+    taught_by: set[str] = set()
+    own = config.decoder == "none" or tokenizer.init == "random"  # no tokenizer, or one of the recipe's own making
+    if init_weight is not None:
+        state, saved = load_weights(init_weight)
+        taught_by |= lineage(saved, str(init_weight))
+        if saved is not None and not own:
+            tokenizer.vq_model = saved_vq_model(saved, init_weight)
+        source = str(init_weight)
+    elif not own:
+        tokenizer.vq_model, state = read_tokenizer(tokenizer.init, tokenizer.revision)
+        source = tokenizer.init
+    else:
+        state, source = {}, ""
+    model = TiTok(config)
+    if not state and model.tokenizer is not None:
+        model.tokenizer.init_local()
+    fresh = [name for name, _ in model.named_children()]
+    if state:
+        used = state if config.keeps_decoder else without_decoder(state)
+        fresh = start_from(model, used, source)
+    weights = config.conditioning.get("weights")
+    if weights is not None and model.segmenter is not None:  # sam3 loads its own, and keeps them to itself
+        taught_by |= bring_segmenter(model, weights)
+        fresh = ["conditioning but its segmenter" if name == "conditioning" else name for name in fresh]
+    model.taught_by = sorted(taught_by)
+    if model.segmenter is not None and "conditioning" not in fresh:  # its segmenter comes from a file
+        model.taught_by = model.teachers()
+    return model, fresh
+
+
+def bring_segmenter(model: TiTok, source: str) -> set[str]:
+    """Give the conditioning the segmenter of a trained model, key for key; returns that model's lineage."""
+    prefix = "conditioning.segmenter."
+    try:
+        weights, saved = load_weights(source)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"model.conditioning.weights: {error}; train a segmenter recipe first, or leave the key out to start fresh"
+        ) from None
+    state = {key: value for key, value in weights.items() if key.startswith(prefix)}
+    if not state:
+        raise ValueError(
+            f"model.conditioning.weights {source}: holds no segmenter; give a model that was trained with one"
+        )
+    names = {key: tuple(v.shape) for key, v in model.state_dict().items() if key.startswith(prefix)}
+    check_keys(names, state, source)
+    model.load_state_dict(state, strict=False)
+    return lineage(saved, source)
+
+
+def saved_vq_model(saved: dict, source: str) -> VQModelConfig:
+    """The tokenizer's architecture as an earlier stage wrote it down."""
+    try:
+        vq_model = saved["model"]["tokenizer"]["vq_model"]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"{source}: its config has no model.tokenizer.vq_model; expected a checkpoint of this project's training"
+        ) from None
+    return from_plain(VQModelConfig, vq_model, f"{source}: model.tokenizer.vq_model")

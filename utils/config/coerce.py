@@ -1,0 +1,168 @@
+"""Bring a plain value (from YAML, JSON or the command line) to the type that a dataclass field states."""
+
+import dataclasses
+import math
+import os
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from utils.config.ranges import Range
+
+
+class ConfigError(ValueError):
+    """A run option that cannot be used, named by its full dotted key."""
+
+
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def type_hints(schema: type) -> dict[str, Any]:
+    """Return the types of a dataclass's settable fields by name, in order."""
+    hints = get_type_hints(schema, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.init}
+
+
+def found(value: object) -> str:
+    """Return a value and its type for an error message."""
+    return "null" if value is None else f"{value!r} ({type(value).__name__})"
+
+
+def coerce(hint: Any, value: Any, where: str, section: Callable) -> Any:
+    """Return `value` as the type `hint`, or raise.
+
+    Args:
+        hint: a type as a dataclass field states it.
+        value: a plain value.
+        where: its dotted key, for the message.
+        section: reads a nested dataclass: section(type, value, where).
+    Returns:
+        The value; whole floats become ints, ints floats, lists tuples and texts paths where the type asks for it. A
+        text that begins with `~` begins with the home folder then.
+    Raises:
+        ConfigError: naming the key, the value and the expected type.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Annotated:
+        return _in_range(coerce(arguments[0], value, where, section), arguments[1:], where)
+    if is_typeddict(hint):
+        return _coerce_typed_dict(hint, value, where, section)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else section(hint, value, where)  # type: ignore[arg-type]
+    if origin in (Union, types.UnionType):
+        return _coerce_union(arguments, value, where, section, hint)
+    if origin is Literal:
+        if value in arguments and type(value) in {type(choice) for choice in arguments}:
+            return value
+        raise ConfigError(f"{where}: expected one of {', '.join(map(str, arguments))}, found {found(value)}")
+    kind = origin or hint
+    if kind is dict and isinstance(value, dict):
+        key_type, value_type = arguments or (Any, Any)
+        return {
+            coerce(key_type, key, where, section): coerce(value_type, entry, f"{where}.{key}", section)
+            for key, entry in value.items()
+        }
+    if kind in (list, tuple) and isinstance(value, (list, tuple)):
+        entry_types = _entry_types(kind, arguments, len(value))
+        if len(entry_types) == len(value):
+            pairs = enumerate(zip(entry_types, value, strict=True))
+            return kind(coerce(entry_type, entry, f"{where}[{i}]", section) for i, (entry_type, entry) in pairs)
+    if kind in _SCALARS:
+        result = _SCALARS[kind](value)
+        if str(result).startswith("~") and "/" in str(result):
+            raise ConfigError(f"{where}: no home folder is known for {value!r}; write the folder out")
+        if result is not None:
+            return result
+    hint_for_text = "; quote it to give it as text" if hint is str and isinstance(value, (bool, float)) else ""
+    raise ConfigError(f"{where}: expected {_name(hint)}, found {found(value)}{hint_for_text}")
+
+
+def _in_range(value: Any, limits: tuple[Any, ...], where: str) -> Any:
+    """The value, if it lies in every declared range."""
+    for limit in limits:
+        if isinstance(limit, Range) and value not in limit:
+            raise ConfigError(f"{where}: expected a number {limit}, found {value}")
+    return value
+
+
+def _coerce_typed_dict(hint: Any, value: Any, where: str, section: Callable) -> dict[str, Any]:
+    hints = get_type_hints(hint, include_extras=True)
+    if not isinstance(value, dict) or set(value) != set(hints):
+        raise ConfigError(f"{where}: expected a section of {', '.join(hints)}, found {found(value)}")
+    return {name: coerce(entry, value[name], f"{where}.{name}", section) for name, entry in hints.items()}
+
+
+def _coerce_union(members: tuple[Any, ...], value: Any, where: str, section: Callable, hint: Any) -> Any:
+    if value is None and type(None) in members:
+        return None
+    members = tuple(member for member in members if member is not type(None))
+    sections = [member for member in members if is_typeddict(member) and isinstance(value, dict)]
+    if len(members) == 1 or sections:  # whose own message says more
+        return coerce((sections or members)[0], value, where, section)
+    # A member of the value's own type goes first, so that `int | str` leaves "12" a text.
+    for member in sorted(members, key=lambda member: (get_origin(member) or member) is not type(value)):
+        try:
+            return coerce(member, value, where, section)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{where}: expected {_name(hint)}, found {found(value)}")
+
+
+def _entry_types(kind: type, arguments: tuple[Any, ...], length: int) -> list[Any]:
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        return list(arguments)
+    return [arguments[0] if arguments else Any] * length
+
+
+def _name(hint: Any) -> str:
+    if hint is type(None):
+        return "null"
+    if get_origin(hint) is Annotated:
+        return _name(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_name(member) for member in get_args(hint))
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _as_bool(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else _WORDS.get(value.lower()) if isinstance(value, str) else None
+
+
+def _as_float(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _as_int(value: Any) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = _as_float(value)
+    return int(number) if number is not None and math.isfinite(number) and number == int(number) else None
+
+
+def _as_str(value: Any) -> str | None:
+    # A whole number is written in one way only, so nothing is lost: experiment.name=2024 is a text.
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else str(value)
+
+
+def _as_path(value: Any) -> Path | None:
+    text = _as_str(value) if not isinstance(value, Path) else str(value)
+    return Path(text) if text else None
+
+
+_SCALARS: dict[Any, Callable[[Any], Any]] = {
+    bool: _as_bool,
+    int: _as_int,
+    float: _as_float,
+    str: _as_str,
+    Path: _as_path,
+}

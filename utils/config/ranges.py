@@ -1,0 +1,68 @@
+"""Numbers and the ranges that options declare for them: `max_steps: Positive`, `dropout: Fraction | None`.
+
+A range is part of a field's type and is checked where the field is read: from a recipe, a config.json or a sample
+(utils/config/coerce.py).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias, TypedDict
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers a field may hold; NaN is in no range, infinity only where no end is given.
+
+    Args:
+        least: the smallest, itself allowed.
+        most: the largest, itself allowed.
+        above: instead of `least`, an end that is not allowed itself.
+        below: instead of `most`, an end that is not allowed itself.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return math.isfinite(value) and self.least <= value <= self.most and self.above < value and value < self.below
+
+    def __str__(self) -> str:
+        low = f"above {_text(self.above)}" if self.above > -math.inf else f"at least {_text(self.least)}"
+        high = f"below {_text(self.below)}" if self.below < math.inf else f"at most {_text(self.most)}"
+        ends = [low] * (max(self.above, self.least) > -math.inf) + [high] * (min(self.below, self.most) < math.inf)
+        return " and ".join(ends) or "a finite number"
+
+
+def _text(end: float) -> str:
+    return f"{end:.0f}" if abs(end) < 1e15 and end == round(end) else f"{end:g}"
+
+
+LARGEST = 2**31 - 1
+
+Count: TypeAlias = Annotated[int, Range(0, LARGEST)]
+Positive: TypeAlias = Annotated[int, Range(1, LARGEST)]
+Seed: TypeAlias = Annotated[int, Range(0, 2**63 - 1)]
+Fraction: TypeAlias = Annotated[float, Range(0, 1)]
+BelowOne: TypeAlias = Annotated[float, Range(0, below=1)]
+NotNegative: TypeAlias = Annotated[float, Range(0, 1e9)]
+Millimetres: TypeAlias = Annotated[float, Range(above=0, most=200)]  # distances in the plane of a slice
+AboveZero: TypeAlias = Annotated[float, Range(above=0, most=1e9)]
+
+# Sizes of networks: wide enough for any that is trained today, too small to keep a computer busy by their mention.
+Pixels: TypeAlias = Annotated[int, Range(1, 2048)]
+Width: TypeAlias = Annotated[int, Range(1, 16384)]
+Layers: TypeAlias = Annotated[int, Range(1, 256)]
+Heads: TypeAlias = Annotated[int, Range(1, 256)]
+Tokens: TypeAlias = Annotated[int, Range(1, 4096)]
+Codes: TypeAlias = Annotated[int, Range(1, 2**20)]
+Levels: TypeAlias = list[Annotated[int, Range(2, 65536)]]
+
+
+class TransformerSize(TypedDict):
+    """Channels, blocks and attention heads of a transformer."""
+
+    width: Width
+    num_layers: Layers
+    num_heads: Heads
