@@ -1,4 +1,4 @@
-"""What fits a tokenizer of photographs to cine MRI: a channel adapter and a phase adapter.
+"""Adapters from a tokenizer of photographs to cine MRI: a channel adapter and a phase adapter.
 
 Both start as the identity, so that at step 0 the model is the published tokenizer.
 """
@@ -44,10 +44,10 @@ class Adapters(nn.Module):
     def to_rgb(self, frames: Tensor) -> Tensor:  # (N, 1, H, W)
         """Three channels for the tokenizer, (N, 3, H, W)."""
         weight, bias = (value.view(3, 1, 1) for value in self.channel.parameters())
-        return frames * weight + bias  # what the 1x1 convolution does, several times faster
+        return frames * weight + bias  # equal to the 1x1 convolution, several times faster
 
     def along_phases(self, latents: Tensor, phase: Tensor) -> Tensor:  # (G, T, K, E), (G, T)
-        """Latents that know their neighbours in the cycle, (G, T, K, E)."""
+        """Latents after attention over the phases of the cycle, (G, T, K, E)."""
         for layer in self.phase:
             latents = latents + layer(latents, phase)
         return latents

@@ -35,7 +35,7 @@ class ModelConfig:
         tokenizer: where the tokenizer comes from.
         adapters: channel and phase adapter.
         layout: of the tokens: `frame`, or `sequence`, a few for a whole cine.
-        sequence: what the layout `sequence` is made of.
+        sequence: options of the layout `sequence`.
         dit: the DiT decoder.
         conditioning: {"name": a file of modeling/conditioning, ...its options}.
     """
@@ -56,7 +56,9 @@ class ModelConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
         if self.decoder == "none" and self.conditioning.get("name", "none") == "none":
-            raise ValueError("decoder none leaves nothing: a segmenter alone needs a conditioning that has one")
+            raise ValueError(
+                "decoder is none: a model that only segments needs a conditioning with a segmenter, such as resnet18"
+            )
 
     @property
     def keeps_decoder(self) -> bool:

@@ -122,8 +122,8 @@ class FrameDecoder:
         """Decode G slices, (G, T, C, H, W), about `chunks.frames` frames at a time."""
         size = max(1, self.chunks.frames // phase.shape[1])
         parts = [slice(first, first + size) for first in range(0, len(ids), size)]
-        rows = (ids, anatomy, position, phase)
-        return torch.cat([self._decode(*(x[part] for x in rows), options, numbers[part]) for part in parts])
+        decoded = [self._decode(ids[p], anatomy[p], position[p], phase[p], options, numbers[p]) for p in parts]
+        return torch.cat(decoded)
 
     def _decode(
         self,

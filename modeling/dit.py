@@ -1,11 +1,12 @@
-"""DiT decoder: noisy patches and the frame's tokens in one sequence; it knows no noise schedule.
+"""DiT decoder: noisy patches and the frame's tokens in one sequence; the noise schedule is in modeling/flow.py.
 
     tokens ─► context_embedder + token, slice, phase embeddings ──────────┐
     x_t ─► x_embedder + position ─► (+ layout_embedder of the tokens) ─► [context | patches] ─► blocks ─► final_layer
     t ─► t_embedder ─► adaLN_modulation, shared by the blocks                       ─► unpatchify ─► 3x3 head ─► x̂
 
-The layout is a first reading of all the frame's tokens, a value a token and a place a token and patch: the decoder has
-a picture before attention has learnt which token speaks of which patch, and so leaves the mean image soon.
+The layout maps all tokens of a frame to its patches by a learned value a token and a learned weight a token and patch.
+It gives the decoder a picture before attention has learned which token describes which patch; without it, training
+stays at the mean image for hundreds of steps.
 
 Source: Peebles & Xie, Scalable Diffusion Models with Transformers, 2023 (adaLN-Zero); Chen et al., PixArt-α, 2023, sec.
 2.3 (modulation shared between blocks).
@@ -27,6 +28,7 @@ from modeling.layers.transformer import (
     patchify,
     sincos_2d,
     sinusoid,
+    transformer_size,
     zero_,
 )
 from utils.config.ranges import Pixels, TransformerSize, Width
@@ -50,7 +52,7 @@ class DiTConfig:
             coarse map decoded from them beside the noisy patches.
         draft: the tokenizer's own decoder drafts each frame and the DiT corrects it; untrained it returns the draft.
         gradient_checkpointing: keep only the inputs of the blocks and compute each again in the backward pass; for long
-            cycles, whose phases training.recompute_frames cannot part.
+            cycles, whose phases training.recompute_frames cannot split.
     """
 
     size: str | TransformerSize = "B"
@@ -63,10 +65,7 @@ class DiTConfig:
 
 def dimensions(size: str | TransformerSize) -> tuple[int, int, int]:
     """Width, layers and heads of a size: S, B, L or a mapping; ValueError for another, or one that does not divide."""
-    found = SIZES.get(size) if isinstance(size, str) else size
-    if found is None or set(found) != {"width", "num_layers", "num_heads"}:
-        raise ValueError(f"dit.size {size!r}: expected S, B, L or a mapping of width, num_layers, num_heads")
-    width, num_layers, num_heads = found["width"], found["num_layers"], found["num_heads"]
+    width, num_layers, num_heads = transformer_size(size, SIZES, "dit.size")
     if width % (4 * num_heads):
         raise ValueError(f"dit.size: width {width} is not a multiple of 4 * num_heads = {4 * num_heads}")
     return width, num_layers, num_heads
@@ -79,9 +78,10 @@ class DiT(nn.Module):
         image_size: side of a frame in pixels.
         num_tokens: K, tokens a frame.
         token_size: channels of a codebook entry.
-        token_rms: root mean square of those channels; the context starts at unit scale, else the mean image is a trap.
+        token_rms: root mean square of those channels; the context is scaled to unit variance, since without it training
+            stays at the mean image.
         anatomy_tokens: M, tokens of the anatomy context.
-        anatomy_width: channels of that context; 0 where there is none.
+        anatomy_width: channels of that context; 0 without anatomy.
         config: options.
 
     Raises:
@@ -161,8 +161,8 @@ class DiT(nn.Module):
         nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
         if self.map_embedder is not None:
             zero_(self.map_embedder)
-        for reader in (self.context_embedder.weight, self.layout_value):
-            nn.init.normal_(reader, std=1 / (token_rms * self.context_embedder.in_features**0.5))
+        for weight in (self.context_embedder.weight, self.layout_value):
+            nn.init.normal_(weight, std=1 / (token_rms * self.context_embedder.in_features**0.5))
         self.layout_place.copy_(near)
         for embedder in (self.slice_embedder, self.phase_embedder):
             nn.init.normal_(embedder.weight, std=0.02)
@@ -193,9 +193,9 @@ class DiT(nn.Module):
             coarse = self.map_decoder(anatomy.to(dtype).flatten(1)).unflatten(1, (self.grid**2, -1))  # (G, P, channels)
             patches = patches + self.map_embedder(coarse).repeat_interleave(x.shape[1], dim=0)  # alike at every phase
         h = torch.cat([tokens, patches.unflatten(0, x.shape[:2])], dim=2)  # (G, T, K + P, E)
-        seen = None if anatomy is None or self.anatomy_embedder is None else self.anatomy_embedder(anatomy.to(dtype))
+        heart = None if anatomy is None or self.anatomy_embedder is None else self.anatomy_embedder(anatomy.to(dtype))
         for block in self.blocks:
-            arguments = (h, modulation, self.angles.table, phase, seen)
+            arguments = (h, modulation, self.angles.table, phase, heart)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 h = torch.utils.checkpoint.checkpoint(block, *arguments, use_reentrant=False)
             else:

@@ -69,7 +69,7 @@ def draw_noise(sample_seed: Tensor, t: Tensor, shape: torch.Size, device: torch.
         sample_seed: (B,) int64 on the CPU.
         t: (B,) flow times on the CPU.
         shape: shape of the images, (B, D, T, C, H, W).
-        device: where the noise is drawn.
+        device: of the noise.
 
     Returns:
         Standard normal noise of `shape`; 0 for one-step samples.
@@ -120,7 +120,7 @@ def euler(predict: Predict, noise: Tensor, steps: int) -> Tensor:
 def heun(predict: Predict, noise: Tensor, steps: int) -> Tensor:
     """Sample by Heun's method, of second order: two network evaluations a step, but one in the last.
 
-    The last is Euler's, which lands on x̂: at t = 1 there is no velocity.
+    The last step is Euler's, which ends at x̂: at t = 1 the velocity is undefined.
 
     Args:
         predict: (x_t, t) -> x̂, all (B, ...) but t (B,).

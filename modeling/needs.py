@@ -1,4 +1,4 @@
-"""What losses need of a recipe, looked up before any weights are read."""
+"""What losses need of a recipe; checked before any weights are read."""
 
 import torch
 
@@ -20,8 +20,8 @@ WORDS = {
 }  # fmt: skip
 
 
-def offered(model: ModelConfig, unit: str, key_frames: bool, cached: bool) -> set[str]:
-    """What a recipe has, of the keys of `REMEDIES`; labels are in the data, and taken to be there.
+def provides(model: ModelConfig, unit: str, key_frames: bool, cached: bool) -> set[str]:
+    """What a recipe provides, of the keys of `REMEDIES`; labels are assumed, since they are in the data.
 
     Args:
         model: the recipe's model.
@@ -32,7 +32,7 @@ def offered(model: ModelConfig, unit: str, key_frames: bool, cached: bool) -> se
     chosen = model.conditioning
     with torch.device("meta"):
         conditioning = registry.build("modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning")
-    found = {
+    provided = {
         "decoder": model.decoder != "none",
         "encoder": model.decoder != "none" and not cached,
         "segmenter": conditioning.segmenter is not None,
@@ -41,15 +41,15 @@ def offered(model: ModelConfig, unit: str, key_frames: bool, cached: bool) -> se
         "stacks": unit == "stack",
         "resampler": model.decoder != "none" and model.layout == "sequence",
     }
-    return {name for name, there in found.items() if there}
+    return {name for name, is_provided in provided.items() if is_provided}
 
 
 def check_needs(needs: dict[str, tuple[str, ...]], has: set[str]) -> None:
-    """Refuse a recipe whose losses need what it lacks.
+    """Refuse a recipe that lacks what its losses need.
 
     Args:
         needs: what each loss needs, by its name.
-        has: what `offered` found.
+        has: what `provides` returns.
 
     Raises:
         ValueError: naming the first loss that lacks something, what it lacks and what to do.

@@ -3,8 +3,8 @@
     x (B, C, H, W, D, T) ─► encoder ─► tokens (B, D, 2 + T*K + 2*A), layout `frame`   ─► decoder ─► x̂
                                   └──► tokens (B, N), layout `sequence` ──────────────┘
 
-Modules live here, so that their names are the keys of a checkpoint; modeling/encoder.py and modeling/decoder.py say
-what is computed with them. Frames come first, (B, D, T, C, H, W), everywhere but in `encode` and `decode_tokens`.
+Modules live here, so that their names are the keys of a checkpoint; the computation is in modeling/encoder.py
+and modeling/decoder.py. Frames come first, (B, D, T, C, H, W), everywhere but in `encode` and `decode_tokens`.
 
 A generative decoder may invent anatomy: research use only, not a medical device.
 """
@@ -28,7 +28,7 @@ from modeling.heart.segmenter import FixedSegmenter, FrameSegmenter
 from modeling.inputs import check_images, check_mask
 from modeling.prediction import Prediction
 from modeling.resampler import SequenceResampler
-from modeling.tokenizer import Tokenizer, transformer_size
+from modeling.tokenizer import Tokenizer, vit_size
 from modeling.weights.pretrained import export_config, read_pretrained, write_published
 from utils.checkpoint import export, hash_weights
 from utils.config import registry
@@ -46,7 +46,7 @@ class TiTok(nn.Module):
         config: the model as plain data.
 
     Raises:
-        ValueError: when a part refuses its options.
+        ValueError: when options of a part are out of range or contradict each other.
     """
 
     layout: TokenLayout
@@ -60,7 +60,10 @@ class TiTok(nn.Module):
         self.conditioning: Any = registry.build(
             "modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning"
         )
-        self.tokenizer = self.adapters = self.resampler = self.dit = None  # type: ignore[assignment]
+        self.tokenizer = None  # type: ignore[assignment]
+        self.adapters: Adapters | None = None
+        self.resampler: SequenceResampler | None = None
+        self.dit: DiT | None = None
         if config.decoder != "none":
             self._build_tokenizer(config)
         if config.decoder == "dit":
@@ -89,7 +92,7 @@ class TiTok(nn.Module):
     def _build_tokenizer(self, config: ModelConfig) -> None:
         """Tokenizer, adapters and, in layout `sequence`, the resampler."""
         vq, conditioning = config.tokenizer.vq_model, self.conditioning
-        width = transformer_size(vq.vit_enc_model_size)[0]
+        width = vit_size(vq.vit_enc_model_size)[0]
         self.tokenizer = Tokenizer(vq, with_decoder=config.keeps_decoder)
         self.adapters = Adapters(width, config.adapters) if config.channels == 1 else None
         if config.layout == "frame":
@@ -219,10 +222,12 @@ class TiTok(nn.Module):
         if self.resampler is not None:
             slices, phases = self.config.sequence.grid_for(grid)
             self.layout.check(tokens, slices, phases)
-            ids = tokens.repeat_interleave(slices, dim=0)  # each slice reads the tokens of its cine
+            ids = tokens.repeat_interleave(slices, dim=0)  # the tokens of its cine, for each slice
             anatomy = self.encoder.no_anatomy(len(ids), ids.device)
         elif grid is not None:
-            raise ValueError(f"grid = {tuple(grid)}: tokens of layout frame say their grid themselves; leave it out")
+            raise ValueError(
+                f"grid = {tuple(grid)}: the shape of tokens in layout frame gives their grid; leave it out"
+            )
         elif single:
             slices, phases = 1, 1
             ImageLayout(self.layout.num_tokens, self.layout.codebook_size).check(tokens)

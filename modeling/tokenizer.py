@@ -16,7 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.layers.pixel_decoder import LATENT_CHANNELS, PROXY_CODEBOOK_SIZE, PixelDecoder
-from modeling.layers.transformer import Attention, Block, coarse_points, grid_points, patchify, sincos_2d, through
+from modeling.layers.transformer import (
+    Attention,
+    Block,
+    coarse_points,
+    grid_points,
+    patchify,
+    sincos_2d,
+    through,
+    transformer_size,
+)
 from modeling.quantizer.vq import Quantized, VectorQuantizer
 from utils.config.ranges import Codes, NotNegative, Pixels, Tokens, TransformerSize, Width
 
@@ -54,26 +63,17 @@ class VQModelConfig:
     quantize_mode: str = "vq"
 
 
-def transformer_size(size: str | TransformerSize) -> tuple[int, int, int]:
-    """(width, num_layers, num_heads) of a named or written-out size.
-
-    Raises:
-        ValueError: for an unknown name or a dict with other keys.
-    """
-    found = SIZES.get(size) if isinstance(size, str) else size
-    if found is None or set(found) != {"width", "num_layers", "num_heads"}:
-        raise ValueError(
-            f"model size {size!r}: expected one of {', '.join(SIZES)} or a mapping of width, num_layers and num_heads"
-        )
-    return found["width"], found["num_layers"], found["num_heads"]
+def vit_size(size: str | TransformerSize) -> tuple[int, int, int]:
+    """Width, layers and heads of a ViT: small, base, large or a mapping."""
+    return transformer_size(size, SIZES, "model size")
 
 
 class TiTokEncoder(nn.Module):
-    """Vision transformer whose latent tokens read the image."""
+    """Vision transformer with latent tokens that attend to the image patches."""
 
     def __init__(self, config: VQModelConfig) -> None:
         super().__init__()
-        width, num_layers, num_heads = transformer_size(config.vit_enc_model_size)
+        width, num_layers, num_heads = vit_size(config.vit_enc_model_size)
         self.grid, self.num_heads = config.image_size // config.vit_enc_patch_size, num_heads
         self.is_legacy, self.width, self.token_size = config.is_legacy, width, config.token_size
         patch = config.vit_enc_patch_size
@@ -100,7 +100,7 @@ class TiTokEncoder(nn.Module):
     def project(self, latents: Tensor) -> Tensor:  # (N, K, E)
         """Projection to the quantizer's space, (N, token_size, 1, K)."""
         n, count, width = latents.shape
-        if self.is_legacy:  # the published legacy models reinterpret memory here instead of transposing
+        if self.is_legacy:  # the published legacy models reshape here instead of transposing
             latents = latents.reshape(n, width, count).transpose(1, 2)
         z = F.linear(latents, self.conv_out.weight.flatten(1), self.conv_out.bias)  # the 1x1 convolution as a product
         return z.transpose(1, 2).unsqueeze(2)
@@ -111,7 +111,7 @@ class TiTokDecoder(nn.Module):
 
     def __init__(self, config: VQModelConfig) -> None:
         super().__init__()
-        width, num_layers, num_heads = transformer_size(config.vit_dec_model_size)
+        width, num_layers, num_heads = vit_size(config.vit_dec_model_size)
         self.grid, self.patch = config.image_size // config.vit_dec_patch_size, config.vit_dec_patch_size
         self.num_heads = num_heads
         self.decoder_embed = nn.Linear(config.token_size, width)
@@ -174,7 +174,7 @@ class Tokenizer(nn.Module):
             if config.image_size % getattr(config, name):
                 raise ValueError(f"image_size {config.image_size} is not a multiple of {name} {getattr(config, name)}")
         self.config = config
-        width = transformer_size(config.vit_enc_model_size)[0]
+        width = vit_size(config.vit_enc_model_size)[0]
         self.latent_tokens = nn.Parameter(width**-0.5 * torch.randn(config.num_latent_tokens, width))
         self.encoder = TiTokEncoder(config)
         self.quantize = VectorQuantizer(config.codebook_size, config.token_size, config.use_l2_norm)
@@ -205,8 +205,8 @@ class Tokenizer(nn.Module):
         """Initialise from scratch so that attention is local from the start.
 
         Position tables are unit-scale sine-cosine, shared by patches, mask tokens and latents (which stand on a coarse
-        grid over the image), and query and key weights lie near the identity. A usual small-random start leaves a 1-D
-        tokenizer on the mean image for hundreds of steps.
+        grid over the image), and query and key weights lie near the identity. With a usual small random
+        initialisation, a 1-D tokenizer stays at the mean image for hundreds of steps.
         """
         for half in [child for child in self.children() if isinstance(child, TiTokEncoder | TiTokDecoder)]:
             width = half.positional_embedding.shape[1]

@@ -7,8 +7,8 @@ Research use only, not a medical device.
         dataset.tokens=...
 
 Takes the recipe of the training, whose tokenizer must be frozen, and any key=value that it will be given. Where the
-recipe draws something anew each epoch (phases of a slice, augmentation), --variants says how many epochs of draws are
-worked out; training then repeats them. Anatomy tokens are not kept: the segmenter still trains.
+recipe draws phases or augments anew each epoch, --variants sets how many epochs of draws are encoded; training then
+repeats them. Anatomy tokens are not cached: the segmenter still trains.
 """
 
 from __future__ import annotations
@@ -54,16 +54,18 @@ def encode(model: TiTok, batch: Batch) -> torch.Tensor:
 
 
 def groups(dataset: CineDataset, most_frames: int) -> list[list[int]]:
-    """Samples in order, put together as far as they have equal numbers of frames and `most_frames` allow."""
-    found: list[list[int]] = []
+    """Samples in order, in groups of equal numbers of frames and at most `most_frames` frames."""
+    grouped: list[list[int]] = []
     for index in range(len(dataset)):
         frames = dataset.frames_of(index)
-        fits = found and dataset.frames_of(found[-1][0]) == frames and (len(found[-1]) + 1) * frames <= most_frames
+        fits = (
+            grouped and dataset.frames_of(grouped[-1][0]) == frames and (len(grouped[-1]) + 1) * frames <= most_frames
+        )
         if fits and dataset.unit != "stack":
-            found[-1].append(index)
+            grouped[-1].append(index)
         else:
-            found.append([index])
-    return found
+            grouped.append([index])
+    return grouped
 
 
 def fill(model: TiTok, dataset: CineDataset, folder: Path, described: dict[str, Any], options: argparse.Namespace,
@@ -84,7 +86,7 @@ def fill(model: TiTok, dataset: CineDataset, folder: Path, described: dict[str, 
 
 
 def check(options: argparse.Namespace, dataset: CineDataset, model: TiTok) -> None:
-    """Refuse what a cache cannot stand for."""
+    """Refuse a recipe whose tokens cannot be cached."""
     if model.resampler is not None:
         raise ValueError("a cache holds tokens of frames, but the recipe's model.layout is sequence; train without one")
     if model.tokenizer is None or not model.encoder.is_frozen():
@@ -138,9 +140,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     folder = options.output_dir or place_for(config.dataset.shards, described)
     if (folder / "tokens.json").is_file():
-        found = read_json(folder / "tokens.json")
-        if all(found.get(key) == value for key, value in described.items()):
-            print(f"{folder} holds these very tokens already: nothing to do")
+        existing = read_json(folder / "tokens.json")
+        if all(existing.get(key) == value for key, value in described.items()):
+            print(f"{folder} holds these tokens already: nothing to do")
             return
     if folder.exists():
         raise ValueError(f"{folder}: exists and holds something else; choose another --output_dir")

@@ -1,4 +1,4 @@
-"""A recipe: all that a training run can be told, and the data that it asks for."""
+"""A recipe: all options of a training run, and its data."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -9,7 +9,7 @@ from data.loading.loader import collate
 from data.shards.reader import ShardReader
 from modeling.config import ModelConfig
 from modeling.flow import FlowConfig
-from modeling.needs import check_needs, offered
+from modeling.needs import check_needs, provides
 from utils.config.ranges import AboveZero, BelowOne, Count, Positive, Range, Seed, Tokens
 from utils.optim import OptimizerConfig
 from utils.types import Batch
@@ -27,7 +27,7 @@ class ExperimentConfig:
 
 @dataclass
 class DatasetConfig:
-    """What a run reads; see data/loading/dataset.py.
+    """Data of a run; see data/loading/dataset.py.
 
     Args:
         shards: a folder, or the URL of one, which is copied to `cache_dir` first.
@@ -36,7 +36,7 @@ class DatasetConfig:
         phases: of a slice; None takes all.
         max_phases: where given, the number of phases of each batch is drawn from `phases` to this number.
         key_frames: ED and ES are among the phases of every slice.
-        augment: what changes at random.
+        augment: random changes of the samples.
         workers: loading processes of each rank.
         tokens: a cache of scripts/pretokenize.py; the tokenizer then does not run, and must be frozen.
     """
@@ -60,11 +60,11 @@ class TrainingConfig:
         trainable: globs of parameter names.
         mixed_precision: no, fp16, bf16; auto is bf16 where the device computes in it, else no.
         continuous_steps: run without quantizer before k-means.
-        keep_tokens: of how many tokens, from the first, the decoder learns to work, one of these drawn for each sample;
-            empty: always of all.
+        keep_tokens: numbers of tokens, counted from the first, one of which is drawn for each sample and transmitted;
+            empty: all tokens.
         recompute_frames: frames of a chunk whose activations are computed again in the backward pass; less memory, a
             second forward pass. 0 keeps all activations.
-        reseed_every: steps after which codebook entries that none of them used move to latents; 0 never.
+        reseed_every: steps after which codebook entries that were not used in them move to latents; 0 never.
     """
 
     trainable: list[str] = field(default_factory=list)
@@ -138,7 +138,7 @@ def check_losses(config: RunConfig, needs: dict[str, tuple[str, ...]]) -> None:
         ValueError: naming the loss, what it lacks and what to do.
     """
     data = config.dataset
-    has = offered(config.model, data.unit, data.key_frames, data.tokens is not None)
+    has = provides(config.model, data.unit, data.key_frames, data.tokens is not None)
     check_needs(needs, has)
     if any("labels" in wanted for wanted in needs.values()):
         labelled = any(entry.masks for entry in ShardReader(data.shards, "train", data.cache_dir).samples)

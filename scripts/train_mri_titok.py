@@ -1,10 +1,10 @@
-"""Train TiTok-MRI: one loop for every stage; the recipe says what trains, on which losses, from which weights.
+"""Train TiTok-MRI: one loop for every stage; the recipe sets what trains, the losses, and the first weights.
 
     accelerate launch scripts/train_mri_titok.py config=configs/training/MRI/stage1/mri_titok_tokenizer_adapt.yaml \
         experiment.output_dir=mri_titok_tokenizer_stage1_output
 
-Any key of the recipe can be given on the command line. A run that was cut off goes on when the same command is given
-again. Research use only, not a medical device.
+Any key of the recipe can be given on the command line. An interrupted run continues when the same
+command is given again. Research use only, not a medical device.
 """
 
 import math
@@ -97,7 +97,7 @@ def reseed_codebook(
 
 
 def train(config: RunConfig) -> None:
-    """The whole story of a run, from first weights to export."""
+    """A whole run, from first weights to export."""
     precision = config.training.mixed_precision
     precision = native_precision(PartialState().device) if precision == "auto" else precision
     accelerator = make_accelerator(precision)
@@ -107,7 +107,7 @@ def train(config: RunConfig) -> None:
         torch.set_num_threads(max(1, cpu_cores() // ranks))  # `accelerate launch` leaves one thread
     options, folder = config.training, Path(config.experiment.output_dir)
 
-    # Losses; then, drawn independently of them, the model: first weights, what trains, its average. Data.
+    # Losses; then, with the same seed whatever the losses, the model: first weights, trainable parameters, EMA. Data.
     torch.manual_seed(config.experiment.seed)
     objective = build_objective(config.losses).to(device)
     check_losses(config, objective.needs)
@@ -124,13 +124,13 @@ def train(config: RunConfig) -> None:
     ema = EMA(trainable, options.ema_decay)
     dataset, plain = open_data(config, model), to_plain(config)
 
-    # Optimizer; where the run was cut off, it goes on.
+    # Optimizer; an interrupted run continues from its last checkpoint.
     optimizer: Any = torch.optim.AdamW(
         parameter_groups(trainable | learned, config.optimizer),
         betas=(config.optimizer.beta1, config.optimizer.beta2),
         fused=True,
     )
-    start, last, seen = 0, latest_training(folder), torch.zeros(model.num_codes, device=device)
+    start, last, used = 0, latest_training(folder), torch.zeros(model.num_codes, device=device)
     if last is not None:
         saved = load_training(last)
         same_run(saved["config"], plain, str(folder))
@@ -138,7 +138,7 @@ def train(config: RunConfig) -> None:
         ema.load_state_dict(saved["ema"])
         optimizer.load_state_dict(saved["optimizer"])
         objective.load_state_dict(saved["objective"])
-        seen.copy_(saved["seen"])
+        used.copy_(saved["seen"])
         start = saved["step"]
     learner, optimizer = accelerator.prepare(model, optimizer)
 
@@ -191,8 +191,8 @@ def train(config: RunConfig) -> None:
                 accelerator.backward(objective.total(values, counts) * ranks)
             sums += values.detach()
             if prediction.ids is not None:
-                used = prediction.ids[prediction.ids >= 0].bincount(minlength=len(usage))
-                usage, seen = usage + used, seen + used
+                counted = prediction.ids[prediction.ids >= 0].bincount(minlength=len(usage))
+                usage, used = usage + counted, used + counted
         average_gradients(learned.values())
         accelerator.clip_grad_norm_([*trainable.values(), *learned.values()], options.max_grad_norm)
         optimizer.step()
@@ -202,8 +202,8 @@ def train(config: RunConfig) -> None:
 
         done = step + 1
         if options.reseed_every and done > options.continuous_steps and done % options.reseed_every == 0:
-            reseed_codebook(model, prediction, batch, sum_over_ranks(seen) == 0, done, optimizer, ema)
-            seen.zero_()
+            reseed_codebook(model, prediction, batch, sum_over_ranks(used) == 0, done, optimizer, ema)
+            used.zero_()
         if done % options.log_every == 0 or done == options.max_steps:
             values = {**means(objective, history, done), **codebook_use(usage), "learning_rate": rate}
             log.write(done, values)
@@ -217,7 +217,7 @@ def train(config: RunConfig) -> None:
         if main and (done % options.checkpoint_every == 0 or done == options.max_steps):
             save_training(folder, done, {"step": done, "config": plain, "model": model.state_dict(),
                                          "ema": ema.state_dict(), "optimizer": optimizer.state_dict(),
-                                         "objective": objective.state_dict(), "seen": seen})  # fmt: skip
+                                         "objective": objective.state_dict(), "seen": used})  # fmt: skip
 
     if main:
         with ema.swapped():
@@ -241,15 +241,15 @@ def means(objective: Objective, history: list[Tensor], done: int) -> dict[str, f
             if not math.isfinite(value):
                 raise ValueError(
                     f"losses.{name} is {value} at step {done - len(history) + step + 1}; lower "
-                    "optimizer.learning_rate or training.max_grad_norm, or look at the data of that step"
+                    "optimizer.learning_rate or training.max_grad_norm, or inspect the data of that step"
                 )
     total = torch.stack([objective.total(s, c) for s, c in zip(sums, counts, strict=True)]).mean()
-    seen = counts.sum(0)
-    named = dict(zip(objective.terms, (sums.sum(0) / seen.clamp(min=1)).tolist(), strict=True))
+    totals = counts.sum(0)
+    named = dict(zip(objective.terms, (sums.sum(0) / totals.clamp(min=1)).tolist(), strict=True))
     return {
         "loss": float(total),
         **named,
-        **{f"count_{name}": count for name, count in zip(named, seen.tolist(), strict=True)},
+        **{f"count_{name}": count for name, count in zip(named, totals.tolist(), strict=True)},
     }
 
 

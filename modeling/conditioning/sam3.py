@@ -103,16 +103,16 @@ class FeatureCache:
         """Pooled features of each frame, (N, grid * grid, feature_channels) float32 on the frames' device."""
         keys = [self._key(frame) for frame in frames.detach().float().cpu()]
         known = {key: self.kept[key] if key in self.kept else self._read(key) for key in keys}
-        found = {key: features for key, features in known.items() if features is not None}
-        missing = {key: index for index, key in enumerate(keys) if key not in found}
+        cached = {key: features for key, features in known.items() if features is not None}
+        missing = {key: index for index, key in enumerate(keys) if key not in cached}
         if missing:
             computed = self._encode(frames[list(missing.values())]).cpu()
             for key, features in zip(missing, computed, strict=True):
-                found[key] = features
+                cached[key] = features
                 self._write(key, features)
         for key in keys:
-            self._remember(key, found[key])
-        return torch.stack([found[key] for key in keys]).to(frames.device)
+            self._remember(key, cached[key])
+        return torch.stack([cached[key] for key in keys]).to(frames.device)
 
     @torch.no_grad()
     def _encode(self, frames: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class FeatureCache:
         try:
             return torch.from_numpy(np.load(path, allow_pickle=False))
         except (ValueError, OSError, EOFError):
-            return None  # damaged: worked out and written again
+            return None  # damaged: computed and written again
 
     def _remember(self, key: str, features: Tensor) -> None:
         self.kept[key] = features

@@ -1,4 +1,4 @@
-"""What the DiT is made of: modulated self-attention, phase attention, cross-attention to anatomy, the last layer."""
+"""Layers of the DiT: modulated self-attention, phase attention, cross-attention to anatomy, the last layer."""
 
 import torch
 import torch.nn.functional as F

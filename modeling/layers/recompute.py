@@ -1,4 +1,4 @@
-"""Memory for time: activations of a chunk are computed again in the backward pass, and not kept until then."""
+"""Less memory for more time: activations of a chunk are computed again in the backward pass instead of kept."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,13 @@ from torch.utils import checkpoint
 
 
 def recomputed(work: Callable[..., Any], rows: int, *inputs: Tensor | None) -> Any:
-    """What `work` makes of its inputs, `rows` of the first axis at a time.
+    """Apply `work` to its inputs, `rows` of the first axis at a time.
 
-    The backward pass needs the activations of one chunk at a time; of the others, only the inputs are kept. Where no
-    gradient is asked for, or `rows` is 0, this is `work(*inputs)`.
+    The backward pass needs the activations of one chunk at a time; of the others, only the inputs are kept. Where
+    gradients are off, or `rows` is 0, this is `work(*inputs)`.
 
     Args:
-        work: gives a tensor, or a tuple of tensors, whose first axis is that of the inputs; row by row.
+        work: returns a tensor, or a tuple of tensors, whose first axis is that of the inputs; row by row.
         rows: of a chunk.
         inputs: tensors of one length, or None, which every chunk gets as it is.
     """

@@ -1,12 +1,35 @@
 """The transformer block and the fixed position tables that tokenizer, adapters and DiT share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.config.ranges import TransformerSize
+
 ALL = slice(None)
+
+
+def transformer_size(
+    size: str | TransformerSize, sizes: Mapping[str, TransformerSize], where: str
+) -> tuple[int, int, int]:
+    """Width, layers and heads of a size.
+
+    Args:
+        size: a name in `sizes`, or {"width", "num_layers", "num_heads"}.
+        sizes: named sizes.
+        where: the option, for error messages.
+
+    Raises:
+        ValueError: for an unknown name or a mapping with other keys.
+    """
+    chosen = sizes.get(size) if isinstance(size, str) else size
+    if chosen is None or set(chosen) != {"width", "num_layers", "num_heads"}:
+        raise ValueError(
+            f"{where} {size!r}: expected one of {', '.join(sizes)} or a mapping of width, num_layers and num_heads"
+        )
+    return chosen["width"], chosen["num_layers"], chosen["num_heads"]
 
 
 class Attention(nn.Module):
@@ -63,7 +86,7 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor, rows: slice = ALL) -> Tensor:  # (N, L, E)
-        """Some rows of what the block makes of x, (N, rows, E); they attend to all rows."""
+        """Some rows of the block's output, (N, rows, E); they attend to all rows of x."""
         x = x[:, rows] + self.attn(self.ln_1(x), rows)
         return x + self.mlp(self.ln_2(x))
 

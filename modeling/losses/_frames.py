@@ -1,4 +1,4 @@
-"""What the two segmentation terms share: the loss of a segmented frame against its labels.
+"""Shared by the two segmentation losses: the loss of a segmented frame against its labels.
 
 Source: Isensee et al., nnU-Net, 2021 (Dice + cross-entropy); Milletari et al., V-Net, 2016 (soft Dice).
 """

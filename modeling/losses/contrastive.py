@@ -1,8 +1,8 @@
-"""Contrastive: a frame's latents are nearer to its neighbours in the cycle than to another patient's.
+"""Contrastive: latents of a frame are closer to its neighbours in the cycle than to frames of other patients.
 
-InfoNCE over the encoder's latents before projection, a mean over the K tokens of a frame, after a projection
-head that belongs to this loss and is no part of the model. Positives are the phases before and after, around the cycle;
-negatives all frames of other patients, on all ranks. Other frames of the same patient are neither: they are alike.
+InfoNCE over the encoder's latents before projection: their mean over the K tokens of a frame goes through a projection
+head, which belongs to this loss and is no part of the model. Positives are the phases before and after, around the
+cycle; negatives are all frames of other patients, on all ranks. Other frames of the same patient are neither.
 
 Source: van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018, eq. 4; projection head as
 in Chen et al., SimCLR, 2020; learned temperature as in Radford et al., CLIP, 2021.

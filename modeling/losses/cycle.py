@@ -1,4 +1,4 @@
-"""Cycle: the reconstruction changes over the cardiac cycle as the original does.
+"""Cycle: the change of the reconstruction over the cardiac cycle equals that of the original.
 
 Three parts, of e = x̂ - x at the T phases p_k of a sample, neighbours on the circle with gaps g_k = p_(k+1) - p_k mod 1:
 
@@ -6,9 +6,9 @@ Three parts, of e = x̂ - x at the T phases p_k of a sample, neighbours on the c
     fourier      sum over m = 1..M of 2 |sum over k of w_k e_k exp(-2 pi i m p_k)|²,  w_k = (g_(k-1) + g_k) / 2
     curve        Huber of log(1 + mL) of RV, MYO and LV, segmented on x̂ against segmented on x; no labels are needed
 
-A sample may hold a part of the cycle, unevenly spaced: a step counts once whatever its gap (the change over it is to
-be right, be it long or short), one of gap 0 (a phase that stands twice, or the only one) never. Quadrature weights w_k
-give each phase the share of the cycle that it stands for, and M is held below T / 2, where harmonics are told apart.
+A sample may hold a part of the cycle, unevenly spaced: a step counts once whatever its gap; a step of gap 0 (a phase
+that is sampled twice, or the only phase) does not count. Quadrature weights w_k give each phase its share of the cycle,
+and M is held below T / 2, above which harmonics alias.
 
 By Parseval 2 |c_m|² is the power of harmonic m: the second part is the share of the squared error that moves slowly.
 """
@@ -112,7 +112,7 @@ def harmonic_power(error: Tensor, phase: Tensor, gaps: Tensor, harmonics: int) -
         error: (B, D, T, C, H, W).
         phase: (B, T) in [0, 1).
         gaps: (B, T) from each phase to the next; they add up to 1, or to 0 where there is one phase only.
-        harmonics: how many from the first on, as far as T phases tell them apart.
+        harmonics: how many from the first on, limited to those that T phases resolve.
     """
     count = min(harmonics, (phase.shape[1] - 1) // 2)
     share = (gaps + gaps.roll(1, 1)) / 2

@@ -1,9 +1,9 @@
-"""Disease: the evidence for each of ACDC's five groups, of the reconstruction held against that of the truth.
+"""Disease: the evidence for each of ACDC's five groups, of the reconstruction compared with that of the ground truth.
 
 A criterion such as LV EF < 40 % gives a signed distance from its threshold, in margins. A group's evidence is the
 least of its criteria's distances (of RV, where one criterion is enough, the greatest): above 0 the group fits, below 0
-it does not. Within one margin the truth is borderline and nothing is asked; otherwise the reconstruction has to be on
-the same side, a margin away, and pays what it lacks (hinge). So the term is zero on identity.
+it does not. Where the truth lies within one margin, nothing counts; otherwise the reconstruction has to be on the same
+side, at least a margin away, and the missing distance is the loss (hinge). So the loss is zero on identity.
 
 Source: Bernard et al., Deep Learning Techniques for Automatic MRI Cardiac Multi-Structures Segmentation and Diagnosis,
 2018 (the groups); the challenge's classification rules for borderline values: RV EF of 40 to 45 % tells
@@ -149,8 +149,8 @@ def measures(measured: Measured, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 def hinge(evidence: Tensor, truth: Tensor) -> Tensor:
     """Distance of the evidence from one margin on the truth's side; 0 where the truth is within its margin."""
-    asked = truth.isfinite() & (truth.abs() >= 1)
-    return torch.where(asked, (1 - truth.sign() * evidence).relu(), torch.zeros_like(truth))
+    counts = truth.isfinite() & (truth.abs() >= 1)
+    return torch.where(counts, (1 - truth.sign() * evidence).relu(), torch.zeros_like(truth))
 
 
 def build(options: Options) -> Disease:

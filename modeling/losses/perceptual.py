@@ -1,7 +1,7 @@
 """Perceptual: features of x̂ and of x in the segmenter's encoder, compared at every scale, at ED and ES.
 
-Features are normalised to unit length at each place, as LPIPS does with those of a classifier of photographs; here they
-are a segmenter's of hearts, which needs no download. Its weights' gradients are off.
+Features are normalised to unit length at each place, as in LPIPS; here they are those of the heart segmenter, which
+needs no download. Its weights are fixed.
 
 Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018, eq. 1 with w = 1.
 """

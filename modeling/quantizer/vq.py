@@ -13,7 +13,7 @@ class Quantized(NamedTuple):
     """Result of quantization.
 
     Args:
-        vectors: (N, C, 1, K) what the decoder reads; its gradient passes straight through to the encoder.
+        vectors: (N, C, 1, K) input of the decoder; its gradient passes straight through to the encoder.
         z: (N, K, C) the encoder's latents, on the unit sphere when the codebook is.
         codes: (N, K, C) the chosen codebook entries, differentiable with respect to the codebook.
         indices: (N, K) int64 ids in [0, codebook_size).
@@ -42,7 +42,7 @@ class VectorQuantizer(nn.Module):
         self.bypass = False
 
     def codebook(self) -> Tensor:
-        """The entries as the decoder sees them, (codebook_size, token_size)."""
+        """The entries as the decoder gets them, (codebook_size, token_size)."""
         weight = self.embedding.weight.float()
         return F.normalize(weight, dim=-1) if self.use_l2_norm else weight
 
@@ -64,7 +64,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def reseed(self, dead: Tensor, z: Tensor, seed: int) -> None:  # (V,) bool, (M, C)
-        """Put entries that nothing uses where latents are.
+        """Move unused entries to latents.
 
         Args:
             dead: the entries to move.

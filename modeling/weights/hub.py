@@ -1,4 +1,4 @@
-"""Where a trained model lies: a folder, a single file with its YAML, the repository itself, or the Hugging Face Hub."""
+"""Locations of a trained model: a folder, a single file with its YAML, the repository, or the Hugging Face Hub."""
 
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -98,13 +98,13 @@ def _weights_name(config: dict[str, Any]) -> str | None:
 
 
 def silence(source: str, name: str, revision: str | None = None) -> str | None:
-    """Ask the Hub once for a file, without reading it, and say why nothing came; None where an answer begins.
+    """Ask the Hub once for a file, without reading it; returns why it does not answer, or None where it does.
 
     A thread asks, since a name server that drops packets and a host of many addresses outlast the client's timeout.
 
     Args:
         source: a Hub id.
-        name: a file of it; a host that the Hub sends its readers to has to answer too.
+        name: a file of it; a host that the Hub redirects to has to answer too.
         revision: a commit, tag or branch.
     """
     if constants.HF_HUB_OFFLINE:
@@ -114,7 +114,7 @@ def silence(source: str, name: str, revision: str | None = None) -> str | None:
     def ask() -> None:
         try:
             with get_session().stream("GET", url, headers=build_hf_headers(), timeout=ANSWER_SECONDS):
-                outcome.put(None)  # whatever its status: the Hub's client tells what that means
+                outcome.put(None)  # whatever its status, which the Hub's client explains
         except Exception as error:
             outcome.put(f"{constants.ENDPOINT} cannot be reached ({type(error).__name__})")
 

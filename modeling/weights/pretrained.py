@@ -18,10 +18,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def published_vq_model(config: dict[str, Any], where: str) -> VQModelConfig:
-    """The architecture in a published config.json; its other sections (the generator) are passed over.
+    """The architecture in a published config.json; other sections (the generator) are ignored.
 
     Raises:
-        ValueError: when the sections of a published tokenizer are not there.
+        ValueError: when the sections of a published tokenizer are missing.
     """
     try:
         vq_model = dict(config["model"]["vq_model"])
@@ -39,10 +39,10 @@ def read_tokenizer(source: str | Path, revision: str | None = None) -> tuple[VQM
     return published(find_pretrained(source, revision))
 
 
-def published(found: Pretrained) -> tuple[VQModelConfig, State]:
-    """Architecture and weights of a published tokenizer that was found, keys below `tokenizer.`."""
-    state, _ = load_weights(found.weights)
-    return published_vq_model(found.config, found.where), {f"tokenizer.{key}": value for key, value in state.items()}
+def published(files: Pretrained) -> tuple[VQModelConfig, State]:
+    """Architecture and weights of a published tokenizer from its files, keys below `tokenizer.`."""
+    state, _ = load_weights(files.weights)
+    return published_vq_model(files.config, files.where), {f"tokenizer.{key}": value for key, value in state.items()}
 
 
 def without_decoder(state: State) -> State:
@@ -63,24 +63,24 @@ def read_pretrained(
         FileNotFoundError: when the files cannot be had.
         ValueError: when keys or shapes differ, naming them, or the tokens are continuous.
     """
-    found = find_pretrained(source, revision, cache_dir)
-    if found.config.get("format") == FORMAT:
-        if not isinstance(found.config.get("model"), dict):
-            raise ValueError(f"{found.where}: has no section `model`; export the model anew")
-        if "taught_by" not in found.config:
-            raise ValueError(f"{found.where}: has no `taught_by`, the segmenters that taught the model; export it anew")
-        model_config = from_plain(config_class, found.config["model"], "model")
-        state, _ = load_weights(found.weights)
+    files = find_pretrained(source, revision, cache_dir)
+    if files.config.get("format") == FORMAT:
+        if not isinstance(files.config.get("model"), dict):
+            raise ValueError(f"{files.where}: has no section `model`; export the model anew")
+        if "taught_by" not in files.config:
+            raise ValueError(f"{files.where}: has no `taught_by`, the segmenters that taught the model; export it anew")
+        model_config = from_plain(config_class, files.config["model"], "model")
+        state, _ = load_weights(files.weights)
     else:
-        vq_model, state = published(found)
+        vq_model, state = published(files)
         model_config = config_class(channels=3, decoder="titok")
         model_config.tokenizer.init, model_config.tokenizer.vq_model = str(source), vq_model
     with torch.device("meta"):
         expected = model_class(model_config).state_dict()
-    check_keys(expected, state, str(found.weights))
+    check_keys(expected, state, str(files.weights))
     model = model_class(model_config)
     model.load_state_dict(state)
-    model.taught_by = sorted(lineage(found.config, found.where))  # type: ignore[assignment]
+    model.taught_by = sorted(lineage(files.config, files.where))  # type: ignore[assignment]
     return model
 
 

@@ -1,4 +1,4 @@
-"""How a run's model comes into being: fresh, from a published tokenizer, or from an earlier stage."""
+"""First weights of a run: random, from a published tokenizer, or from an earlier stage."""
 
 from modeling.config import ModelConfig
 from modeling.titok import TiTok
@@ -11,8 +11,8 @@ from utils.config.recipe import from_plain
 def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, list[str]]:
     """Build the model and give it its first weights.
 
-    With `init_weight` the Hub is never asked: the tokenizer's architecture is the one written in that file, unless the
-    recipe says `random` and thereby its own.
+    With `init_weight` the Hub is never asked: the tokenizer's architecture is that of the file, or the recipe's own
+    where `model.tokenizer.init` is `random`.
 
     Args:
         config: the model; its tokenizer's architecture is filled in from the weights.
@@ -27,7 +27,7 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
     """
     tokenizer = config.tokenizer
     taught_by: set[str] = set()
-    own = config.decoder == "none" or tokenizer.init == "random"  # no tokenizer, or one of the recipe's own making
+    own = config.decoder == "none" or tokenizer.init == "random"  # no tokenizer, or one that the recipe describes
     if init_weight is not None:
         state, saved = load_weights(init_weight)
         taught_by |= lineage(saved, str(init_weight))
@@ -47,7 +47,7 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
         used = state if config.keeps_decoder else without_decoder(state)
         fresh = start_from(model, used, source)
     weights = config.conditioning.get("weights")
-    if weights is not None and model.segmenter is not None:  # sam3 loads its own, and keeps them to itself
+    if weights is not None and model.segmenter is not None:  # sam3 loads its own weights
         taught_by |= bring_segmenter(model, weights)
         fresh = ["conditioning but its segmenter" if name == "conditioning" else name for name in fresh]
     model.taught_by = sorted(taught_by)

@@ -157,7 +157,7 @@ def forward(model: TiTok, config: RunConfig, batch: Batch, samples: int, saved: 
         name: torch.zeros((samples, *x.shape[1:]), dtype=x.dtype)
         for name, x in batch._asdict().items() if isinstance(x, Tensor)
     }  # fmt: skip
-    fake = batch._replace(**zeros)
+    fake = batch._replace(**zeros)  # type: ignore[arg-type]  # only tensors are among them
     draws = no_draws(fake)._replace(noise=torch.zeros_like(fake.image))
     lowers = config.training.mixed_precision != "no"
     with saved.counting(), like_a_gpu(), torch.autocast("cpu", torch.bfloat16, enabled=lowers):

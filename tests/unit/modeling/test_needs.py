@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modeling.config import ModelConfig
-from modeling.needs import REMEDIES, WORDS, check_needs, offered
+from modeling.needs import REMEDIES, WORDS, check_needs, provides
 from modeling.objective import build_objective
 from tests.tiny import REPOSITORY
 from tests.training import STAGE2, train
@@ -41,11 +41,11 @@ def test_what_a_recipe_lacks_is_named_with_the_loss_and_the_remedy(
 ) -> None:
     needs = build_objective({loss: options}).needs
     with pytest.raises(ValueError, match=rf"losses\.{loss} needs {lacks}.*: .*, or give losses=.*without {loss}"):
-        check_needs(needs, offered(ModelConfig(**model), *data))
+        check_needs(needs, provides(ModelConfig(**model), *data))
 
 
 def test_parts_that_are_off_need_nothing() -> None:
-    check_needs(build_objective({"cycle": {}}).needs, offered(ModelConfig(), "slice", False, False))
+    check_needs(build_objective({"cycle": {}}).needs, provides(ModelConfig(), "slice", False, False))
 
 
 def test_training_refuses_before_it_looks_for_weights(tmp_path: Path, phantom_shards: Path) -> None:
