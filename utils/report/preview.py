@@ -1,4 +1,4 @@
-"""A look at a run while it trains: held-out slices, what was made of them, and how good it is."""
+"""A preview during training: a picture of held-out slices with their reconstructions, and the quality in numbers."""
 
 import math
 from collections.abc import Sequence
@@ -20,15 +20,17 @@ STRUCTURES = {"RV": 1, "MYO": 2, "LV": 3}
 def preview(model: nn.Module, batch: Batch, groups: Sequence[str], step: int, log: RunLog) -> None:
     """Write the quality of held-out slices, decoded from tokens alone on the model's grid, and a picture of them.
 
+    The log receives `val_psnr` in dB of the reconstructions; `val_dice_RV`, `val_dice_MYO` and `val_dice_LV` of the
+    segmenter on the originals at ED and ES (all slices as one stack); the keys of `dice_of_groups`, of the segmenter on
+    the reconstructions; and the picture `samples/val_...`: originals above reconstructions above errors. A model that
+    only segments has originals above ground truth above labels.
+
     Args:
         model: called as in training, with flow time and noise zero.
         batch: held-out slices on the model's device.
-        groups: of their patients, "" where unknown.
-        step: optimizer steps done.
-        log: the run's log; receives `val_psnr` in dB of the reconstruction, `val_dice_RV`, `_MYO`, `_LV` of the
-            segmenter on the originals at ED and ES (all slices as one stack), and of its mean over structures on the
-            reconstructions `val_dice_decoded`, by group `val_dice_decoded_GROUP` and of the worst of them; and the
-            picture `samples/val_...`: originals above reconstructions above errors, or labels.
+        groups: diagnosis of each patient, "" where unknown.
+        step: number of optimizer steps that are done.
+        log: the log of the run.
     """
     zero = torch.zeros_like(batch.image)
     keys = batch.key_frames if bool((batch.key_frames >= 0).all()) else None
@@ -48,24 +50,33 @@ def preview(model: nn.Module, batch: Batch, groups: Sequence[str], step: int, lo
     if result.judge is not None:
         values |= dice_of_groups(result.judge.logits.argmax(3).cpu().numpy(), batch, groups)
     if result.logits is not None:
-        found = result.logits.argmax(3).cpu().numpy()  # (B, D, 2, H, W)
+        labels = result.logits.argmax(3).cpu().numpy()  # (B, D, 2, H, W)
         truth, labelled = (x.cpu().numpy() for x in batch.key_labels())
         for name, label in STRUCTURES.items():
-            values[f"val_dice_{name}"] = dice(found[labelled] == label, truth[labelled] == label)
+            values[f"val_dice_{name}"] = dice(labels[labelled] == label, truth[labelled] == label)
     if result.reconstruction is None:
         first = int(batch.key_frames[0, 0])
-        pictures = [original[:, first : first + 1], truth[:, 0, :1] / 3, found[:, 0, :1] / 3]
+        pictures = [original[:, first : first + 1], truth[:, 0, :1] / 3, labels[:, 0, :1] / 3]
     log.write(step, values)
     log.image("val", step, np.concatenate([np.concatenate(list(x[:, 0]), axis=1) for x in pictures], axis=0))
 
 
-def dice_of_groups(found: np.ndarray, batch: Batch, groups: Sequence[str]) -> dict[str, float]:
-    """Mean Dice over the structures of labels (B, D, 2, H, W) that were found: of all, by group, of the worst group."""
+def dice_of_groups(labels: np.ndarray, batch: Batch, groups: Sequence[str]) -> dict[str, float]:
+    """Mean Dice over the structures: of all patients, of each group and of the worst group.
+
+    Args:
+        labels: (B, D, 2, H, W) as segmented at ED and ES.
+        batch: with the ground truth.
+        groups: diagnosis of each patient, "" where unknown.
+
+    Returns:
+        `val_dice_decoded`, `val_dice_decoded_GROUP` for each group, and `val_dice_decoded_worst`.
+    """
     truth, labelled = (x.cpu().numpy() for x in batch.key_labels())
 
     def mean(chosen: np.ndarray) -> float:  # (B,) bool
         where = labelled & chosen[:, None, None]
-        return finite_mean([dice(found[where] == label, truth[where] == label) for label in STRUCTURES.values()])
+        return finite_mean([dice(labels[where] == label, truth[where] == label) for label in STRUCTURES.values()])
 
     names = np.array(groups)
     by_group = {name: mean(names == name) for name in sorted({*groups} - {""})}
