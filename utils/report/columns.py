@@ -39,7 +39,7 @@ COLUMNS = {
         "PSNR, model grid (dB)", 2, "PSNR before the return to the native grid; padding is not scored"
     ),
     "psnr_ceiling": Column(
-        "ceiling (dB)", 2, "PSNR of resampling to the model grid and back without a model; empty where this is exact"
+        "ceiling (dB)", 2, "PSNR of resampling to the model grid and back without a model; no value where this is exact"
     ),
     "flicker": Column(
         "flicker", 4, "mean absolute second difference over the cycle of the reconstruction, in units of the window"

@@ -133,11 +133,11 @@ def page_values(summary: Mapping[str, Any], patients: Rows, figures: Sequence[Fi
 
 def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """The main means of the reported model."""
-    mean, marked = summary["mean"], HEART_METRICS if summary["model"] in taught_models(summary) else ()
+    marked = HEART_METRICS if summary["model"] in taught_models(summary) else ()
+    values = {key: metric_text(summary["mean"], key) for key in TILES if key in summary["mean"]}
     return [
-        {"value": metric_text(mean, key) + (MARK if key in marked else ""), "name": COLUMNS[key].heading}
-        for key in TILES
-        if key in mean
+        {"value": f"{value} {MARK}" if key in marked and value != "–" else value, "name": COLUMNS[key].heading}
+        for key, value in values.items()
     ]
 
 

@@ -108,3 +108,11 @@ def test_the_heart_s_section_has_its_tables_and_is_left_out_without_hearts(summa
     for text in ("<h2>Heart</h2>", "<h3>Structures</h3>", "LV at ED", "LV EDV (mL)", "Labelled patients: 2."):
         assert text in html
     assert "<h2>Heart</h2>" not in evaluation.html_page(summary, make_rows()["stage2"], [])
+
+
+def test_large_heart_metrics_are_marked_where_the_segmenter_taught_the_model_and_have_a_value() -> None:
+    rows = {"stage2": [{**with_heart(make_row("patient001", 20.0)), "lv_ef_error": math.nan}]}
+    for taught, values in ((True, ["20.00", "0.500 †", "–"]), (False, ["20.00", "0.500", "–"])):
+        summary = {**make_summary(rows), "reference_segmenter": {"independent_of": {"stage2": not taught}}}
+        tiles = {t["name"]: t["value"] for t in evaluation.page_values(summary, rows["stage2"], [])["tiles"]}
+        assert [tiles["PSNR (dB)"], tiles["Dice"], tiles["LV EF error"]] == values
