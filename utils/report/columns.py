@@ -77,10 +77,10 @@ HEART_METRICS = {
     ),
     "lv_ef_error_original": Column("LV EF error, original", 1, "the same for the segmented original"),
     "ed_phase_error": Column(
-        "ED phase error (%)", 1, "distance between ED and the phase of the largest segmented LV, in % of the cycle"
+        "ED phase error (%)", 1, "distance around the cycle from ED to the phase of the largest segmented LV, in %"
     ),
     "es_phase_error": Column(
-        "ES phase error (%)", 1, "distance between ES and the phase of the smallest segmented LV, in % of the cycle"
+        "ES phase error (%)", 1, "distance around the cycle from ES to the phase of the smallest segmented LV, in %"
     ),
     "ed_phase_error_original": Column("ED phase error, original (%)", 1, "the same for the segmented original"),
     "es_phase_error_original": Column("ES phase error, original (%)", 1, "the same for the segmented original"),
