@@ -1,7 +1,7 @@
 """The heart of a patient's reconstruction, segmented by a reference segmenter and compared with the ground truth.
 
-The segmenter sees whole native frames: the reconstruction inside the model's field and the original outside, so that it
-works for any field. Nothing here reaches an encoder or a decoder.
+The input of the segmenter is whole native frames: the reconstruction inside the model's field, the original outside.
+It therefore works for any field. No result of this module reaches an encoder or a decoder.
 
 Axes: H height, W width, h and w those of the field, S side of the model grid, D slices, T phases.
 """
@@ -23,11 +23,11 @@ SEGMENTED = ("", "_original")  # keys of the reconstruction and of the original
 
 
 class ReferenceSegmenter(Protocol):
-    """A network that measures hearts for a report.
+    """A network that segments originals and reconstructions for a report.
 
     Attributes:
         name: for the report.
-        every_phase: whether it is fast enough to segment all phases, for the errors of ED and ES.
+        every_phase: whether the network is fast enough to segment all phases, for the phase errors of ED and ES.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ReferenceSegmenter(Protocol):
 
 
 def native_frames(reference: Reference, grid: np.ndarray, phase: int) -> np.ndarray:
-    """One phase of a reconstruction (S, S, D, T) as whole native frames, (D, H, W); the original outside the field."""
+    """One phase of a reconstruction (S, S, D, T) as whole native frames (D, H, W): the original outside the field."""
     case, (rows, columns) = reference.case, reference.box
     real = real_values(case.cine[..., phase], case.slope, case.intercept).transpose(2, 0, 1)
     frames = normalize(real, reference.prepared.window)
@@ -62,7 +62,7 @@ def field_labels(segmenter: ReferenceSegmenter, reference: Reference, grid: np.n
 
 
 def labelled_phases(case: CineCase) -> dict[str, int]:
-    """The key frames that have a ground truth: ED, ES -> zero-based phase."""
+    """The key frames with a ground truth: ED, ES -> zero-based phase."""
     known = zip(KEY_FRAMES, (case.ed, case.es), strict=True)
     return {name: phase for name, phase in known if phase is not None and phase in case.masks}
 
@@ -74,10 +74,11 @@ def segment(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarra
 
 
 def phase_errors(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, float]:
-    """How far the phases of largest and smallest segmented LV lie from ED and ES, `ed_phase_error` and `es_...`, in %.
+    """Distances of the phases of largest and smallest segmented LV from ED and ES.
 
-    NaN where there are fewer than three phases, ED or ES is not known, no LV is segmented, or the segmenter is too slow
-    for all phases.
+    Returns:
+        `ed_phase_error` and `es_phase_error` in % of the cycle; NaN for fewer than three phases, an unknown ED or ES,
+        no segmented LV, or a segmenter that is too slow for all phases.
     """
     phases = grid.shape[3]
     lv = np.zeros(phases)
@@ -86,18 +87,18 @@ def phase_errors(segmenter: ReferenceSegmenter, reference: Reference, grid: np.n
         lv = np.array([(label == STRUCTURES["LV"]).sum() for label in labels])
     ends = {"ed": (int(lv.argmax()), reference.case.ed), "es": (int(lv.argmin()), reference.case.es)}
     return {
-        f"{name}_phase_error": math.nan if truth is None or not lv.any() else phase_error_percent(found, truth, phases)
-        for name, (found, truth) in ends.items()
+        f"{name}_phase_error": math.nan if truth is None or not lv.any() else phase_error_percent(phase, truth, phases)
+        for name, (phase, truth) in ends.items()
     }
 
 
 def truth_in_field(reference: Reference) -> dict[str, np.ndarray]:
-    """The ground truth inside the field, ED and ES as far as known -> (h, w, D)."""
+    """The ground truth inside the field: ED and ES, where labelled -> (h, w, D)."""
     return {name: reference.case.masks[t][reference.box] for name, t in labelled_phases(reference.case).items()}
 
 
 def score_heart(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, Any]:
-    """All heart figures of one patient's reconstruction (S, S, D, T).
+    """All heart metrics of one patient's reconstruction (S, S, D, T).
 
     Returns:
         dice_*, dice_mean, hd95_*, volumes, lv_ef_error and rv_ef_error in points of EF, and ed_phase_error and
@@ -106,23 +107,23 @@ def score_heart(segmenter: ReferenceSegmenter, reference: Reference, grid: np.nd
     truth, case = truth_in_field(reference), reference.case
     if not truth:
         return {}
-    whole, found = true_function(case), segment(segmenter, reference, grid)
-    measured = function(found, case.spacing_mm)
+    whole, labels = true_function(case), segment(segmenter, reference, grid)
+    measured = function(labels, case.spacing_mm)
     errors = {f"{side}_ef_error": abs(measured[f"{side}_ef"] - whole[f"{side}_ef"]) for side in ("lv", "rv")}
     errors |= phase_errors(segmenter, reference, grid)
-    return {**overlaps(truth, found), **distances(truth, found, case.spacing_mm), **measured, **errors}
+    return {**overlaps(truth, labels), **distances(truth, labels, case.spacing_mm), **measured, **errors}
 
 
 def score_original(segmenter: ReferenceSegmenter, reference: Reference) -> dict[str, Any]:
-    """What a reconstruction's heart figures stand beside, the same for every model of one field.
+    """The values with which heart metrics of a reconstruction are compared; equal for all models of one field.
 
     Returns:
-        The figures of the original by the same segmenter, with `_original`, and the volumes of the whole ground truth,
-        with `_truth`. Empty for a patient without labels.
+        The metrics of the original by the same segmenter, with the suffix `_original`, and the volumes of the whole
+        ground truth, with the suffix `_truth`. Empty for a patient without labels.
     """
-    found = score_heart(segmenter, reference, reference.prepared.image[0])
-    whole = true_function(reference.case) if found else {}
-    return {f"{key}_original": value for key, value in found.items()} | {
+    original = score_heart(segmenter, reference, reference.prepared.image[0])
+    whole = true_function(reference.case) if original else {}
+    return {f"{key}_original": value for key, value in original.items()} | {
         f"{key}_truth": value for key, value in whole.items()
     }
 
@@ -133,7 +134,7 @@ def true_function(case: CineCase) -> dict[str, float]:
 
 
 def overlap_only(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, float]:
-    """The Dice figures of a baseline's reconstruction; empty for a patient without labels."""
+    """The Dice of a baseline's reconstruction; empty for a patient without labels."""
     truth = truth_in_field(reference)
     return overlaps(truth, segment(segmenter, reference, grid)) if truth else {}
 

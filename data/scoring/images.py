@@ -1,4 +1,4 @@
-"""One patient's reconstruction, by a model, a baseline or a codec, scored on the native voxels inside the field.
+"""Scores of one patient's reconstruction by a model, a baseline or a codec, on native voxels inside the field.
 
 Axes: H height, W width, h and w those of the field, S side of the model grid, D slices, T phases.
 """
@@ -28,11 +28,11 @@ from utils.metrics import (
 
 
 class Reference(NamedTuple):
-    """What one patient's reconstructions are scored against, on both grids.
+    """The original of one patient, on the native grid and on the model grid.
 
     Args:
         case: the native cine.
-        prepared: the same on the model grid.
+        prepared: the cine on the model grid.
         box: rows and columns of the native image that lie inside the model's field.
         original: (D, T, h, w) float32 in [0, 1], the native pixels inside the box.
         heart: (D, h, w) bool, the heart region inside the box; None without masks.
@@ -48,7 +48,7 @@ class Reference(NamedTuple):
 
 
 def open_reference(case: CineCase, size: int, mode: str) -> Reference:
-    """Bring a case onto a grid of `size` a side (`mode`: crop or fit), and cut its native voxels to that field."""
+    """Bring a case to a grid of `size` pixels a side (`mode`: crop or fit), and cut the native voxels to its field."""
     prepared = preprocess.prepare(case, size, mode)
     box = bounding_box(preprocess.native_field(prepared.geometry))
     original = normalize(case.real(box).transpose(2, 3, 0, 1), prepared.window)
@@ -70,7 +70,7 @@ def to_native(reference: Reference, grid: np.ndarray) -> np.ndarray:
 
 
 def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
-    """All quality figures of one patient's reconstruction (S, S, D, T), and its PSNR a phase (`curve`)."""
+    """All quality metrics of one patient's reconstruction (S, S, D, T), and the PSNR of each phase (`curve`)."""
     native = to_native(reference, grid)
     frame_psnr = frame_scores(psnr, reference.original, native)
     heart = None if reference.heart is None else frame_scores(psnr, reference.original, native, reference.heart)
@@ -89,13 +89,13 @@ def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
 
 
 def ceiling(reference: Reference) -> float | None:
-    """PSNR of going to the model grid and back without a model; None where nothing is lost."""
+    """PSNR of resampling to the model grid and back without a model; None where this is exact."""
     value = finite_mean(frame_scores(psnr, reference.original, to_native(reference, reference.prepared.image[0])).flat)
     return value if math.isfinite(value) else None
 
 
 def cost(reference: Reference, data: bytes) -> dict[str, float]:
-    """What a patient's compressed file costs and saves."""
+    """Bits and compression ratios of a patient's compressed file."""
     field, frames = reference.case.cine[reference.box], math.prod(reference.case.cine.shape[2:])
     gz_bytes = nii_gz_bytes(field, reference.case.affine)
     return rates(len(data) * 8, frames, field.size, true_depth_bits(reference.case.cine), gz_bytes)

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: chosen patients, agreement of volumes, quality over the cycle.
+"""The pictures of an evaluation: three patients, agreement of volumes, PSNR over the cycle.
 
 Axes: S side of the model grid, D slices, T phases.
 """
@@ -25,7 +25,7 @@ Reconstruct = Callable[[CineCase], tuple[Reference, np.ndarray]]
 
 
 NAMES = (  # of all pictures that a report can have
-    *(f"{which}_{what}.png" for which in ("best", "median", "worst") for what in ("frames", "overlays", "profile")),
+    *(f"{rank}_{kind}.png" for rank in ("best", "median", "worst") for kind in ("frames", "overlays", "profile")),
     *("agreement.png", "psnr_over_phases.png"),
 )
 
@@ -38,7 +38,7 @@ def draw(
     folder: Path,
     segmenter: ReferenceSegmenter | None,
 ) -> list[evaluation.Figure]:
-    """Save the pictures of the best, the median and the worst patient, decoded once more.
+    """Save the pictures of the patients with best, median and worst PSNR, each decoded again.
 
     Args:
         reconstruct: case -> the patient on both grids, and the reconstruction (S, S, D, T).
@@ -46,65 +46,79 @@ def draw(
         rows: of the reported model.
         summary: as in summary.json.
         folder: where the .png files go.
-        segmenter: for the contours; none without.
+        segmenter: for the contours; None for pictures without contours.
     """
     drawn = []
-    for name, row in tqdm(evaluation.choose(rows).items(), desc="pictures", unit="patient"):
+    for rank, row in tqdm(evaluation.choose(rows).items(), desc="pictures", unit="patient"):
         reference, grid = reconstruct(reader.read_case(row["patient"]))
-        case, (top, _) = reference.case, reference.box
-        decoded = to_native(reference, grid)
-        row_of_heart = int(np.clip(round(preprocess.place(case).center[0]), top.start, top.stop - 1)) - top.start
-        text = evaluation.caption(row, summary)
-        picture = figures.Picture(
-            original=reference.original,
-            reconstruction=decoded,
-            spacing_mm=case.spacing_mm[:2],
-            slices=figures.pick_slices(row["slices"], None if reference.heart is None else reference.heart.sum((1, 2))),
-            phases=figures.pick_phases(row["phases"], case.ed, case.es),
-            heart_row=row_of_heart,
-            caption=text,
-        )
-        figures.draw_frames(folder / f"{name}_frames.png", picture)
-        shown = f"{text}. Three slices at two phases; the error has one fixed scale."
-        drawn.append(evaluation.Figure(f"{name.capitalize()} patient", shown, folder / f"{name}_frames.png"))
+        picture = picture_of(reference, grid, row, evaluation.caption(row, summary))
+        title = f"{rank.capitalize()} patient"
+        path = folder / f"{rank}_frames.png"
+        figures.draw_frames(path, picture)
+        text = f"{picture.caption}. Three slices at two phases; the error has one fixed scale."
+        drawn.append(evaluation.Figure(title, text, path))
         truth = truth_in_field(reference)
         if segmenter and truth:
-            known = pick_known(picture, case, truth)
-            path = folder / f"{name}_overlays.png"
+            path = folder / f"{rank}_overlays.png"
             original = segment(segmenter, reference, reference.prepared.image[0])
-            overlays.draw_overlays(path, known, truth, original, segment(segmenter, reference, grid))
-            shown = f"{text}. Contours of truth and of the segmenter, which drew the same way on both."
-            drawn.append(evaluation.Figure(f"{name.capitalize()} patient: structures", shown, path))
+            decoded = segment(segmenter, reference, grid)
+            overlays.draw_overlays(path, at_labels(picture, reference.case, truth), truth, original, decoded)
+            text = f"{picture.caption}. Contours of the ground truth, and of one segmenter on both images."
+            drawn.append(evaluation.Figure(f"{title}: structures", text, path))
         if row["phases"] > 1:
-            figures.draw_profile(folder / f"{name}_profile.png", picture)
-            shown = f"{text}. The pixels of one line through the heart, phase after phase."
-            drawn.append(
-                evaluation.Figure(f"{name.capitalize()} patient: motion", shown, folder / f"{name}_profile.png")
-            )
+            path = folder / f"{rank}_profile.png"
+            figures.draw_profile(path, picture)
+            text = f"{picture.caption}. The pixels of one line through the heart, phase after phase."
+            drawn.append(evaluation.Figure(f"{title}: motion", text, path))
     return drawn
 
 
-def pick_known(picture: figures.Picture, case: CineCase, truth: dict[str, np.ndarray]) -> figures.Picture:
+def picture_of(reference: Reference, grid: np.ndarray, row: Row, caption: str) -> figures.Picture:
+    """The data of one patient's pictures.
+
+    Args:
+        reference: the patient.
+        grid: (S, S, D, T) the reconstruction.
+        row: of per_patient.csv.
+        caption: patient, data, quality and rate.
+    """
+    case, (rows, _) = reference.case, reference.box
+    center = round(preprocess.place(case).center[0])
+    area = None if reference.heart is None else reference.heart.sum((1, 2))
+    return figures.Picture(
+        original=reference.original,
+        reconstruction=to_native(reference, grid),
+        spacing_mm=case.spacing_mm[:2],
+        slices=figures.pick_slices(row["slices"], area),
+        phases=figures.pick_phases(row["phases"], case.ed, case.es),
+        heart_row=int(np.clip(center, rows.start, rows.stop - 1)) - rows.start,
+        caption=caption,
+    )
+
+
+def at_labels(picture: figures.Picture, case: CineCase, truth: dict[str, np.ndarray]) -> figures.Picture:
     """The picture at the labelled key frames, in the order of `truth`."""
-    places = labelled_phases(case)
-    phases = [(places[name], f"{name}, phase {places[name] + 1} of {case.cine.shape[3]}") for name in truth]
+    labelled = labelled_phases(case)
+    phases = [(labelled[name], f"{name}, phase {labelled[name] + 1} of {case.cine.shape[3]}") for name in truth]
     return replace(picture, phases=phases)
 
 
 def draw_agreement(rows: Sequence[Row], summary: Row, folder: Path) -> list[evaluation.Figure]:
-    """Save the agreement of volumes with the ground truth, where two patients or more have labels at ED."""
-    hearts = [row for row in heart.judged(rows) if np.isfinite(row["lv_edv"] - row["lv_edv_truth"])]
+    """Save the agreement of volumes with the ground truth, where at least two patients have labels at ED."""
+    hearts = [row for row in heart.scored_patients(rows) if np.isfinite(row["lv_edv"] - row["lv_edv_truth"])]
     if len(hearts) < 2:
         return []
     names = {key: heart.MEASURED[key] for key in ("lv_edv", "lv_ef", "rv_ef")}
-    text = f"{summary['model']} on {summary['data']}, {summary['split']}: reconstructions, as segmented, against truth"
+    text = (
+        f"{summary['model']} on {summary['data']}, {summary['split']}: segmented reconstructions against ground truth"
+    )
     path = folder / "agreement.png"
     overlays.draw_agreement(path, {name: heart.pairs(hearts, key) for key, name in names.items()}, text)
-    return [evaluation.Figure("Agreement of volumes", f"{text}; Bland-Altman, a point a patient", path)]
+    return [evaluation.Figure("Agreement of volumes", f"{text}; Bland-Altman, one point a patient", path)]
 
 
 def draw_curve(rows: dict[str, list[Row]], summary: Row, folder: Path) -> evaluation.Figure:
-    """Save PSNR over the cycle, of the reported model, its baselines and the other models."""
+    """Save PSNR over the cycle for the reported model, its baselines and the other models."""
     *others, model = rows
     curves = {model: [row["curve"] for row in rows[model]]}
     for name in summary["baselines"]:
@@ -115,5 +129,5 @@ def draw_curve(rows: dict[str, list[Row]], summary: Row, folder: Path) -> evalua
     text = f"{rate}; {summary['data']}, {summary['split']}, mean over patients, n = {summary['n']}"
     figures.draw_phase_curve(folder / "psnr_over_phases.png", curves, text)
     return evaluation.Figure(
-        "PSNR over the cycle", f"{text}; a band is one standard deviation", folder / "psnr_over_phases.png"
+        "PSNR over the cycle", f"{text}; the band is one standard deviation", folder / "psnr_over_phases.png"
     )

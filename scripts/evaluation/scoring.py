@@ -1,4 +1,4 @@
-"""Patients scored one by one: what a model makes of its own bytes, beside baselines, on native voxels."""
+"""Scores of a model and its baselines, patient by patient: each patient is compressed, decoded and compared."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Row = dict[str, Any]
 
 
 def with_next(items: Iterable[tuple[Reference, bytes]]) -> Iterator[tuple[Reference, bytes, bytes]]:
-    """Each patient with its file and the next patient's, the last with the first's; two patients are held at a time."""
-    held: tuple[Reference, bytes] | None = None
+    """Each patient with its file and the file of the next patient (for the last, of the first); holds two patients."""
+    previous: tuple[Reference, bytes] | None = None
     first = b""
     for item in items:
-        if held is None:
+        if previous is None:
             first = item[1]
         else:
-            yield (*held, item[1])
-        held = item
-    if held is not None:
-        yield (*held, first)
+            yield (*previous, item[1])
+        previous = item
+    if previous is not None:
+        yield (*previous, first)
 
 
 @contextmanager
-def noted(patient: str, reader: ShardReader, failed: dict[str, str] | None) -> Iterator[None]:
-    """Note why a patient cannot be scored, so that it does not cost the others; without `failed`, raise it."""
+def recording_failure(patient: str, reader: ShardReader, failed: dict[str, str] | None) -> Iterator[None]:
+    """Record in `failed` why a patient cannot be scored, so that the others still are; without `failed`, raise it."""
     try:
         yield
     except Exception as error:
@@ -60,25 +60,25 @@ def evaluate(
     Args:
         model: in eval mode on its device.
         reader: of the split.
-        patients: whom to score.
-        baselines: name -> what is scored in place of the model's reconstruction.
-        segmenter: of originals and reconstructions; without one the heart is not scored.
-        keep: how many tokens of each frame or cine are sent; all for None.
-        originals: patient -> the segmenter's figures of the original; filled here, for other models of the same field.
-        failed: patient -> why it cannot be scored; filled here. Without it, such a patient ends the evaluation.
+        patients: names of the patients to score.
+        baselines: name -> function that gives the baseline's reconstruction.
+        segmenter: reference segmenter of originals and reconstructions; without one, hearts are not scored.
+        keep: number of tokens of each frame or cine that are transmitted; None for all.
+        originals: patient -> heart metrics of the original; filled here and reused by models of the same field.
+        failed: patient -> why it cannot be scored; filled here. If None, such a patient ends the evaluation.
 
     Returns:
-        One row a patient that could be scored: figures of utils/report/evaluation.py, `curve`, and `baselines`:
-        name -> its figures.
+        One row a patient that could be scored: the metrics of utils/report/columns.py, `curve` (PSNR of each phase),
+        and `baselines`: name -> metrics.
 
     Raises:
-        ValueError: naming the patient that cannot be scored, without `failed`.
+        ValueError: a patient cannot be scored and `failed` is None.
     """
 
     def packed() -> Iterator[tuple[Reference, bytes]]:
         for patient in tqdm(patients, desc="evaluating", unit="patient"):
             item = None
-            with noted(patient, reader, failed):
+            with recording_failure(patient, reader, failed):
                 reference = open_reference(reader.read_case(patient), model.config.image_size, model.config.geometry)
                 item = reference, compress(model, reference, keep)
             if item is not None:
@@ -87,27 +87,25 @@ def evaluate(
     originals = {} if originals is None else originals
     rows = []
     for reference, data, next_data in with_next(packed()):
-        with noted(reference.case.patient, reader, failed):
+        patient = reference.case.patient
+        with recording_failure(patient, reader, failed):
             decoded = decompress(model, data)
             quality = score(reference, decoded)
             if segmenter:
-                patient = reference.case.patient
                 if patient not in originals:
                     originals[patient] = score_original(segmenter, reference)
                 quality |= {**score_heart(segmenter, reference, decoded), **originals[patient]}
-            against = {}
-            for name, make in baselines.items():
-                other = make(reference, data, next_data)
-                overlap = overlap_only(segmenter, reference, other) if segmenter else {}
-                against[name] = {**score(reference, other), **overlap}
-            found = {
+            baseline_metrics = {}
+            for name, reconstruct in baselines.items():
+                trivial = reconstruct(reference, data, next_data)
+                overlap = overlap_only(segmenter, reference, trivial) if segmenter else {}
+                baseline_metrics[name] = {**score(reference, trivial), **overlap}
+            slices, phases = reference.case.cine.shape[2:]
+            row = {
+                **{"patient": patient, "group": reference.case.group, "slices": slices, "phases": phases},
                 **quality,
                 **cost(reference, data),
-                "tokens": tokens_in(data),
-                "psnr_ceiling": ceiling(reference),
-                "baselines": against,
+                **{"tokens": tokens_in(data), "psnr_ceiling": ceiling(reference), "baselines": baseline_metrics},
             }
-            slices, phases = reference.case.cine.shape[2:]
-            who = {"patient": reference.case.patient, "group": reference.case.group}
-            rows.append({**who, "slices": slices, "phases": phases, **found})
+            rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""Reference segmenters of a report: a trained model of this project, or an ONNX file with a YAML beside it."""
+"""Reference segmenters of a report: a trained model of this project, or an ONNX file with its YAML file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from utils.config.yaml_text import read_yaml
 
 
 class Opened(NamedTuple):
-    """A reference segmenter, and the hashes by which a model names the segmenters that taught it."""
+    """A reference segmenter, with its hash and the hashes of the segmenters that taught it (`lineage`).
+
+    A model saves the hashes of the segmenters that taught it. One common hash means: not independent of the model.
+    """
 
     segmenter: ReferenceSegmenter
     lineage: set[str]
@@ -34,7 +37,7 @@ class GridSegmenter:
     Args:
         name: for the report.
         model: in eval mode on its device, with a segmenter.
-        batch_frames: frames at a time.
+        batch_frames: number of frames in a batch.
     """
 
     every_phase = True
@@ -54,10 +57,10 @@ class GridSegmenter:
         return preprocess.invert(torch.cat(parts).numpy(), geometry, order=0)
 
     def _geometry(self, reference: Reference) -> Geometry:
-        """The grid of this segmenter over a patient, which may be another than the model's."""
-        given, case = reference.prepared.geometry, reference.case
-        if (given.size, given.mode) == (self.size, self.mode):
-            return given
+        """The geometry of this segmenter for a patient, which may differ from that of the evaluated model."""
+        evaluated, case = reference.prepared.geometry, reference.case
+        if (evaluated.size, evaluated.mode) == (self.size, self.mode):
+            return evaluated
         if self._placed is None or self._placed[0] != case.patient:
             center = preprocess.place(case).center if self.mode == "crop" else None
             self._placed = case.patient, preprocess.plan(case.cine.shape[:2], self.size, self.mode, center)
@@ -66,12 +69,12 @@ class GridSegmenter:
 
 @dataclass
 class OnnxOptions:
-    """What an ONNX segmenter expects, from the YAML beside it.
+    """The input and output of an ONNX segmenter, from its YAML file.
 
     Args:
-        input_size: side of its square input (N, 1, S, S), to which the centre square of the image is resized.
-        percentiles: of the intensities above 0 of one phase, which become 0 and 1.
-        labels: of each output channel: 0 background, 1 RV, 2 MYO, 3 LV.
+        input_size: side S of the square input (N, 1, S, S); the centre square of the image is resized to it.
+        percentiles: two percentiles of the intensities above 0 of one phase; they are scaled to 0 and 1.
+        labels: label of each output channel: 0 background, 1 RV, 2 MYO, 3 LV.
     """
 
     input_size: Annotated[int, Range(16, 2048)]
@@ -83,12 +86,12 @@ class OnnxSegmenter:
     """A 2-D segmentation network as an ONNX file, (N, 1, S, S) float32 to (N, labels, S, S).
 
     Args:
-        path: the .onnx file; its options stand in the .yaml file of the same name.
-        batch_frames: frames at a time.
+        path: the .onnx file; its options are in the .yaml file of the same name.
+        batch_frames: number of frames in a batch.
 
     Raises:
-        FileNotFoundError: where one of the two files is missing.
-        ValueError: where onnxruntime is not installed, or the network does not fit its options.
+        FileNotFoundError: one of the two files is missing.
+        ValueError: onnxruntime is not installed, or the network does not fit its options.
     """
 
     every_phase = False
@@ -109,7 +112,7 @@ class OnnxSegmenter:
         self.options = from_plain(OnnxOptions, read_yaml(options), str(options))
         try:
             self.session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises kinds of its own
+        except Exception as error:  # onnxruntime has its own exception classes
             raise ValueError(f"--segmenter {path}: cannot be read as ONNX ({str(error).splitlines()[0]})") from None
         self.input = self.session.get_inputs()[0].name
         self._check(path)
@@ -119,13 +122,16 @@ class OnnxSegmenter:
         try:
             shape = self._run(np.zeros((1, 1, size, size), np.float32)).shape
         except Exception as error:
-            words = str(error).splitlines()[0]
-            raise ValueError(f"--segmenter {path}: does not take (1, 1, {size}, {size}) float32 ({words})") from None
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"--segmenter {path}: does not accept an input of shape (1, 1, {size}, {size}) float32 ({reason}); "
+                f"correct input_size in {path.with_suffix('.yaml').name}"
+            ) from None
         labels = self.options.labels or list(range(4))
         if shape != (1, len(labels), size, size):
             raise ValueError(
-                f"--segmenter {path}: gives {shape}, expected (1, {len(labels)}, {size}, {size}); correct labels or "
-                f"input_size in {path.with_suffix('.yaml').name}"
+                f"--segmenter {path}: its output has shape {shape}, expected (1, {len(labels)}, {size}, {size}); "
+                f"correct labels or input_size in {path.with_suffix('.yaml').name}"
             )
         self.table = np.array(labels, np.uint8)
 
@@ -150,11 +156,11 @@ class OnnxSegmenter:
 
 
 def open_segmenter(path: Path, device: torch.device, batch_frames: int) -> Opened | None:
-    """The reference segmenter of a model's folder or of an ONNX file; None for a model without a segmenter.
+    """Open the segmenter of a model folder or of an ONNX file; None for a model without a segmenter.
 
     Raises:
-        FileNotFoundError: where a file is missing.
-        ValueError: where it cannot be used.
+        FileNotFoundError: a file is missing.
+        ValueError: the segmenter cannot be used.
     """
     if path.suffix == ".onnx":
         return Opened(

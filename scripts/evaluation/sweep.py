@@ -1,4 +1,4 @@
-"""Sampling by steps x realism: quality, detail and time of the same tokens."""
+"""Steps x realism: quality, detail and time of sampling from the same tokens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from modeling.titok import TiTok
 from scripts.evaluation.coding import compress, decompress
 from utils.files import write_json, write_text
 from utils.metrics import finite_mean, high_frequency_ratio
-from utils.report.evaluation import number, text_table
 from utils.report.figures import COLORS, INK, save
+from utils.report.tables import number, text_table
 
 COLUMNS = {  # heading and decimals
     "steps": ("steps", 0),
@@ -33,57 +33,57 @@ COLUMNS = {  # heading and decimals
 }
 
 
-def settings(steps: Sequence[int], realism: Sequence[float], sampler: str) -> list[SamplerOptions]:
-    """The one-step decode, and every pair of steps above 1 with a realism above 0."""
+def sampler_options(steps: Sequence[int], realism: Sequence[float], sampler: str) -> list[SamplerOptions]:
+    """The deterministic one-step decode, and each pair of a number of steps above 1 and a realism above 0."""
     pairs = [(count, blend) for count in steps for blend in realism if count > 1 and blend > 0]
     return [SamplerOptions(), *(SamplerOptions(count, blend, 0, sampler) for count, blend in pairs)]
 
 
 def sweep(
-    model: TiTok, reader: ShardReader, patients: Sequence[str], chosen: Sequence[SamplerOptions]
+    model: TiTok, reader: ShardReader, patients: Sequence[str], options: Sequence[SamplerOptions]
 ) -> list[dict[str, Any]]:
-    """One row a setting, each figure a mean over patients, scored on native voxels as everywhere.
+    """One row for each set of sampler options: means over patients, on native voxels.
 
     Args:
         model: in eval mode on its device, with a DiT.
         reader: of the split.
-        patients: whom to score.
-        chosen: the settings.
+        patients: names of the patients to score.
+        options: the sets of sampler options.
     """
-    scores: dict[SamplerOptions, list[dict[str, float]]] = {options: [] for options in chosen}
-    bar = tqdm(total=len(patients) * len(chosen), desc="sweep", unit="decode")
+    scores: dict[SamplerOptions, list[dict[str, float]]] = {option: [] for option in options}
+    bar = tqdm(total=len(patients) * len(options), desc="sweep", unit="decode")
     for patient in patients:
         reference = open_reference(reader.read_case(patient), model.config.image_size, model.config.geometry)
         data, frames = compress(model, reference), reference.original.shape[0] * reference.original.shape[1]
-        for options in chosen:
+        for option in options:
             start = time.perf_counter()
-            grid = decompress(model, data, options)  # ends on the CPU, so that the device is done
+            grid = decompress(model, data, option)  # returns on the CPU, so the device has finished
             spent = 1e3 * (time.perf_counter() - start) / frames
             quality = score(reference, grid)
             ratio = high_frequency_ratio(reference.original, to_native(reference, grid))
-            scores[options].append({"psnr": quality["psnr"], "ssim": quality["ssim"], "high_frequency_ratio": ratio,
-                                 "ms_per_frame": spent})  # fmt: skip
+            scores[option].append({"psnr": quality["psnr"], "ssim": quality["ssim"], "high_frequency_ratio": ratio,
+                                   "ms_per_frame": spent})  # fmt: skip
             bar.update()
     bar.close()
     return [
-        {**options._asdict(), **{key: finite_mean([row[key] for row in rows]) for key in rows[0]}}
-        for options, rows in scores.items()
+        {**option._asdict(), **{key: finite_mean([row[key] for row in rows]) for key in rows[0]}}
+        for option, rows in scores.items()
     ]
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows for people."""
+    """The rows as a table for the terminal."""
     cells = [[number(row[key], decimals) for key, (_, decimals) in COLUMNS.items()] for row in rows]
     return text_table([heading for heading, _ in COLUMNS.values()], cells)
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None:
-    """Save quality, detail and time over realism, a line for each number of steps; the one-step decode at realism 0."""
+    """Save quality, detail and time over realism, one line for each number of steps; realism 0 is one-step decoding."""
     figure = Figure(figsize=(12, 3.2), layout="constrained")
-    one = rows[0]
+    one_step = rows[0]
     for ax, key in zip(figure.subplots(1, 4), list(COLUMNS)[2:], strict=True):
         for color, steps in zip(COLORS, sorted({row["steps"] for row in rows[1:]}), strict=False):
-            line = [one, *(row for row in rows[1:] if row["steps"] == steps)]
+            line = [one_step, *(row for row in rows[1:] if row["steps"] == steps)]
             ax.plot([row["realism"] for row in line], [row[key] for row in line], "o-", color=color, markersize=3,
                     label=f"{steps} steps")  # fmt: skip
         ax.set_xlabel("realism", color=INK, fontsize=8)

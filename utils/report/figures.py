@@ -1,6 +1,6 @@
 """The report's pictures: original beside reconstruction and error, motion along a line, PSNR over the cycle.
 
-Grey values have data range 1 after the volume's window; errors have one fixed scale, so that pictures compare.
+Grey values have data range 1 after the volume's window; errors have one fixed scale, so that pictures are comparable.
 Axes: H height, W width, D slices, T phases.
 """
 
@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from utils.files import atomic_path
 from utils.metrics import finite_mean
 
-ERROR_SCALE = 0.25  # of the window; larger errors saturate, which the colour bar's arrow says
+ERROR_SCALE = 0.25  # of the window; larger errors saturate; the arrow of the colour bar shows it
 MAX_BINS = 20
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by colour-blind readers too
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # distinct for colour-blind readers too
 INK = "#1f2933"
 GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 ERROR: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": ERROR_SCALE, "interpolation": "nearest"}
@@ -28,7 +28,7 @@ ERROR_LABEL = "absolute error (window = 0 to 1)"
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn of one patient.
+    """The data of one patient's pictures.
 
     Args:
         original: (D, T, H, W) float in [0, 1], the native pixels inside the model's field.
@@ -36,7 +36,7 @@ class Picture:
         spacing_mm: along H, along W.
         slices: (zero-based slice, name) from base to apex where known, see `pick_slices`.
         phases: (zero-based phase, name), see `pick_phases`.
-        heart_row: the line of pixels along W whose motion is shown.
+        heart_row: the row of pixels (a line along W) whose motion is shown.
         caption: patient, data, quality and rate.
     """
 
@@ -54,10 +54,10 @@ def pick_slices(depth: int, heart_area: np.ndarray | None) -> list[tuple[int, st
 
     Args:
         depth: D.
-        heart_area: (D,) size of the heart's mask in each slice, by which base and apex are told apart; None without.
+        heart_area: (D,) area of the heart's mask in each slice, which tells base from apex; None without masks.
 
     Returns:
-        Up to three (zero-based slice, name), base first where the masks tell it, else in stored order.
+        Up to three (zero-based slice, name), base first where masks are given, else in stored order.
     """
     labelled = np.arange(depth) if heart_area is None else np.flatnonzero(heart_area)
     if heart_area is None or labelled.size < 3:
@@ -73,7 +73,7 @@ def pick_slices(depth: int, heart_area: np.ndarray | None) -> list[tuple[int, st
 
 
 def pick_phases(phases: int, ed: int | None, es: int | None) -> list[tuple[int, str]]:
-    """ED and ES where both are known, else the first phase and the one half a cycle later.
+    """ED and ES where both are known, else the first phase and the phase half a cycle later.
 
     Args:
         phases: T.
@@ -147,14 +147,14 @@ def draw_profile(path: Path, picture: Picture) -> None:
 
 
 def over_the_cycle(curves: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Patients' scores over their phases on a common axis, though they differ in T.
+    """Mean and spread of the patients' scores over the cycle; the patients may differ in T.
 
     Args:
-        curves: for each patient its (T,) scores, NaN or inf where a phase does not apply.
+        curves: (T,) scores of each patient, NaN or inf where a phase does not apply.
 
     Returns:
         (bins,) middle of each bin as a fraction of the cycle, (bins,) mean over patients, (bins,) their sample
-        standard deviation (0 for one patient); there are as many bins as the shortest cine has phases, at most 20.
+        standard deviation (0 for one patient). There are as many bins as the shortest cine has phases, at most 20.
     """
     bins = min(MAX_BINS, *(len(curve) for curve in curves))
     table = np.full((len(curves), bins), np.nan)
@@ -173,7 +173,7 @@ def draw_phase_curve(path: Path, curves: Mapping[str, Sequence[Sequence[float]]]
 
     Args:
         path: a .png file.
-        curves: name -> for each patient its (T,) PSNR in dB.
+        curves: name -> (T,) PSNR in dB of each patient.
         caption: data and rate.
     """
     figure = Figure(figsize=(8, 3.8), layout="constrained")

@@ -1,6 +1,6 @@
-"""The fingerprint's pictures: how images and hearts of a cohort are distributed.
+"""The fingerprint's pictures: distributions of the images and hearts of a cohort.
 
-A row holds the numbers of one patient, as in `patients` of fingerprint.json; None where one is not known.
+A row holds the numbers of one patient, as in `patients` of fingerprint.json; None where a number is not known.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from utils.report.figures import COLORS, INK
 
 Rows = Sequence[Mapping[str, Any]]
 
-IMAGES = {  # panel -> the numbers in it, by their name in the legend
+IMAGES = {  # panel -> the numbers in it, with their names in the legend
     "pixel spacing (mm)": {"along H": "spacing_h_mm", "along W": "spacing_w_mm"},
     "slice spacing (mm)": {"": "spacing_d_mm"},
     "sides (pixels)": {"H": "height", "W": "width"},
@@ -41,7 +41,7 @@ HEARTS = {
 COLUMNS = 4
 BINS = 20
 STEPS = (1, 2, 5, 10)  # of ticks
-WHOLE = 30  # whole numbers that span no more get a bar each
+WHOLE = 30  # largest range of whole numbers that get one bar each
 
 
 def draw_images(rows: Rows) -> bytes:
@@ -59,14 +59,14 @@ def draw_images(rows: Rows) -> bytes:
 
 
 def draw_hearts(rows: Rows, groups: Sequence[str]) -> tuple[bytes, bytes] | None:
-    """LV EF as a histogram of stacked groups, and volumes, EF and mass by group, a point a patient; PNGs.
+    """LV EF as a histogram of stacked groups, and volumes, EF and mass by group, one point a patient; PNGs.
 
     Args:
         rows: of all patients.
         groups: in the order of the plots.
 
     Returns:
-        (histogram, points by group); None where nothing is labelled.
+        (histogram, points by group); None where no patient is labelled.
     """
     panels = {name: [known(of_group(rows, g), key) for g in groups] for key, name in HEARTS.items()}
     panels = {name: values for name, values in panels.items() if any(map(len, values))}
@@ -90,13 +90,13 @@ def known(rows: Rows, key: str) -> np.ndarray:
 
 
 def _histogram(ax: Axes, parts: Mapping[str, np.ndarray]) -> None:
-    """Parts side by side in common bins: one a whole number where they span few, else BINS."""
+    """Parts side by side in common bins: one bin a whole number where the range is small, else BINS bins."""
     values = np.concatenate(list(parts.values()))
     low, high = float(values.min()), float(values.max())
     whole = bool((values == np.round(values)).all()) and high - low <= WHOLE
     edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high, BINS + 1)
     alike = high - low <= 1e-6 * abs(high)
-    if alike:  # one bar, of some width, in the middle
+    if alike:  # one bar in the middle
         edges = low + np.array([-0.05, 0.05]) * (abs(low) or 1)
         ax.margins(x=3)
     ax.hist(list(parts.values()), bins=edges.tolist(), color=COLORS[: len(parts)], label=list(parts), rwidth=0.9)
@@ -123,7 +123,9 @@ def _ejection(rows: Rows, groups: Sequence[str]) -> bytes:
 
 def _points(ax: Axes, values: Sequence[np.ndarray], groups: Sequence[str]) -> None:
     for place, (group, color) in enumerate(zip(values, _colors(groups), strict=True)):
-        spread = 0.5 * ((np.arange(len(group)) * 0.618) % 1 - 0.5)  # golden ratio: neighbours apart, no chance in it
+        spread = 0.5 * (
+            (np.arange(len(group)) * 0.618) % 1 - 0.5
+        )  # golden ratio: neighbours stay apart, without random numbers
         ax.scatter(place + spread, group, s=14, color=color, alpha=0.7, linewidths=0)
         if len(group):
             ax.hlines(np.median(group), place - 0.35, place + 0.35, color=INK, linewidth=1.6)
@@ -137,7 +139,7 @@ def _colors(groups: Sequence[str]) -> list[str]:
 
 
 def _grid(panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, four in a row."""
+    """A figure with this number of panels, four in a row."""
     rows = -(-panels // COLUMNS)
     figure = Figure(figsize=(3.1 * COLUMNS, 2.6 * rows), layout="constrained")
     axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)

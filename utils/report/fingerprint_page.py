@@ -1,6 +1,6 @@
 """The fingerprint of a cohort as one self-contained HTML page.
 
-Everything it shows is in fingerprint.json, but for the thumbnails.
+All its content is in fingerprint.json, except the thumbnails.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from utils.report import fingerprint_figures, page
-from utils.report.evaluation import number
+from utils.report import fingerprint_figures
+from utils.report.columns import Table
+from utils.report.page import data_url, render
+from utils.report.tables import number
 
 Fingerprint = Mapping[str, Any]
 Thumbnails = Mapping[str, Mapping[str, str]]  # patient -> ED, ES -> PNG in base64
 
-NUMBERS = {  # number -> (what it is, decimals)
+NUMBERS = {  # key -> (name, decimals)
     "height": ("H (pixels)", 0),
     "width": ("W (pixels)", 0),
     "slices": ("slices", 0),
@@ -64,34 +66,41 @@ def html_page(fingerprint: Fingerprint, thumbnails: Thumbnails) -> str:
     Returns:
         HTML text.
     """
+    return render("fingerprint.html.j2", page_values(fingerprint, thumbnails))
+
+
+def page_values(fingerprint: Fingerprint, thumbnails: Thumbnails) -> dict[str, Any]:
+    """The values of the template fingerprint.html.j2, as plain data; arguments as in `html_page`."""
     counts, groups = fingerprint["counts"], list(fingerprint["groups"])
     lead = (
         f"patients {counts['patients']}, slices {counts['slices']}, frames {counts['frames']}; "
         f"{counts['labelled_patients']} patients with labels"
     )
-    body = [
-        _tiles(fingerprint),
-        _warnings(fingerprint),
-        "<section><h2>Images</h2>",
-        page.picture("Distributions", "Patients by spacing, size and intensity", _images(fingerprint)),
-        "</section>",
-        *_hearts(fingerprint, groups),
-        *_montage(fingerprint, groups, thumbnails),
-        "<section><h2>Numbers</h2>" + page.table(["", *SPREAD], _spreads(fingerprint)) + "</section>",
-        "<section><h2>Patients</h2><p>ED and ES are phases counted from 0.</p>" + _patients(fingerprint) + "</section>",
-    ]
-    return page.page(f"Fingerprint of {fingerprint['name']}", lead, fingerprint["notice"], body)
+    warnings = [[w["patient"], w["rule"], w["warning"]] for w in fingerprint["warnings"]]
+    return {
+        "title": f"Fingerprint of {fingerprint['name']}",
+        "lead": lead,
+        "warning": fingerprint["notice"],
+        "tiles": _tiles(fingerprint),
+        "warnings": Table(["patient", "rule", "warning"], warnings),
+        "rules": list(fingerprint["rules"].items()),
+        "images": {
+            "heading": "Distributions",
+            "caption": "Patients by spacing, size and intensity",
+            "source": data_url(fingerprint_figures.draw_images(fingerprint["patients"])),
+        },
+        "hearts": _hearts(fingerprint, groups),
+        "montage": [_montage_group(fingerprint, group, thumbnails) for group in groups],
+        "numbers": _numbers(fingerprint),
+        "patients": _patients(fingerprint),
+    }
 
 
-def _images(fingerprint: Fingerprint) -> bytes:
-    return fingerprint_figures.draw_images(fingerprint["patients"])
-
-
-def _tiles(fingerprint: Fingerprint) -> str:
-    median = {key: found["median"] for key, found in fingerprint["distributions"].items()}
+def _tiles(fingerprint: Fingerprint) -> list[dict[str, str]]:
+    median = {key: distribution["median"] for key, distribution in fingerprint["distributions"].items()}
     size = " × ".join(number(median[key], 0) for key in ("height", "width"))
     pixel = " × ".join(number(median[f"spacing_{axis}_mm"], 2) for axis in "hw")
-    shown = [
+    tiles = [
         (str(fingerprint["counts"]["patients"]), "patients"),
         (size, "pixels, median"),
         (pixel, "mm a pixel, median"),
@@ -99,83 +108,72 @@ def _tiles(fingerprint: Fingerprint) -> str:
         (number(median["phases"], 0), "phases, median"),
         (str(len(fingerprint["warnings"])), "warnings"),
     ]
-    return page.tiles(shown)
+    return [{"value": value, "name": name} for value, name in tiles]
 
 
-def _warnings(fingerprint: Fingerprint) -> str:
-    found = [[w["patient"], w["rule"], w["warning"]] for w in fingerprint["warnings"]]
-    table = page.table(["patient", "rule", "warning"], found) if found else "<p>None.</p>"
-    rules = "".join(
-        f"<dt>{page.text(name)}</dt><dd>{page.text(meaning)}</dd>" for name, meaning in fingerprint["rules"].items()
-    )
-    checked = f"<details><summary>What is checked</summary><dl>{rules}</dl></details>"
-    return f"<section class=prose><h2>Warnings</h2>{table}{checked}</section>"
-
-
-def _hearts(fingerprint: Fingerprint, groups: Sequence[str]) -> list[str]:
-    """Volumes and EF by group; nothing where nothing is labelled."""
-    drawn = fingerprint_figures.draw_hearts(fingerprint["patients"], groups)
-    if drawn is None:
-        return []
-    ejection, points = drawn
+def _hearts(fingerprint: Fingerprint, groups: Sequence[str]) -> dict[str, Any] | None:
+    """Volumes and EF by group; None where no patient is labelled."""
+    pictures = fingerprint_figures.draw_hearts(fingerprint["patients"], groups)
+    if pictures is None:
+        return None
+    ejection, points = pictures
     rows = [
-        [group, str(found["n"]), *(_range(found[key]) for key in HEART)]
-        for group, found in fingerprint["by_group"].items()
+        [group, str(distributions["n"]), *(_range(distributions[key]) for key in HEART)]
+        for group, distributions in fingerprint["by_group"].items()
     ]
-    return [
-        "<section><h2>Hearts</h2><p>Measured in the ground truth; median (smallest to largest) by group.</p>",
-        page.table(["group", "patients", *(NUMBERS[key][0] for key in HEART)], rows),
-        page.picture("Ejection fraction", "LV EF over patients, groups stacked", ejection),
-        page.picture("By group", "A point a patient; the bar is the median", points),
-        "</section>",
-    ]
+    return {
+        "table": Table(["group", "patients", *(NUMBERS[key][0] for key in HEART)], rows),
+        "figures": [
+            {
+                "heading": "Ejection fraction",
+                "caption": "LV EF over patients, groups stacked",
+                "source": data_url(ejection),
+            },
+            {
+                "heading": "By group",
+                "caption": "One point a patient; the bar is the median",
+                "source": data_url(points),
+            },
+        ],
+    }
 
 
-def _range(found: Mapping[str, Any]) -> str:
-    """Median (smallest to largest); a dash where nothing is known."""
-    median, low, high = (number(found[place], 0) for place in ("median", "min", "max"))
-    return f"{median} ({low} to {high})" if found["n"] else median
+def _range(distribution: Mapping[str, Any]) -> str:
+    """Median (smallest to largest); a dash where no value is known."""
+    median, low, high = (number(distribution[key], 0) for key in ("median", "min", "max"))
+    return f"{median} ({low} to {high})" if distribution["n"] else median
 
 
-def _montage(fingerprint: Fingerprint, groups: Sequence[str], thumbnails: Thumbnails) -> list[str]:
-    text = "The middle slice at ED (left) and ES (right) in a crop of 128 pixels around the detected heart."
-    pieces = [f"<section><h2>Montage</h2><p>{text}</p>"]
-    for group in groups:
-        rows = fingerprint_figures.of_group(fingerprint["patients"], group)
-        cards = "".join(_card(row, thumbnails[row["patient"]]) for row in rows)
-        pieces.append(f"<h3>{page.text(group)} ({len(rows)})</h3><div class=montage>{cards}</div>")
-    return [*pieces, "</section>"]
+def _montage_group(fingerprint: Fingerprint, group: str, thumbnails: Thumbnails) -> dict[str, Any]:
+    """The thumbnails of all patients of one group."""
+    rows = fingerprint_figures.of_group(fingerprint["patients"], group)
+    return {"name": group, "patients": [_montage_patient(row, thumbnails[row["patient"]]) for row in rows]}
 
 
-def _card(row: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    images = "".join(
-        f'<img src="data:image/png;base64,{_checked(data)}" alt="{page.text(row["patient"])} at {page.text(phase)}">'
-        for phase, data in pictures.items()
-    )
-    ejection = "" if row["lv_ef"] is None else f" · EF {number(row['lv_ef'], 0)} %"
-    return f"<div>{images}<span>{page.text(row['patient'])}{ejection}</span></div>"
+def _montage_patient(row: Mapping[str, Any], thumbnails: Mapping[str, str]) -> dict[str, Any]:
+    pictures = {phase: base64.b64decode(data, validate=True) for phase, data in thumbnails.items()}
+    return {
+        "name": row["patient"],
+        "ejection": None if row["lv_ef"] is None else number(row["lv_ef"], 0),
+        "images": [{"phase": phase, "source": data_url(png)} for phase, png in pictures.items()],
+    }
 
 
-def _checked(data: str) -> str:
-    """A thumbnail, sure to be base64 and nothing that could end the attribute it stands in."""
-    return base64.b64encode(base64.b64decode(data, validate=True)).decode()
-
-
-def _spreads(fingerprint: Fingerprint) -> list[list[str]]:
-    """One line a number: how many patients have it, and how it is spread over them."""
+def _numbers(fingerprint: Fingerprint) -> Table:
+    """One row a number: how many patients have it, and its distribution over them."""
     rows = []
     for key, (name, decimals) in NUMBERS.items():
-        found = fingerprint["distributions"][key]
-        if found["n"]:
-            rows.append([name, str(found["n"]), *(number(found[place], decimals) for place in SPREAD[1:])])
-    return rows
+        distribution = fingerprint["distributions"][key]
+        if distribution["n"]:
+            cells = (number(distribution[statistic], decimals) for statistic in SPREAD[1:])
+            rows.append([name, str(distribution["n"]), *cells])
+    return Table(["", *SPREAD], rows)
 
 
-def _patients(fingerprint: Fingerprint) -> str:
-    headings = ["patient", "group", "ED", "ES", *(NUMBERS[key][0] for key in IN_TABLE)]
+def _patients(fingerprint: Fingerprint) -> Table:
     rows = []
     for row in fingerprint["patients"]:
         key_frames = (number(row[phase], 0) for phase in ("ed", "es"))
         cells = (number(row[key], NUMBERS[key][1]) for key in IN_TABLE)
         rows.append([row["patient"], row["group"], *key_frames, *cells])
-    return page.table(headings, rows)
+    return Table(["patient", "group", "ED", "ES", *(NUMBERS[key][0] for key in IN_TABLE)], rows)

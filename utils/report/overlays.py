@@ -1,4 +1,4 @@
-"""The report's pictures of the heart: contours of truth and judge, and agreement of volumes.
+"""The report's pictures of the heart: contours of ground truth and reference segmenter, and agreement of volumes.
 
 Axes: H height, W width, D slices.
 """
@@ -15,20 +15,20 @@ from matplotlib.lines import Line2D
 from utils.clinical import STRUCTURES, bland_altman
 from utils.report.figures import GREY, INK, Picture, save
 
-CONTOURS = {"RV": "#56b4e9", "MYO": "#e69f00", "LV": "#cc79a7"}  # told apart by colour-blind readers too
+CONTOURS = {"RV": "#56b4e9", "MYO": "#e69f00", "LV": "#cc79a7"}  # distinct for colour-blind readers too
 
 Labels = Mapping[str, np.ndarray]  # "ED" and "ES", as far as known -> (H, W, D)
 
 
 def draw_overlays(path: Path, picture: Picture, truth: Labels, original: Labels, decoded: Labels) -> None:
-    """Save contours on the heart: truth and judge on the original, judge on the reconstruction.
+    """Save contours of ground truth and segmenter on the original, and of the segmenter on the reconstruction.
 
     Args:
         path: a .png file.
-        picture: the patient; its phases are those of `truth`, in its order.
+        picture: the patient; its phases are those of `truth`, in the same order.
         truth: ground truth.
-        original: the judge's labels of the original.
-        decoded: the judge's labels of the reconstruction.
+        original: labels of the original by the reference segmenter.
+        decoded: labels of the reconstruction by the reference segmenter.
     """
     rows, columns = len(picture.slices), 3 * len(truth)
     top, left = heart_box(list(truth.values()), picture.spacing_mm)
@@ -57,7 +57,7 @@ def draw_overlays(path: Path, picture: Picture, truth: Labels, original: Labels,
 
 
 def outline(ax: object, labels: np.ndarray) -> None:  # (H, W)
-    """Draw the edge of each structure; the wall's outside is drawn, its inside is the cavity's edge."""
+    """Draw the contour of each structure; of MYO the epicardium, since its inner contour is that of LV."""
     for name, label in STRUCTURES.items():
         inside = labels == label if name != "MYO" else labels >= label  # epicardium: wall and cavity
         if inside.any():
@@ -65,25 +65,25 @@ def outline(ax: object, labels: np.ndarray) -> None:  # (H, W)
 
 
 def heart_box(masks: Sequence[np.ndarray], spacing_mm: Sequence[float], margin_mm: float = 20.0) -> tuple[slice, slice]:
-    """Rows and columns around all labels, with a margin; everything where there are none."""
+    """Rows and columns around all labels, with a margin; the whole image without labels."""
     anywhere = np.logical_or.reduce([mask.any(axis=2) for mask in masks])
-    found = []
+    box = []
     for axis in (0, 1):
         places = np.flatnonzero(anywhere.any(axis=1 - axis))
         margin = round(margin_mm / spacing_mm[axis])
         length = anywhere.shape[axis]
         low, high = (places[0] - margin, places[-1] + margin + 1) if len(places) else (0, length)
-        found.append(slice(max(0, int(low)), min(length, int(high))))
-    return found[0], found[1]
+        box.append(slice(max(0, int(low)), min(length, int(high))))
+    return box[0], box[1]
 
 
 def draw_agreement(path: Path, pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], caption: str) -> None:
-    """Save Bland-Altman plots, one a quantity.
+    """Save one Bland-Altman plot for each quantity.
 
     Args:
         path: a .png file.
-        pairs: name with unit -> (truth, measured), a value a patient.
-        caption: model, data and judge.
+        pairs: name with unit -> (ground truth, measured), one value a patient.
+        caption: model, data and reference segmenter.
 
     Source: Bland and Altman, Lancet 327, 1986.
     """

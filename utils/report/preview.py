@@ -1,4 +1,4 @@
-"""Preview of a run while it trains: held-out slices, their reconstructions, and the quality."""
+"""A preview during training: a picture of held-out slices with their reconstructions, and the quality in numbers."""
 
 import math
 from collections.abc import Sequence
@@ -21,16 +21,18 @@ STRUCTURES = {"RV": 1, "MYO": 2, "LV": 3}
 def preview(model: nn.Module, batch: Batch, draws: Any, groups: Sequence[str], step: int, log: RunLog) -> None:
     """Write the quality of held-out slices, decoded from tokens alone on the model's grid, and a picture of them.
 
+    The log receives `val_psnr` in dB of the reconstructions; `val_dice_RV`, `val_dice_MYO` and `val_dice_LV` of the
+    segmenter on the originals at ED and ES (all slices as one stack); the keys of `dice_of_groups`, of the segmenter on
+    the reconstructions; and the picture `samples/val_...`: originals above reconstructions above errors. A model that
+    only segments has originals above ground truth above labels.
+
     Args:
         model: called as in training, with `draws`.
         batch: held-out slices on the model's device.
-        draws: of a pass without randomness.
-        groups: of their patients, "" where unknown.
-        step: optimizer steps done.
-        log: the run's log; receives `val_psnr` in dB of the reconstruction, `val_dice_RV`, `_MYO`, `_LV` of the
-            segmenter on the originals at ED and ES (all slices as one stack), and of its mean over structures on the
-            reconstructions `val_dice_decoded`, by group `val_dice_decoded_GROUP` and of the worst of them; and the
-            picture `samples/val_...`: originals above reconstructions above errors, or labels.
+        draws: of a pass without randomness, modeling/draws.py.
+        groups: diagnosis of each patient, "" where unknown.
+        step: number of optimizer steps that are done.
+        log: the log of the run.
     """
     result = model(batch, draws)
     original = planes(batch.image)
@@ -57,7 +59,16 @@ def preview(model: nn.Module, batch: Batch, draws: Any, groups: Sequence[str], s
 
 
 def dice_of_groups(labels: np.ndarray, batch: Batch, groups: Sequence[str]) -> dict[str, float]:
-    """Mean Dice over the structures of predicted labels (B, D, 2, H, W): of all, by group, of the worst group."""
+    """Mean Dice over the structures: of all patients, of each group and of the worst group.
+
+    Args:
+        labels: (B, D, 2, H, W) as segmented at ED and ES.
+        batch: with the ground truth.
+        groups: diagnosis of each patient, "" where unknown.
+
+    Returns:
+        `val_dice_decoded`, `val_dice_decoded_GROUP` for each group, and `val_dice_decoded_worst`.
+    """
     truth, labelled = (x.cpu().numpy() for x in batch.key_labels())
 
     def mean(chosen: np.ndarray) -> float:  # (B,) bool

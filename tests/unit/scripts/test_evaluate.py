@@ -235,7 +235,7 @@ def test_a_ceiling_is_reported_where_the_model_resamples(
     summary = run(shards)
     assert summary["models"]["stage1"]["mean"]["psnr_ceiling"] > summary["models"]["stage1"]["mean"]["psnr"]
     assert summary["mean"]["psnr_ceiling"] is None
-    assert any("stage1 is another" in note for note in summary["notes"])
+    assert any("stage1 differs" in note for note in summary["notes"])
 
 
 def test_no_private_folder_is_written(run: Callable[..., dict[str, Any]], shards: Path, tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_a_patient_that_cannot_be_scored_costs_no_other_patient(
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     reason = "patient003 (RuntimeError: out of memory)"
     assert exit_.value.code == 1
-    assert f"1 of 3 patients could not be scored and are in no figure: {reason}" in capsys.readouterr().err
+    assert f"1 of 3 patients could not be scored and are excluded from all metrics: {reason}" in capsys.readouterr().err
     assert summary["failed"] == [{"patient": "patient003", "reason": "RuntimeError: out of memory"}]
     assert summary["n"] == summary["cohort"]["patients"] == 2 and summary["models"]["stage1"]["n"] == 2
     assert {row["patient"] for row in read_rows(tmp_path)} == {"patient002", "patient004"}

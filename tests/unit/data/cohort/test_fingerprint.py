@@ -12,10 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
 from data.case import CineCase
 from data.cohort.fingerprint import CROP, case_record, summarize, write_fingerprint
+from tests.pages import HOSTILE, PLAIN, Element, elements_of
+from utils.files import jsonable
+from utils.report import page
+from utils.report.fingerprint_page import html_page, page_values
 
 SPACING = (2.0, 1.5, 10.0)
 LINE_BYTES = 16 << 10
@@ -166,20 +171,50 @@ def test_the_page_needs_no_other_file_shows_every_patient_and_escapes(
 ) -> None:
     records[0]["group"] = "<b>RV"
     write_fingerprint(records, tmp_path, "made & <shown>")
-    page = (tmp_path / "fingerprint.html").read_text()
-    assert "made &amp; &lt;shown&gt;" in page and "&lt;b&gt;RV" in page and "<b>RV" not in page
-    assert set(re.findall(r'src="([^"]{0,22})', page)) == {"data:image/png;base64,"}
-    assert not re.search(r"https?:|<script|<link|url\(", page)
-    assert "Research use only, not a medical device" in page
+    html = (tmp_path / "fingerprint.html").read_text()
+    assert "made &amp; &lt;shown&gt;" in html and "&lt;b&gt;RV" in html and "<b>RV" not in html
+    assert set(re.findall(r'src="([^"]{0,22})', html)) == {"data:image/png;base64,"}
+    assert not re.search(r"https?:|<script|<link|url\(", html)
+    assert "Research use only, not a medical device" in html
     for record in records:
-        assert f'alt="{record["patient"]} at ES"' in page
-    assert "<td>50 (50 to 50)</td>" in page and "– to –" not in page  # a group without labels has a dash a cell
+        assert f'alt="{record["patient"]} at ES"' in html
+    assert "<td>50 (50 to 50)</td>" in html and "– to –" not in html  # a group without labels has a dash a cell
+
+
+def test_hostile_names_add_no_tag_and_no_attribute(records: list[dict[str, Any]]) -> None:
+    def elements(text: str) -> list[Element]:
+        named = [{**record, "group": text, "patient": f"{text}{i}"} for i, record in enumerate(records)]
+        fingerprint = summarize(named, text)
+        fingerprint["warnings"] = [dict.fromkeys(("patient", "rule", "warning"), text)]
+        fingerprint["rules"] = {text: text}
+        html = html_page(jsonable(fingerprint), {record["patient"]: record["thumbnails"] for record in named})
+        assert text not in html or text == PLAIN
+        return elements_of(html)
+
+    assert elements(HOSTILE) == elements(PLAIN)
+
+
+def test_the_page_fails_on_each_value_that_is_missing(records: list[dict[str, Any]]) -> None:
+    thumbnails = {record["patient"]: record["thumbnails"] for record in records}
+    values = page_values(jsonable(summarize(records, "made")), thumbnails)
+    assert page.render("fingerprint.html.j2", values)
+    for missing in values:
+        rest = {name: value for name, value in values.items() if name != missing}
+        with pytest.raises(UndefinedError, match=missing):
+            page.render("fingerprint.html.j2", rest)
+
+
+def test_a_thumbnail_that_is_not_base64_is_refused(records: list[dict[str, Any]]) -> None:
+    thumbnails = {record["patient"]: record["thumbnails"] for record in records}
+    thumbnails["patient001"] = {"ED": '" onerror="alert(1)'}
+    with pytest.raises(ValueError, match=r"[Bb]ase64|[Nn]on-base64|padding"):
+        html_page(jsonable(summarize(records, "made")), thumbnails)
 
 
 def test_a_cohort_without_any_label_has_a_page_too(tmp_path: Path) -> None:
     write_fingerprint([case_record(unlabelled())], tmp_path, "made")
-    page = (tmp_path / "fingerprint.html").read_text()
-    assert "Montage" in page and "Hearts" not in page
+    html = (tmp_path / "fingerprint.html").read_text()
+    assert "Montage" in html and "Hearts" not in html
 
 
 @pytest.mark.parametrize(("count", "message"), [(0, "no records"), (2, "patient001 twice")])

@@ -1,36 +1,26 @@
-"""The report says what was measured, on what, at which rate; and needs no other file."""
+"""The report states the results, the data and the rate; and needs no other file."""
 
-import csv
-import io
 import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import UndefinedError
 
-from utils.report import evaluation
-
-
-def make_row(patient: str, value: float, **changes: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {"patient": patient, "slices": 2, "phases": 3, **dict.fromkeys(evaluation.FIGURES, value)}
-    quality = dict.fromkeys(evaluation.QUALITY, value / 2)
-    return {**row, "psnr_ceiling": None, "curve": [value] * 3, "baselines": {"mean_frame": quality}, **changes}
+from tests.pages import HOSTILE, PLAIN, Element, elements_of
+from tests.unit.utils.report.rows import make_row, make_rows, make_summary, with_heart
+from utils.report import evaluation, page
 
 
 @pytest.fixture
 def rows() -> dict[str, list[dict[str, Any]]]:
-    return {
-        "stage1": [make_row("patient001", 20.0), make_row("patient002", 30.0)],
-        "stage2": [make_row("patient001", 30.0), make_row("patient002", 40.0)],
-    }
+    return make_rows()
 
 
 @pytest.fixture
 def summary(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    made = evaluation.summarize(rows, {"mean_frame": "of 2 train patients"})
-    about = {"data": "acdc_wds", "modality": "4d_mri", "split": "test", "notes": ["the field is <S>"]}
-    return {**made, **about, "command_line": "python scripts/evaluate.py"}
+    return make_summary(rows)
 
 
 def test_the_summary_reports_the_last_model_and_keeps_the_others(summary: dict[str, Any]) -> None:
@@ -59,43 +49,6 @@ def test_few_patients_are_shown_once_each(count: int, names: list[str]) -> None:
     assert len({row["patient"] for row in chosen.values()}) == count
 
 
-def test_the_csv_has_one_row_a_model_and_patient(rows: dict[str, list[dict[str, Any]]]) -> None:
-    found = list(csv.DictReader(io.StringIO(evaluation.csv_text(rows))))
-    assert [(row["model"], row["patient"]) for row in found] == [
-        ("stage1", "patient001"),
-        ("stage1", "patient002"),
-        ("stage2", "patient001"),
-        ("stage2", "patient002"),
-    ]
-    assert float(found[3]["psnr"]) == 40.0
-    assert found[0]["psnr_ceiling"] == ""
-
-
-def test_the_comparison_lists_models_then_baselines(summary: dict[str, Any]) -> None:
-    headings, lines = evaluation.comparison(summary)
-    assert [line[0] for line in lines] == ["stage1", "stage2", "baseline: mean_frame"]
-    assert all(len(line) == len(headings) for line in lines)
-    assert lines[1][1] == "35.00 ± 7.07"
-    assert lines[2][headings.index("bits/frame")] == "–"
-
-
-def test_a_figure_that_fewer_reconstructions_than_originals_have_says_of_how_many_it_is() -> None:
-    figures = {"psnr": 20.0, "lv_ef_error": 4.0, "lv_ef_error_original": 1.0}
-    entry = {
-        "mean": figures,
-        "std": dict.fromkeys(figures, math.nan),
-        "n_of": {**dict.fromkeys(figures, 2), "lv_ef_error": 1},
-    }
-    headings, (row,) = evaluation.comparison({"models": {"stage1": entry}, "baselines": {}})
-    assert row[headings.index("LV EF error")] == "4.0 (n = 1)"
-    assert row[headings.index("LV EF error, original")] == "1.0" and row[headings.index("PSNR (dB)")] == "20.00"
-
-
-def test_a_text_table_is_aligned() -> None:
-    lines = evaluation.text_table(["", "PSNR"], [["model", "1.0"], ["m", "10.0"]]).split("\n")
-    assert len({len(line) for line in lines}) == 1
-
-
 def test_a_caption_states_quality_rate_and_data(summary: dict[str, Any]) -> None:
     row = make_row("patient007", 30.0, psnr=31.5, ssim=0.9, bits_per_frame=512.0, ratio_int16=683.0)
     text = evaluation.caption(row, summary)
@@ -103,35 +56,63 @@ def test_a_caption_states_quality_rate_and_data(summary: dict[str, Any]) -> None
         assert part in text
 
 
-def test_the_page_needs_no_other_file_and_escapes_what_it_is_told(
+def test_the_page_needs_no_other_file_and_escapes_its_data(
     tmp_path: Path, rows: dict[str, list[dict[str, Any]]], summary: dict[str, Any]
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     figure = evaluation.Figure("Best", 'a "quoted" <caption>', tmp_path / "a.png")
-    page = evaluation.html_page(summary, rows["stage2"], [figure])
-    assert "the field is &lt;S&gt;" in page and "&lt;caption&gt;" in page
-    assert re.findall(r'src="([^"]{0,22})', page) == ["data:image/png;base64,"]
-    assert not re.search(r"https?:|<script|<link|url\(", page)
-    assert str(tmp_path) not in page
-    assert "Research use only, not a medical device" in page
+    html = evaluation.html_page(summary, rows["stage2"], [figure])
+    assert "the field is &lt;S&gt;" in html and "&lt;caption&gt;" in html
+    assert re.findall(r'src="([^"]{0,22})', html) == ["data:image/png;base64,"]
+    assert not re.search(r"https?:|<script|<link|url\(", html)
+    assert str(tmp_path) not in html
+    assert "Research use only, not a medical device" in html
 
 
-def test_arguments_are_shown_without_private_folders() -> None:
-    arguments = {
-        "model": [Path("/home/someone/run"), Path("out/run2")],
-        "data": Path("/mnt/x y"),
-        "limit": None,
-        "n": 3,
-    }
-    found = evaluation.public_arguments(arguments)
-    assert found == {"model": ["run", "out/run2"], "data": "x y", "n": 3}
-    assert evaluation.command_line("s.py", {"sweep": True, "steps": [2, 4]}) == "python s.py --sweep --steps 2 4"
-    line = evaluation.command_line("scripts/evaluate.py", found)
-    assert line == "python scripts/evaluate.py --model run out/run2 --data 'x y' --n 3"
+def test_hostile_names_add_no_tag_and_no_attribute(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+
+    def elements(text: str) -> list[Element]:
+        rows = [
+            {**with_heart(make_row(text, 20.0)), "group": text},
+            {**with_heart(make_row("b", 30.0)), "group": "DCM"},
+        ]
+        rows = [{**row, "baselines": {text: row["baselines"]["mean_frame"]}} for row in rows]
+        summary = evaluation.summarize({text: rows}, {text: text})
+        summary |= dict.fromkeys(("data", "modality", "split", "note", "command_line"), text) | {"notes": [text]}
+        figure = evaluation.Figure(text, text, tmp_path / "a.png")
+        html = evaluation.html_page(summary, rows, [figure])
+        assert text not in html or text == PLAIN
+        return elements_of(html)
+
+    assert elements(HOSTILE) == elements(PLAIN)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "–"), (math.nan, "–"), (math.inf, "exact"), (1234.567, "1,234.57"), (-0.5, "-0.50")]
-)
-def test_numbers_are_written_with_their_decimals(value: float | None, text: str) -> None:
-    assert evaluation.number(value, 2) == text
+def test_the_page_fails_on_each_value_that_is_missing(
+    tmp_path: Path, rows: dict[str, list[dict[str, Any]]], summary: dict[str, Any]
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    values = evaluation.page_values(summary, rows["stage2"], [evaluation.Figure("Best", "text", tmp_path / "a.png")])
+    assert page.render("evaluation.html.j2", values)
+    for missing in values:
+        rest = {name: value for name, value in values.items() if name != missing}
+        with pytest.raises(UndefinedError, match=missing):
+            page.render("evaluation.html.j2", rest)
+    with pytest.raises(UndefinedError, match="caption"):
+        page.render("evaluation.html.j2", {**values, "figures": [{"heading": "Best", "source": ""}]})
+
+
+def test_the_heart_s_section_has_its_tables_and_is_left_out_without_hearts(summary: dict[str, Any]) -> None:
+    rows = {"stage2": [with_heart(make_row("patient001", 20.0)), with_heart(make_row("patient002", 30.0))]}
+    html = evaluation.html_page(make_summary(rows), rows["stage2"], [])
+    for text in ("<h2>Heart</h2>", "<h3>Structures</h3>", "LV at ED", "LV EDV (mL)", "Labelled patients: 2."):
+        assert text in html
+    assert "<h2>Heart</h2>" not in evaluation.html_page(summary, make_rows()["stage2"], [])
+
+
+def test_large_heart_metrics_are_marked_where_the_segmenter_taught_the_model_and_have_a_value() -> None:
+    rows = {"stage2": [{**with_heart(make_row("patient001", 20.0)), "lv_ef_error": math.nan}]}
+    for taught, values in ((True, ["20.00", "0.500 †", "–"]), (False, ["20.00", "0.500", "–"])):
+        summary = {**make_summary(rows), "reference_segmenter": {"independent_of": {"stage2": not taught}}}
+        tiles = {t["name"]: t["value"] for t in evaluation.page_values(summary, rows["stage2"], [])["tiles"]}
+        assert [tiles["PSNR (dB)"], tiles["Dice"], tiles["LV EF error"]] == values

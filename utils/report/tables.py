@@ -1,0 +1,122 @@
+"""The tables of an evaluation: models beside baselines, patients, the terminal, and the CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from utils.report import heart
+from utils.report.columns import BASELINE_METRICS, COLUMNS, COMPARED, HEART_METRICS, METRICS, PATIENT, Table
+
+MARK = "†"  # at heart metrics that were measured by a segmenter that taught the model
+Rows = Sequence[Mapping[str, Any]]
+
+
+def metrics_of(patients: Rows) -> tuple[str, ...]:
+    """The metrics of a model; those of the heart only where at least one patient has them."""
+    return (*METRICS, *(HEART_METRICS if heart.scored_patients(patients) else ()))
+
+
+def baseline_metrics_of(patients: Rows) -> tuple[str, ...]:
+    """The metrics of a baseline; Dice only where at least one patient has it."""
+    return (*BASELINE_METRICS, *(("dice_mean",) if heart.scored_patients(patients) else ()))
+
+
+def number(value: float | None, decimals: int) -> str:
+    """A number as text; a dash where it does not apply."""
+    if value is None or math.isnan(value):
+        return "–"
+    return "exact" if math.isinf(value) else f"{value:,.{decimals}f}"
+
+
+def metric_text(row: Mapping[str, Any], key: str) -> str:
+    """The value of a metric as text, with the decimals of its column."""
+    return number(row.get(key), COLUMNS[key].decimals)
+
+
+def comparison(summary: Mapping[str, Any]) -> Table:
+    """The table of all models and baselines.
+
+    Args:
+        summary: as in summary.json: `models` and `baselines`, each name -> {"mean", "std", "n_of"}.
+
+    Returns:
+        One row a model or baseline; cells are `mean ± std` for PSNR and SSIM and the mean for the rest. A metric that
+        is undefined for some reconstructions, but not for their originals, has the number of its patients beside it.
+    """
+    keys = [key for key in COMPARED if any(key in entry["mean"] for entry in summary["models"].values())]
+    taught = taught_models(summary)
+    entries = [(name, name, entry) for name, entry in summary["models"].items()]
+    entries += [(f"baseline: {name}", summary["model"], entry) for name, entry in summary["baselines"].items()]
+    rows = []
+    for name, model, entry in entries:  # baselines are those of the reported model
+        marked = HEART_METRICS if model in taught else ()
+        rows.append([name, *(_comparison_cell(entry, key, key in marked) for key in keys)])
+    return Table(["", *(COLUMNS[key].heading for key in keys)], rows)
+
+
+def _comparison_cell(entry: Mapping[str, Any], key: str, marked: bool) -> str:
+    cell, spread = metric_text(entry["mean"], key), metric_text(entry["std"], key)
+    if cell == "–":
+        return cell
+    if key in ("psnr", "ssim") and spread != "–":
+        cell = f"{cell} ± {spread}"
+    reconstructions, originals = entry["n_of"].get(key, 0), entry["n_of"].get(f"{key}_original", 0)
+    if 0 < reconstructions < originals:
+        cell = f"{cell} (n = {reconstructions})"
+    return f"{cell} {MARK}" if marked else cell
+
+
+def taught_models(summary: Mapping[str, Any]) -> set[str]:
+    """The models that the reference segmenter taught."""
+    independent = summary.get("reference_segmenter", {}).get("independent_of", {})
+    return {name for name, is_independent in independent.items() if not is_independent}
+
+
+def patient_table(patients: Rows) -> Table:
+    """The table of the patients of one model, sorted by name."""
+    metrics = metrics_of(patients)
+    rows = [
+        [*(str(row[key]) for key in PATIENT), *(metric_text(row, key) for key in metrics)]
+        for row in sorted(patients, key=lambda row: row["patient"])
+    ]
+    return Table([*PATIENT, *(COLUMNS[key].heading for key in metrics)], rows)
+
+
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal: the first column is aligned to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [headings, *rows]
+    )
+
+
+def csv_text(models: Mapping[str, Rows], heart_columns: Sequence[str] = ()) -> str:
+    """One line a model and patient; a metric that does not apply is an empty cell.
+
+    Args:
+        models: model -> one row a patient.
+        heart_columns: keys of all heart metrics; they are written where at least one patient has them.
+
+    Returns:
+        CSV text with a line of headings.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    keys = list(METRICS)
+    if heart_columns and any(heart.scored_patients(patients) for patients in models.values()):
+        keys += ["segmenter_taught_model", *heart_columns]
+    writer.writerow(["model", *PATIENT, *keys])
+    for model, patients in models.items():
+        for row in patients:
+            values = [row.get(key) for key in keys]
+            cells = [value if value is not None and math.isfinite(value) else "" for value in values]
+            writer.writerow([model, *(row[key] for key in PATIENT), *cells])
+    return stream.getvalue()
