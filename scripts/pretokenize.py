@@ -134,6 +134,9 @@ def main(argv: list[str] | None = None) -> None:
     model, _ = start_model(config.model, config.experiment.init_weight)
     select_trainable(model, config.training.trainable)
     dataset = training_data(config)
+    if not isinstance(dataset, CineDataset):
+        raise ValueError("dataset.stream is true, but a cache is read by index; set dataset.stream=false, here and in "
+                         "training")  # fmt: skip
     check(options, dataset, model)
     described = description(
         dataset, model.tokens_hash(), model.layout.num_tokens, model.num_codes, options.variants, options.dtype

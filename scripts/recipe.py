@@ -1,12 +1,16 @@
 """A recipe: all options of a training run, and its data."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from data.loading.augment import AugmentConfig
 from data.loading.dataset import CineDataset
 from data.loading.loader import collate
+from data.loading.stream import CineStream
+from data.shards import streamed
 from data.shards.reader import ShardReader
+from data.shards.samples import SampleEntry
 from modeling.config import ModelConfig
 from modeling.flow import FlowConfig
 from modeling.needs import check_needs, provides
@@ -31,6 +35,9 @@ class DatasetConfig:
 
     Args:
         shards: a folder, or the URL of one, which is copied to `cache_dir` first.
+        stream: the train split is read from front to back where it is, and not copied; see data/loading/stream.py.
+        shuffle_buffer: of a stream, how many samples each loading process holds to mix them; None for a number that
+            suits the unit.
         cache_dir: None for `titok_mri` in the user's cache folder.
         unit: `frame`, `slice`, or `stack`, all slices at ED and ES.
         phases: of a slice; None takes all.
@@ -42,6 +49,8 @@ class DatasetConfig:
     """
 
     shards: str = "acdc_wds"
+    stream: bool = False
+    shuffle_buffer: Annotated[int, Range(1, 1_000_000)] | None = None
     cache_dir: str | None = None
     unit: str = "frame"
     phases: Annotated[int, Range(1, 1000)] | None = None
@@ -50,6 +59,12 @@ class DatasetConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     workers: Annotated[int, Range(0, 256)] = 2
     tokens: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.stream and self.tokens is not None:
+            raise ValueError(
+                f"stream is true and tokens is {self.tokens}, but a token cache is read by index; leave one out"
+            )
 
 
 @dataclass
@@ -141,16 +156,28 @@ def check_losses(config: RunConfig, needs: dict[str, tuple[str, ...]]) -> None:
     has = provides(config.model, data.unit, data.key_frames, data.tokens is not None)
     check_needs(needs, has)
     if any("labels" in wanted for wanted in needs.values()):
-        labelled = any(entry.masks for entry in ShardReader(data.shards, "train", data.cache_dir).samples)
+        labelled = any(entry.masks for entry in train_slices(data))
         check_needs(needs, has if labelled else has - {"labels"})
 
 
-def training_data(config: RunConfig) -> CineDataset:
-    """The train split as the recipe reads it."""
+def train_slices(data: DatasetConfig) -> Iterable[SampleEntry]:
+    """What the train split holds, slice by slice; a stream is read as far as it is asked for."""
+    if data.stream:
+        return streamed.entries(data.shards, "train")
+    return ShardReader(data.shards, "train", data.cache_dir).samples
+
+
+def training_data(config: RunConfig) -> CineDataset | CineStream:
+    """The train split as the recipe reads it, by index or as a stream."""
     model, data = config.model, config.dataset
-    return CineDataset(data.shards, "train", data.unit, model.image_size, model.geometry, data.phases,
-                       config.experiment.seed, data.key_frames, data.augment, data.cache_dir,
-                       data.max_phases)  # fmt: skip
+    options: dict[str, Any] = {
+        "image_size": model.image_size, "geometry": model.geometry, "phases": data.phases,
+        "seed": config.experiment.seed, "key_frames": data.key_frames, "augment": data.augment,
+        "max_phases": data.max_phases,
+    }  # fmt: skip
+    if data.stream:
+        return CineStream(data.shards, "train", data.unit, data.shuffle_buffer, **options)
+    return CineDataset(data.shards, "train", data.unit, cache_dir=data.cache_dir, **options)
 
 
 def held_out_slices(config: RunConfig, key_frames: bool, count: int = 6) -> tuple[Batch, list[str]] | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.loading.dataset import CineDataset
-from data.loading.loader import train_loader
+from data.loading.stream import CineStream, make_loader
 from data.loading.token_cache import TokenCache
 from modeling.draws import draw, no_draws
 from modeling.flow import draw_noise
@@ -46,10 +46,10 @@ CODEBOOK = "tokenizer.quantize.embedding.weight"
 
 
 @torch.no_grad()
-def fit_codebook(model: TiTok, dataset: CineDataset, seed: int, device: torch.device) -> None:
+def fit_codebook(model: TiTok, dataset: CineDataset | CineStream, seed: int, device: torch.device) -> None:
     """Place the codebook by k-means on latents of training samples, the same on every rank."""
     needed, latents = 32 * model.layout.codebook_size, []
-    for batch in train_loader(dataset, global_batch_size=32):
+    for batch in make_loader(dataset, global_batch_size=32):
         batch = batch.to(device)
         quantized = model.encoder.train(batch, no_draws(batch)).quantized
         assert quantized is not None
@@ -59,7 +59,7 @@ def fit_codebook(model: TiTok, dataset: CineDataset, seed: int, device: torch.de
     model.tokenizer.quantize.fit_codebook(torch.cat(latents), seed)
 
 
-def open_data(config: RunConfig, model: TiTok) -> CineDataset:
+def open_data(config: RunConfig, model: TiTok) -> CineDataset | CineStream:
     """The train split, with the tokens of a cache where the recipe names one.
 
     Raises:
@@ -69,7 +69,7 @@ def open_data(config: RunConfig, model: TiTok) -> CineDataset:
     for count in config.training.keep_tokens:
         model.check_tokens()
         model.layout.keep(count)
-    if config.dataset.tokens is not None:
+    if config.dataset.tokens is not None and isinstance(dataset, CineDataset):  # of a stream, the recipe refuses it
         if dataset.drawn_phases is not None:
             raise ValueError("dataset.tokens holds cines of one number of phases; set dataset.max_phases=null")
         if model.resampler is not None:
@@ -150,8 +150,8 @@ def train(config: RunConfig) -> None:
         for note in environment_notes(precision):
             print(f"note: {note}")
     micro = options.gradient_accumulation_steps
-    batches = iter(train_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
-                                config.dataset.workers, start * micro, micro))  # fmt: skip
+    batches = iter(make_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
+                               config.dataset.workers, start * micro, micro))  # fmt: skip
     log = RunLog(folder, enabled=main, wandb=config.experiment.wandb, run_config=plain)
     if main and model.conditioning.leak is not None:
         print(f"note: LEAK: {model.conditioning.leak}")

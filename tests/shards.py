@@ -32,5 +32,7 @@ def make_shards(folder: Path, train: list[CineCase], shard_bytes: int = 1) -> Pa
     for case in train:
         writer.add("train", serialize(case, "4d_mri"))
     split = {name: [case.patient for case in train] if name == "train" else [] for name in SPLITS}
-    write_json(folder / "manifest.json", {"schema_version": SCHEMA_VERSION, "split": split, "shards": writer.close()})
+    counts = {"train": {"frames": sum(case.cine.shape[2] * case.cine.shape[3] for case in train)}}
+    manifest = {"schema_version": SCHEMA_VERSION, "counts": counts, "split": split, "shards": writer.close()}
+    write_json(folder / "manifest.json", manifest)
     return folder

@@ -97,6 +97,8 @@ def user_errors() -> Iterator[None]:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+        if loading := re.match(r"Caught (\w+) in DataLoader worker process", text):  # then comes its traceback
+            text = text.rpartition(f"\n{loading[1]}: ")[2]
         print(f"error: {' '.join(text.split()) or type(error).__name__}", file=sys.stderr)
         raise SystemExit(1) from None
 

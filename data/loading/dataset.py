@@ -45,7 +45,8 @@ class CineDataset(Dataset[Sample]):
     """Frames, slices or stacks of one split on the model grid.
 
     Args:
-        folder: shards with their manifest.json, a local folder or the URL of one (data/shards/remote.py).
+        folder: shards with their manifest.json, a local folder or the URL of one (data/shards/remote.py); or a reader
+            of slices.
         split: train, val or test.
         unit: `frame` (one phase of one slice), `slice` (one slice with its phases) or `stack` (all slices of a
             patient, at ED and ES and as many other phases as `phases` leaves room for).
@@ -69,7 +70,7 @@ class CineDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | ShardReader,
         split: str,
         unit: str,
         image_size: int,
@@ -82,7 +83,7 @@ class CineDataset(Dataset[Sample]):
         max_phases: int | None = None,
     ) -> None:
         _check_options(unit, image_size, geometry, phases, key_frames, max_phases)
-        self.reader = ShardReader(folder, split, cache_dir)
+        self.reader = folder if isinstance(folder, ShardReader) else ShardReader(folder, split, cache_dir)
         self.unit, self.image_size, self.geometry, self.phases, self.seed = unit, image_size, geometry, phases, seed
         self.has_key_frames, self.augment = key_frames or unit == "stack", augment or AugmentConfig()
         self.max_phases = max_phases

@@ -103,11 +103,11 @@ class Stream(Sampler[list[tuple[int, ...]]]):
         while True:
             first = step * self.global_batch_size
             positions = range(first + self.rank, first + self.global_batch_size, self.world_size)
-            drawn = self._phases(step)
+            drawn = self.drawn_phases(step)
             yield [(p // self.length, self._order(p // self.length, p), *drawn) for p in positions]
             step += 1
 
-    def _phases(self, step: int) -> tuple[int, ...]:
+    def drawn_phases(self, step: int) -> tuple[int, ...]:
         """T of a step, alike on all ranks; nothing where it is not drawn."""
         if self.phases is None:
             return ()

@@ -28,7 +28,18 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; make the shards with scripts/convert_acdc_to_wds.py")
-    manifest = read_json(path)
+    return check_manifest(read_json(path), str(path))
+
+
+def check_manifest(manifest: Any, path: str) -> dict[str, Any]:
+    """Return a manifest's content if it is as `read_manifest` promises.
+
+    Args:
+        manifest: what the file holds.
+        path: of the file, for errors.
+    Raises:
+        ValueError: see `read_manifest`.
+    """
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(f"{path}: schema_version is {version}, expected {SCHEMA_VERSION}; convert the data again")

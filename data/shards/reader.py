@@ -45,18 +45,22 @@ class ShardWriter:
 
     def add(self, split: str, members: Iterable[tuple[str, bytes]]) -> dict[str, Any]:
         """Append the members of one case, as `serialize` gives them; returns its shard as it is now on disk."""
+        from webdataset import TarWriter  # here, since it loads torch, which nothing else of this file needs
+
         records = self.shards[split]
         if not records or records[-1]["bytes"] >= self.shard_bytes:
             records.append({"file": f"{split}-{len(records):06d}.tar", "bytes": 0, "samples": 0})
         record = records[-1]
         with (self.folder / record["file"]).open("ab") as shard:
+            # Time 0 and no owner, so that equal cases give equal bytes.
+            tar = TarWriter(shard, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False)
             for name, data in members:
-                header = tarfile.TarInfo(name)  # time 0 and owner 0, so that equal cases give equal bytes
-                header.size = len(data)
-                padding = bytes(-len(data) % tarfile.BLOCKSIZE)
-                shard.writelines((header.tobuf(tarfile.USTAR_FORMAT), data, padding))
-                record["samples"] += name.endswith(".json")
-            record["bytes"] = shard.tell()
+                key, _, suffix = name.partition(".")
+                tar.write({"__key__": key, suffix: data})  # one at a time: members of one call would be sorted
+                record["samples"] += suffix == "json"
+            record["bytes"] += tar.tarstream.offset
+            tar.close()
+            shard.truncate(record["bytes"])  # without the end of a tar, which stands behind the last case alone
         sync(self.folder / record["file"])
         return dict(record)
 
@@ -118,7 +122,7 @@ class ShardReader:
         """
         entry = self.samples[index]
         if times is None:
-            times, cine = range(entry.phases), self._fill(entry.shard, entry.cine)
+            times, cine = range(entry.phases), self._fill(entry, entry.cine)
         else:
             times = [int(time) for time in times]
             if wrong := [time for time in times if not 0 <= time < entry.phases]:
@@ -126,8 +130,8 @@ class ShardReader:
             frame = NpyPlace(entry.cine.offset, entry.native_hw, entry.cine.dtype)
             cine = np.empty((len(times), *frame.shape), frame.dtype)
             for out, time in zip(cine, times, strict=True):
-                self._fill(entry.shard, frame._replace(offset=frame.offset + time * frame.size), out)
-        masks = {time: self._fill(entry.shard, place) for time, place in entry.masks.items() if time in times}
+                self._fill(entry, frame._replace(offset=frame.offset + time * frame.size), out)
+        masks = {time: self._fill(entry, place) for time, place in entry.masks.items() if time in times}
         return SliceSample(entry, cine, masks)
 
     def read_case(self, patient: str) -> CineCase:
@@ -142,9 +146,10 @@ class ShardReader:
             **{name: info[name] for name in KEPT},
         )  # fmt: skip
 
-    def _fill(self, shard: str, place: NpyPlace, out: np.ndarray | None = None) -> np.ndarray:
-        """Read an array, into `out` where given."""
+    def _fill(self, entry: SampleEntry, place: NpyPlace, out: np.ndarray | None = None) -> np.ndarray:
+        """Read an array of a sample, into `out` where given."""
         out = np.empty(place.shape, place.dtype) if out is None else out
+        shard = entry.shard
         handle = (os.getpid(), shard)  # a forked worker must not share a file position with its parent
         if handle not in self._files:
             if len(self._files) >= MAX_OPEN_SHARDS:
@@ -165,10 +170,18 @@ def _check_stacks(reader: ShardReader) -> None:
     if set(found) != set(listed):
         odd = ", ".join(sorted(set(found) ^ set(listed))[:5])
         raise ValueError(f"{reader.folder}: shards and manifest disagree on {reader.split} ({odd}); convert again")
-    for patient, indices in found.items():
-        entries = [reader.samples[i] for i in indices]
-        kinds = {(e.cine.shape, e.cine.dtype, tuple(e.masks), json.dumps({**e.info, "slice": 0})) for e in entries}
-        slices = entries[0].slices
-        if len(kinds) > 1 or len(entries) != slices or [e.slice for e in entries] != list(range(slices)):
-            found_slices = f"{len(entries)} of {slices} slices, of {len(kinds)} kinds"
-            raise ValueError(f"{reader.folder}: {patient} has {found_slices}; convert the data again")
+    for indices in found.values():
+        check_stack([reader.samples[i] for i in indices], reader.folder)
+
+
+def check_stack(entries: list[SampleEntry], where: str | Path) -> None:
+    """The slices of one patient must all be there, in their order, and alike in all but their number.
+
+    Raises:
+        ValueError: naming the patient and `where`.
+    """
+    kinds = {(e.cine.shape, e.cine.dtype, tuple(e.masks), json.dumps({**e.info, "slice": 0})) for e in entries}
+    slices = entries[0].slices
+    if len(kinds) > 1 or len(entries) != slices or [e.slice for e in entries] != list(range(slices)):
+        found_slices = f"{len(entries)} of {slices} slices, of {len(kinds)} kinds"
+        raise ValueError(f"{where}: {entries[0].patient} has {found_slices}; convert the data again")

@@ -127,21 +127,37 @@ def list_samples(folder: Path, shard: dict[str, Any]) -> list[SampleEntry]:
     path = folder / shard["file"]
     samples: dict[str, dict[str, Member]] = {}
     for member in list_members(path, shard["bytes"]):
-        match = MEMBER.fullmatch(member.name)
-        if match is None:
-            raise ValueError(
-                f"{path}: refused the member {member.name!r}, which the schema does not know; convert the data again"
-            )
-        if samples.setdefault(match[1], {}).setdefault(match[2], member) is not member:
+        key, kind = known(member.name, path)
+        if samples.setdefault(key, {}).setdefault(kind, member) is not member:
             raise ValueError(f"{path}: holds {member.name} twice; convert the data again")
     with path.open("rb") as stream:
         try:
-            return [_entry(stream, shard["file"], key, members) for key, members in samples.items()]
+            return [entry_of(stream, shard["file"], key, members) for key, members in samples.items()]
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}; convert the data again") from error
 
 
-def _entry(stream: BinaryIO, shard: str, key: str, members: dict[str, Member]) -> SampleEntry:
+def known(name: str, where: str | Path) -> tuple[str, str]:
+    """Key and kind of a member, such as (patient001_z03, cine.npy); a name that the schema does not know is refused."""
+    match = MEMBER.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f"{where}: refused the member {name!r}, which the schema does not know; convert the data again"
+        )
+    return match[1], match[2]
+
+
+def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member]) -> SampleEntry:
+    """Read and check one sample's JSON and the headers of its arrays.
+
+    Args:
+        stream: holds the members at their places.
+        shard: file name of the shard.
+        key: of the sample.
+        members: by their kind, such as cine.npy.
+    Raises:
+        ValueError: naming the member when something is missing, damaged, unknown or unsafe.
+    """
     if missing := {"cine.npy", "json"} - set(members):
         raise ValueError(f"{key} lacks {', '.join(sorted(missing))}")
     info = read_json_member(stream, members["json"])

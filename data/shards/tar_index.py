@@ -58,12 +58,17 @@ def list_members(path: Path, expected_bytes: int) -> list[Member]:
     try:
         with tarfile.open(path, "r:") as tar:
             for info in tar:
-                if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.issparse() or info.size < 0:
-                    raise ValueError(f"{path}: refused {info.name!r}, which is a link, folder or device, not a file")
+                check_plain(info, path)
                 members.append(Member(info.name, info.offset_data, info.size))
     except tarfile.TarError as error:
         raise ValueError(f"{path}: is not a whole tar file ({error}); restore it or convert again") from error
     return members
+
+
+def check_plain(info: tarfile.TarInfo, where: str | Path) -> None:
+    """Refuse a member that is no plain file: a link, folder, device, sparse file, or one of negative size."""
+    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.issparse() or info.size < 0:
+        raise ValueError(f"{where}: refused {info.name!r}, which is a link, folder or device, not a file")
 
 
 def read_json_member(stream: BinaryIO, member: Member) -> Any:

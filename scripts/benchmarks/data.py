@@ -1,6 +1,9 @@
 """The loader against webdataset on the same shards, in turns, at the same batch size.
 
     loader           random access in the seeded order of the epoch, only the phases asked for, on the model's grid
+    stream           what `dataset.stream` gives: shards from front to back, every phase read, on the model's grid
+    wids             the loader, but wids, webdataset's reading by index, reads each sample whole, which is decoded as
+                     for webdataset; only where wids is installed, which came with webdataset 0.2 and no longer does
     webdataset       reads each shard from front to back, decodes every .npy (never a pickle) and .json, and takes the
                      same unit out of them in native pixels: no window, no crop, no mask, no batch of one shape
     webdataset+grid  the same reading, then this project's own functions bring the unit to the grid: equal work
@@ -13,6 +16,7 @@ main process and workers, where what they share counts for each, when the first 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import json
 import os
@@ -32,15 +36,17 @@ from torch.utils.data import DataLoader
 
 from data.loading.dataset import UNITS, CineDataset, Sample, on_grid
 from data.loading.loader import collate, train_loader
+from data.loading.stream import CineStream, make_loader
 from data.preprocess import MODES, plan
 from data.shards.manifest import SPLITS, read_manifest
-from data.shards.reader import SliceSample
+from data.shards.reader import ShardReader, SliceSample
 from data.shards.samples import SampleEntry
 from data.shards.tar_index import NpyPlace
 from utils.files import write_json
 
 HELP = "samples a second and memory of the loader, against webdataset"
-SIDES = ("loader", "webdataset", "webdataset+grid")
+HAS_WIDS = importlib.util.find_spec("wids") is not None
+SIDES = ("loader", "stream", "webdataset", "webdataset+grid", *(["wids"] if HAS_WIDS else []))
 
 
 @dataclass(frozen=True)
@@ -130,17 +136,61 @@ def by_webdataset(reading: Reading, workers: int, grid: bool) -> DataLoader[Any]
 
 def by_loader(reading: Reading, workers: int) -> DataLoader[Sample]:
     """This project's loader."""
+    return train_loader(over(reading.data, reading), reading.batch, workers=workers)
+
+
+def over(source: str | ShardReader, reading: Reading) -> CineDataset:
+    """The samples of a folder or reader."""
     phases = reading.phases if reading.unit == "slice" else None
-    dataset = CineDataset(
-        reading.data, reading.split, reading.unit, reading.image_size, reading.geometry, phases=phases
-    )
-    return train_loader(dataset, reading.batch, workers=workers)
+    return CineDataset(source, reading.split, reading.unit, reading.image_size, reading.geometry, phases=phases)
+
+
+class WidsReader(ShardReader):
+    """Slices read whole by wids from a memory map; its pickled index and its decoders are not used."""
+
+    def __init__(self, folder: str, split: str) -> None:
+        super().__init__(folder, split)
+        self._tars: dict[str, Any] = {}
+        self._place: dict[str, int] = {}
+
+    def read(self, index: int, times: Iterable[int] | None = None) -> SliceSample:
+        """A slice at some of its phases."""
+        from wids.wids import IndexedTarSamples
+
+        entry = self.samples[index]
+        if entry.shard not in self._tars:
+            tar = self._tars[entry.shard] = IndexedTarSamples(path=str(self.folder / entry.shard))
+            names = list(tar.reader.names())
+            self._place |= {names[places[0]].split(".")[0]: at for at, places in enumerate(tar.samples)}
+        found = self._tars[entry.shard][self._place[entry.key]]
+        raw = {kind.lstrip("."): part.read() for kind, part in found.items() if kind.startswith(".")}
+        whole = decoded({"__key__": entry.key, **raw})._replace(entry=entry)
+        return whole if times is None else at([whole], np.array(list(times)))[0][0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_tars": {}}
+
+
+def by_wids(reading: Reading, workers: int) -> DataLoader[Sample]:
+    """This project's loader over wids."""
+    return train_loader(over(WidsReader(reading.data, reading.split), reading), reading.batch, workers=workers)
+
+
+def by_stream(reading: Reading, workers: int) -> DataLoader[Sample]:
+    """This project's stream; with too few shards for the loading processes, it has as many as there are shards."""
+    phases = reading.phases if reading.unit == "slice" else None
+    stream = CineStream(
+        reading.data, reading.split, reading.unit, image_size=reading.image_size, geometry=reading.geometry,
+        phases=phases,
+    )  # fmt: skip
+    return make_loader(stream, reading.batch, workers=min(workers, len(stream.shards)))
 
 
 def make_side(side: str, reading: Reading, workers: int) -> Callable[[], DataLoader[Any]]:
     """What makes the loader of a side."""
-    if side == "loader":
-        return partial(by_loader, reading, workers)
+    own = {"loader": by_loader, "stream": by_stream, "wids": by_wids}
+    if side in own:
+        return partial(own[side], reading, workers)
     return partial(by_webdataset, reading, workers, side == "webdataset+grid")
 
 

@@ -72,6 +72,21 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(stages: Path, phanto
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+def test_a_run_trains_from_a_stream_and_goes_on_from_it(stages: Path, phantom_shards: Path) -> None:
+    more = ("experiment.init_weight=one/checkpoint_last.pth", "dataset.stream=true", "training.log_every=1")
+    assert train(stages, "stage2", phantom_shards, "streamed", *more, "training.max_steps=2").returncode == 0
+    again = train(stages, "stage2", phantom_shards, "streamed", *more, "training.max_steps=3")
+    assert again.returncode == 0 and "step 2 of 3" in again.stdout, again.stderr
+    assert len(curve(stages / "streamed")) == 3
+
+
+def test_the_codebook_is_placed_from_a_stream_and_labels_are_found_in_it(stages: Path, phantom_shards: Path) -> None:
+    losses = "losses={reconstruction: {heart: 2.0}, commitment: {}, codebook_usage: {}}"
+    done = train(stages, "stage1", phantom_shards, "streamed1", losses, "dataset.stream=true", "training.max_steps=3")
+    assert done.returncode == 0, done.stderr
+    assert len(curve(stages / "streamed1", "commitment")) == 3
+
+
 TOKEN_LOSSES = (
     "losses={reconstruction: {heart: 2.0}, commitment: {}, codebook_usage: {}, contrastive: {width: 32, dim: 8}}"
 )
@@ -198,6 +213,11 @@ def test_the_decoder_overfits_one_batch_to_more_than_30_db() -> None:
         (("experiment.init_weight=one/checkpoint_last.pth", "training.global_batch_size=0"), "global_batch_size"),
         (("experiment.init_weight=one/checkpoint_last.pth", "dataset.shards=nowhere"), "nowhere"),
         (("experiment.init_weight=one/checkpoint_last.pth", "training.keep_tokens=[4, 9]"), "keep_tokens = 9"),
+        (("dataset.stream=true", "dataset.tokens=cache"), "dataset: stream is true and tokens is cache"),
+        (
+            ("experiment.init_weight=one/checkpoint_last.pth", "dataset.stream=true", "dataset.workers=2"),
+            "1 shards for 2",
+        ),
         (("losses.flwo={}",), "losses.flow"),
         (("training.mixed_precision=half",), "half"),
     ],

@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from utils.log import RunLog, user_errors
@@ -92,6 +93,24 @@ def test_a_user_error_is_one_line_and_exit_code_1(raised, line, capsys, monkeypa
         main()
     assert exit_.value.code == 1
     assert capsys.readouterr().err == line
+
+
+class Broken(torch.utils.data.Dataset):
+    def __getitem__(self, index: int):
+        try:
+            raise OSError("what was behind it")
+        except OSError as error:
+            raise ValueError("train-000001.tar: has 5 bytes instead of 9") from error
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_an_error_of_a_loading_process_is_that_error_in_one_line(capsys, monkeypatch):
+    monkeypatch.delenv("TITOK_MRI_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit), user_errors():
+        next(iter(torch.utils.data.DataLoader(Broken(), num_workers=1)))
+    assert capsys.readouterr().err == "error: train-000001.tar: has 5 bytes instead of 9\n"
 
 
 def test_the_traceback_can_be_asked_for(monkeypatch):

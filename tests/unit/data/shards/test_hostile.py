@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.loading.stream import CineStream
+from data.shards import streamed
 from data.shards.reader import ShardReader
 from tests.shards import made_up, make_shards
 from utils.files import read_json, write_json
@@ -74,10 +76,12 @@ def shaped(shape: object) -> str:
     return str({"descr": "<i2", "fortran_order": False, "shape": shape})
 
 
-def refused(folder: Path, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
-        ShardReader(folder, "train")
-    assert SHARD in str(caught.value)
+def refused(folder: Path, message: str, shard: str = SHARD) -> None:
+    """By index and as a stream, naming the shard."""
+    for read in (ShardReader, lambda *split: list(streamed.entries(*split))):
+        with pytest.raises(ValueError, match=message) as caught:
+            read(folder, "train")
+        assert shard in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +161,7 @@ def field(**changes: object) -> object:
 def test_a_forged_json_is_refused(shards: Path, change, message: str) -> None:
     entries = [(name, change(json.loads(old)) if name == JSON else old) for name, old in members(shards)]
     replace(shards, tar_of(entries))
-    with pytest.raises(ValueError, match=message):
-        ShardReader(shards, "train")
+    refused(shards, message, shard="")
 
 
 @pytest.mark.parametrize(
@@ -193,22 +196,19 @@ def test_a_mask_that_does_not_fit_its_cine_is_refused(shards: Path) -> None:
 )
 def test_a_shard_that_lacks_something_is_refused(shards: Path, keep, message: str) -> None:
     replace(shards, tar_of([(name, data) for name, data in members(shards) if keep(name)]))
-    with pytest.raises(ValueError, match=message):
-        ShardReader(shards, "train")
+    refused(shards, message, shard="")
 
 
 def test_a_stack_of_more_slices_than_memory_holds_is_refused(shards: Path) -> None:
     many = [(name, data.replace(b'"slices": 2', b'"slices": 9999999999')) for name, data in members(shards)]
     replace(shards, tar_of(many))
-    with pytest.raises(ValueError, match="patient001 has 2 of 9999999999 slices"):
-        ShardReader(shards, "train")
+    refused(shards, "patient001 has 2 of 9999999999 slices", shard="")
 
 
 def test_slices_that_tell_different_things_of_their_patient_are_refused(shards: Path) -> None:
     other = [(name, data.replace(b'"NOR"', b'"DCM"') if name == JSON else data) for name, data in members(shards)]
     replace(shards, tar_of(other))
-    with pytest.raises(ValueError, match=r"patient001 has 2 of 2 slices, of 2 kinds"):
-        ShardReader(shards, "train")
+    refused(shards, r"patient001 has 2 of 2 slices, of 2 kinds", shard="")
 
 
 def test_a_gzipped_shard_is_refused(shards: Path) -> None:
@@ -239,9 +239,11 @@ def test_a_member_of_negative_size_is_refused_and_not_read_for_ever(shards: Path
     ],
 )  # fmt: skip
 def test_a_url_that_is_not_allowed_is_refused_and_never_opened(shards: Path, url: str) -> None:
-    with pytest.raises(ValueError, match=r"refused dataset\.shards") as caught:
-        ShardReader(url, "train", cache_dir=str(shards))
-    assert "password" not in str(caught.value).replace("user, password", "")
+    for read in (lambda: ShardReader(url, "train", cache_dir=str(shards)), lambda: CineStream(url, "train", "slice",
+                 image_size=16, geometry="crop")):  # fmt: skip
+        with pytest.raises(ValueError, match=r"refused dataset\.shards") as caught:
+            read()
+        assert "password" not in str(caught.value).replace("user, password", "")
 
 
 @pytest.mark.parametrize("name", [7, None, ["patient001"], {"a": 1}])

@@ -1,12 +1,13 @@
 import io
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import webdataset
 
-from data.shards.reader import ShardReader
+from data.shards.reader import ShardReader, ShardWriter
 from data.shards.samples import serialize
 from data.sources.acdc import AcdcSource
 from utils.files import read_json, write_json
@@ -124,3 +125,30 @@ def test_a_damaged_manifest_is_refused(shards, change, message):
     update_manifest(shards, change)
     with pytest.raises(ValueError, match=message):
         ShardReader(shards, "train")
+
+
+def test_shards_have_the_bytes_of_a_plain_tar_without_owner_time_or_path(shards):
+    source, expected = AcdcSource(shards.parent / "acdc"), io.BytesIO()
+    with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in serialize(source.load("patient001"), "4d_mri"):
+            header = tarfile.TarInfo(name)  # time 0, owner 0 without a name
+            header.size = len(data)
+            tar.addfile(header, io.BytesIO(data))
+    assert (shards / "train-000000.tar").read_bytes() == expected.getvalue()
+
+
+def test_a_shard_is_the_same_whether_its_cases_come_from_one_writer_or_from_several(shards, tmp_path):
+    source = AcdcSource(shards.parent / "acdc")
+    cases = [serialize(source.load(patient), "4d_mri") for patient in ("patient001", "patient002", "patient003")]
+    for name in ("one", "several"):
+        (tmp_path / name).mkdir()
+    one = ShardWriter(tmp_path / "one", 1 << 30)
+    for case in cases:
+        one.add("train", case)
+    several = None
+    for case in cases:
+        several = ShardWriter(tmp_path / "several", 1 << 30, several)
+        several.add("train", case)
+        several = several.shards
+    assert one.close() == ShardWriter(tmp_path / "several", 1 << 30, several).close()
+    assert (tmp_path / "one" / "train-000000.tar").stat().st_size % tarfile.RECORDSIZE == 0

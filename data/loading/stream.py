@@ -1,0 +1,171 @@
+"""The train split as a stream: shards are read from front to back where they are, for cohorts larger than a disk.
+
+    shards in the order of the epoch ─ every n-th is this process's ─► patients ─► samples ─► shuffle buffer ─► batches
+
+The pipeline is webdataset's, over the checked reading of data/shards/streamed.py. A sample of (epoch, key) has the
+arrays of data/loading/loader.py to the bit; the order is another one, and follows from (seed, epoch, ranks, workers).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+import webdataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from data.loading.dataset import CineDataset, Sample
+from data.loading.loader import Stream, collate, epoch_order, train_loader
+from data.shards import streamed
+from data.shards.reader import ShardReader
+from data.shards.remote import checked_place, manifest_at
+from utils.seeding import stable_seed
+
+SHUFFLE_BUFFER = {"frame": 1000, "slice": 100, "stack": 10}  # samples, so that all units hold about 100 slices
+
+
+class CineStream:
+    """What `CineDataset` gives by index, as a stream; nothing is written to the disk.
+
+    Args:
+        folder: shards with their manifest.json, a local folder or the URL of one (data/shards/remote.py).
+        split: train, val or test.
+        unit: `frame`, `slice` or `stack`.
+        shuffle_buffer: samples that each loading process holds to mix them; None takes SHUFFLE_BUFFER of the unit.
+        options: further ones of `CineDataset`; `cache_dir` is not used.
+    Raises:
+        OSError: when the manifest is missing or cannot be fetched.
+        ValueError: naming the option that cannot be used, or what is wrong with the manifest.
+    """
+
+    def __init__(
+        self, folder: str | Path, split: str, unit: str, shuffle_buffer: int | None = None, **options: Any
+    ) -> None:
+        self._over: Callable[[ShardReader], CineDataset] = partial(CineDataset, split=split, unit=unit, **options)
+        like = self._over(streamed.Slices([]))  # checks the options
+        self.unit, self.seed = unit, like.seed
+        self.has_key_frames, self.drawn_phases = like.has_key_frames, like.drawn_phases
+        self.shuffle_buffer = shuffle_buffer or SHUFFLE_BUFFER[unit]
+        self.place = checked_place(folder)
+        manifest = manifest_at(self.place)
+        self.shards, self.patients = manifest["shards"][split], set(manifest["split"][split])
+        self._length = _count(manifest, split, unit, self.place)
+
+    def __len__(self) -> int:
+        """Samples of an epoch, of all ranks and workers together."""
+        return self._length
+
+    def epoch(self, number: int, part: int = 0, parts: int = 1) -> Iterator[tuple[CineDataset, int]]:
+        """The samples of an epoch whose shards are this part's: each as a dataset and its index there.
+
+        Args:
+            number: of the epoch, from 0.
+            part: which of the parts.
+            parts: loading processes of all ranks.
+        """
+        shards = [self.shards[index] for index in epoch_order(len(self.shards), self.seed, number)[part::parts]]
+        rng = random.Random(stable_seed(self.seed, "shuffle buffer", number, part, parts))
+        pipeline = webdataset.DataPipeline(
+            lambda: iter(shards),
+            self._patients,
+            self._samples,
+            webdataset.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer, rng=rng),
+        )
+        return iter(pipeline)
+
+    def _patients(self, shards: Iterable[dict[str, Any]]) -> Iterator[streamed.Slices]:
+        for shard in shards:
+            yield from streamed.patients(self.place, shard, self.patients)
+
+    def _samples(self, patients: Iterable[streamed.Slices]) -> Iterator[tuple[CineDataset, int]]:
+        for patient in patients:
+            # A sample keeps in memory what it is taken from: of a frame or slice no more than that slice.
+            for part in [patient] if self.unit == "stack" else patient.apart():
+                dataset = self._over(part)
+                yield from ((dataset, index) for index in range(len(dataset)))
+
+
+def _count(manifest: dict[str, Any], split: str, unit: str, place: Path | str) -> int:
+    """Samples of a split, as the manifest says."""
+    try:
+        if unit == "frame":
+            return int(manifest["counts"][split]["frames"])
+        if unit == "slice":
+            return sum(int(shard["samples"]) for shard in manifest["shards"][split])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{place}/manifest.json: does not say how many {unit}s {split} has; convert the data again"
+        ) from error
+    return len(manifest["split"][split])
+
+
+class _Batches(IterableDataset[list[Sample]]):
+    """The endless line of one rank's batches; of W loading processes, each makes every W-th of them."""
+
+    def __init__(self, stream: CineStream, steps: Stream) -> None:
+        self.stream, self.steps = stream, steps
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        steps, info = self.steps, get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        part, parts = steps.rank * workers + worker, steps.world_size * workers
+        size, step = steps.global_batch_size // steps.world_size, steps.start_step + worker
+        batch: list[Sample] = []
+        for epoch in count(steps.start_step * steps.global_batch_size // steps.length):
+            for dataset, index in self.stream.epoch(epoch, part, parts):
+                where = (epoch, index, *steps.drawn_phases(step))
+                batch.append(dataset[where])
+                if len(batch) == size:
+                    yield batch
+                    batch, step = [], step + workers
+
+
+def make_loader(
+    dataset: CineDataset | CineStream,
+    global_batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    start_step: int = 0,
+    steps_per_update: int = 1,
+) -> DataLoader[Sample]:
+    """An endless loader of this rank's share of each global batch, by index or from a stream.
+
+    A stream that begins at a later step begins with the first sample of the epoch that the step lies in.
+
+    Args:
+        dataset: the split to train on.
+        global_batch_size: see `train_loader`, and so for the others.
+    Raises:
+        ValueError: for an impossible share, or fewer shards than loading processes of all ranks.
+    """
+    if isinstance(dataset, CineDataset):
+        return train_loader(dataset, global_batch_size, rank, world_size, workers, start_step, steps_per_update)
+    steps = Stream(
+        len(dataset),
+        dataset.seed,
+        global_batch_size,
+        rank,
+        world_size,
+        start_step,
+        dataset.drawn_phases,
+        steps_per_update,
+    )
+    shards, parts = len(dataset.shards), world_size * max(1, workers)
+    if shards < parts:
+        raise ValueError(
+            f"dataset.stream is true, but {dataset.place} has {shards} shards for {parts} loading processes (ranks x "
+            "dataset.workers), expected at least as many; lower dataset.workers, or convert with a smaller --shard_mib"
+        )
+    return DataLoader(
+        _Batches(dataset, steps),  # type: ignore[arg-type]  # a list of samples becomes a batch in collate
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+    )
