@@ -36,7 +36,7 @@ from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
 from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, training_data
-from utils.config import parse
+from utils.config.parse import parse
 from utils.device import exact_float32, pick_device
 from utils.files import read_json
 from utils.log import user_errors

@@ -27,7 +27,7 @@ from data.loading.dataset import CineDataset
 from modeling.config import ModelConfig
 from scripts.recipe import RunConfig
 from utils.clinical import KEY_FRAMES, STRUCTURES, volume_ml
-from utils.config import parse
+from utils.config.parse import parse
 from utils.log import user_errors
 from utils.report.figures import GREY, INK, save
 from utils.report.overlays import CONTOURS, outline

@@ -33,8 +33,7 @@ from modeling.weights.pretrained import export_config
 from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, check_losses, held_out_slices, same_run, training_data
 from utils.checkpoint import latest_training, load_training, save_model, save_training
-from utils.config import parse
-from utils.config.parse import to_plain
+from utils.config.parse import parse, to_plain
 from utils.device import cpu_cores, native_precision
 from utils.ema import EMA
 from utils.launch import environment_notes, make_accelerator

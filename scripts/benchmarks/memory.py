@@ -30,7 +30,7 @@ from modeling.weights.start import saved_vq_model
 from scripts.benchmarks.saved import Saved, like_a_gpu
 from scripts.recipe import RunConfig
 from utils.checkpoint import load_weights
-from utils.config import parse
+from utils.config.parse import parse
 from utils.files import write_json
 from utils.optim import select_trainable
 from utils.types import Batch

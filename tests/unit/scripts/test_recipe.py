@@ -8,9 +8,9 @@ from typing import Annotated, Any, get_args, get_origin, is_typeddict
 import pytest
 
 from scripts.recipe import RunConfig
-from utils.config import parse, registry
+from utils.config import registry
 from utils.config.coerce import type_hints
-from utils.config.parse import ConfigError
+from utils.config.parse import ConfigError, parse
 from utils.config.ranges import Range
 
 FOLDERS = ("modeling.losses", "modeling.conditioning", "modeling.quantizer", "data.sources")
