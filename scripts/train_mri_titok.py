@@ -40,7 +40,7 @@ from utils.launch import environment_notes, make_accelerator
 from utils.log import RunLog, user_errors
 from utils.optim import learning_rate, parameter_groups, select_trainable
 from utils.ranks import average_gradients, gather_rows, sum_over_ranks
-from utils.report import preview
+from utils.report.preview import preview
 from utils.types import Batch
 
 CODEBOOK = "tokenizer.quantize.embedding.weight"

@@ -24,10 +24,9 @@ from typing import Any
 from tqdm import tqdm
 
 from data.cohort.fingerprint import write_fingerprint
-from data.shards import outcomes
 from data.shards.journal import Journal
 from data.shards.manifest import NOTICE, SCHEMA_VERSION, SPLITS, read_manifest
-from data.shards.outcomes import Outcome, hash_or_none
+from data.shards.outcomes import Outcome, hash_or_none, outcomes
 from data.shards.reader import ShardWriter
 from utils.files import jsonable, sync, write_json
 
