@@ -1,7 +1,7 @@
-"""Tokens that a model has to beat: none of the patient's own, or its own at the wrong place.
+"""Trivial baselines: zero tokens, tokens of another patient, and tokens of the same patient at wrong positions.
 
 Axes: D slices, T phases, K latent tokens a frame, A anatomy tokens a key frame; tokens are (D, 2 + T*K + 2*A), the
-indices of ED and ES first, -1 where not sent.
+indices of ED and ES first, -1 if not transmitted.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import numpy as np
 
 
 def zeroed(tokens: np.ndarray) -> np.ndarray:
-    """Every id that is sent becomes 0; the ED and ES indices stay."""
+    """Every transmitted id becomes 0; the indices of ED and ES are kept."""
     return np.concatenate([tokens[:, :2], np.where(tokens[:, 2:] >= 0, 0, tokens[:, 2:])], axis=1)
 
 
 def borrowed(source: np.ndarray, source_phases: int, slices: int, phases: int, anatomy_tokens: int) -> np.ndarray:
-    """Another patient's tokens in this patient's shape.
+    """The tokens of another patient in the shape of this patient.
 
     Args:
-        source: (D', 2 + T'*K + 2*A) the other's tokens.
+        source: (D', 2 + T'*K + 2*A) tokens of the other patient.
         source_phases: T'.
         slices: D of this patient; slices are matched by relative position.
         phases: T of this patient; phases, and with them the ED and ES indices, are matched by relative phase.
@@ -36,7 +36,7 @@ def borrowed(source: np.ndarray, source_phases: int, slices: int, phases: int, a
 
 
 def shuffled_within(tokens: np.ndarray, phases: int, anatomy_tokens: int) -> np.ndarray:
-    """One patient's own tokens, half a stack away; of a single slice, half a cycle away. The indices stay."""
+    """The tokens of the patient, shifted by half a stack; for a single slice by half a cycle. The indices are kept."""
     keys, ids, anatomy = np.split(tokens, [2, tokens.shape[1] - 2 * anatomy_tokens], axis=1)
     if len(tokens) > 1:
         shift = len(tokens) // 2

@@ -1,4 +1,4 @@
-"""What rooms of the house hand to one another.
+"""Types shared by data and modeling.
 
 Axes, everywhere: B batch, C channels, H height, W width, D slices in stored order, T phases of the cardiac cycle.
 """
@@ -10,26 +10,26 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A batch of cine pieces; a single frame has D = T = 1, a slice has D = 1, a stack has all slices at ED and ES.
+    """A batch of frames (D = T = 1), slices (D = 1) or stacks (all slices, with ED and ES).
 
-    Stacks of fewer slices than the batch's D are padded at the end.
+    Stacks with fewer slices than the batch are padded at the end.
 
     Args:
         image: (B, 1, H, W, D, T) float32 in [0, 1]; 0 in padding.
-        mask: (B, H, W, D, T) uint8; 0 background, 1 RV, 2 MYO, 3 LV; 0 wherever `has_label` is False.
+        mask: (B, H, W, D, T) uint8; 0 background, 1 RV, 2 MYO, 3 LV; 0 if `has_label` is False.
         has_label: (B, D, T) bool; True where a ground-truth mask exists (ED and ES).
-        field: (B, H, W, D) bool; True where a native pixel lies under the grid, False in padding pixels and slices.
+        field: (B, H, W, D) bool; True for pixels with a native pixel, False in padding.
         slice_position: (B, D) float32 in (0, 1); (slice index + 0.5) / slices of the stack; 0.5 in padding.
         phase: (B, T) float32 in [0, 1); phase index / phases of the cycle.
-        key_frames: (B, 2) int64; places along T of ED and ES in this batch, -1 where they are not among its phases
-            (unit `frame`, or key frames not asked for).
+        key_frames: (B, 2) int64; positions of ED and ES along T, -1 if they are not among the phases (unit `frame`, or
+            no key frames).
         spacing_mm: (B, 3) float32; along H, W and D, on this grid.
-        bsa_m2: (B,) float32; body surface, NaN where height or weight is unknown.
-        sample_seed: (B,) int64; a function of (seed, epoch, key), from which all randomness of the sample follows.
-        patient: (B,) int64; the same number for samples of one patient, a hash of the name.
+        bsa_m2: (B,) float32; body surface, NaN if height or weight is unknown.
+        sample_seed: (B,) int64; function of (seed, epoch, key); seed of all random draws of the sample.
+        patient: (B,) int64; hash of the patient's name.
         key: B sample ids, such as `patient001_z03`.
-        tokens: (B, D, T, K) int64 ids where a cache has them, -1 in padding slices.
-        finest_mm: the smallest in-plane spacing of the batch, a number of the host: reading it waits for no device.
+        tokens: (B, D, T, K) int64 ids from a token cache, -1 in padding slices; None without a cache.
+        finest_mm: smallest in-plane spacing of the batch, on the host, so that reading it does not wait for a device.
     """
 
     image: Tensor
@@ -53,15 +53,15 @@ class Batch(NamedTuple):
         return self._replace(**moved)  # type: ignore[arg-type]  # key, the one list, is never among them
 
     def there(self) -> Tensor:
-        """Which slices are there and no padding, (B, D) bool."""
+        """(B, D) bool: True for slices that are not padding."""
         return self.field.any(2).any(1)
 
     def frames(self) -> Tensor:
-        """Which frames are there and no padding, (B * D * T,) bool, in the order of the model's tokens."""
+        """(B * D * T,) bool: True for frames that are not padding, in the order of the model's tokens."""
         return self.there().flatten().repeat_interleave(self.phase.shape[1])
 
     def key_labels(self) -> tuple[Tensor, Tensor]:
-        """Ground truth at ED and ES: labels (B, D, 2, H, W) int64, and where there is one, (B, D, 2) bool."""
+        """Ground truth at ED and ES: labels (B, D, 2, H, W) int64, and whether it exists, (B, D, 2) bool."""
         rows = torch.arange(len(self.mask), device=self.mask.device)[:, None]
         keys = self.key_frames.clamp(min=0)
         labels = self.mask.permute(0, 4, 3, 1, 2)[rows, keys].transpose(1, 2).long()
