@@ -1,4 +1,4 @@
-"""A recipe: all that a training run can be told, and the data that it asks for."""
+"""A recipe: all options of a training run, and the data that it reads."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ from utils.types import Batch
 
 @dataclass
 class ExperimentConfig:
-    """Where a run writes and starts from."""
+    """Output folder, initial weights, seed and logging of a run."""
 
     output_dir: str = "???"
     init_weight: str | None = None
@@ -27,18 +27,18 @@ class ExperimentConfig:
 
 @dataclass
 class DatasetConfig:
-    """What a run reads; see data/loading/dataset.py.
+    """The data of a run; see data/loading/dataset.py.
 
     Args:
-        shards: a folder, or the URL of one, which is copied to `cache_dir` first.
+        shards: a folder, or the URL of a folder, which is first copied to `cache_dir`.
         cache_dir: None for `titok_mri` in the user's cache folder.
-        unit: `frame`, `slice`, or `stack`, all slices at ED and ES.
-        phases: of a slice; None takes all.
-        max_phases: where given, the number of phases of each batch is drawn from `phases` to this number.
-        key_frames: ED and ES are among the phases of every slice.
-        augment: what changes at random.
-        workers: loading processes of each rank.
-        tokens: a cache of scripts/pretokenize.py; the tokenizer then does not run, and must be frozen.
+        unit: content of a sample: `frame`, `slice`, or `stack` (all slices of a patient, with ED and ES).
+        phases: number of phases of a sample; None uses all.
+        max_phases: if given, the number of phases of each batch is drawn from `phases` to this number.
+        key_frames: include ED and ES in the phases of every slice.
+        augment: random changes of training samples.
+        workers: number of loading processes of each rank.
+        tokens: token cache of scripts/pretokenize.py; the tokenizer must be frozen and is not run.
     """
 
     shards: str = "acdc_wds"
@@ -54,17 +54,17 @@ class DatasetConfig:
 
 @dataclass
 class TrainingConfig:
-    """The loop.
+    """Options of the training loop.
 
     Args:
-        trainable: globs of parameter names.
-        mixed_precision: no, fp16, bf16; auto is bf16 where the device computes in it, else no.
-        continuous_steps: run without quantizer before k-means.
-        keep_tokens: of how many tokens, from the first, the decoder learns to work, one of these drawn for each sample;
-            empty: always of all.
-        recompute_frames: frames of a chunk whose activations are computed again in the backward pass; less memory, a
-            second forward pass. 0 keeps all activations.
-        reseed_every: steps after which codebook entries that none of them used move to latents; 0 never.
+        trainable: globs of parameter names; all other parameters are frozen.
+        mixed_precision: no, fp16 or bf16; auto is bf16 if the device has bf16 instructions, else no.
+        continuous_steps: steps without the quantizer, before k-means initialises the codebook.
+        keep_tokens: numbers of first tokens that the decoder learns to decode; one is drawn for each sample. Empty: all
+            tokens.
+        recompute_frames: number of frames of a chunk whose activations are computed again in the backward pass. It
+            saves memory and costs a second forward pass. 0 stores all activations.
+        reseed_every: number of steps after which unused codebook entries are replaced by latents; 0 means never.
     """
 
     trainable: list[str] = field(default_factory=list)
@@ -86,7 +86,7 @@ class TrainingConfig:
         if self.global_batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"global_batch_size {self.global_batch_size} is not a multiple of gradient_accumulation_steps "
-                f"{self.gradient_accumulation_steps}; the rest would not be trained on: change one of them"
+                f"{self.gradient_accumulation_steps}; change one of them"
             )
 
 
@@ -122,20 +122,20 @@ def same_run(saved: dict[str, Any], current: dict[str, Any], where: str, prefix:
             same_run(before, now, where, f"{name}.")
         else:
             raise ValueError(
-                f"{where} holds a run with {name}={before}, this command says {now}; "
-                "choose another experiment.output_dir, or remove that folder to start again"
+                f"{where} holds a run with {name}={before}, but this command has {now}; "
+                "choose another experiment.output_dir, or remove that folder to start from the beginning"
             )
 
 
 def check_losses(config: RunConfig, needs: dict[str, tuple[str, ...]]) -> None:
-    """Refuse a recipe or a train split that lacks what a loss needs, before any weights are read.
+    """Refuse a recipe or a training split that does not meet the needs of a loss, before any weights are read.
 
     Args:
         config: the recipe.
-        needs: what each loss needs, by its name.
+        needs: the needs of each loss, by its name.
 
     Raises:
-        ValueError: naming the loss, what it lacks and what to do.
+        ValueError: naming the loss, the unmet need and what to do.
     """
     data = config.dataset
     has = offered(config.model, data.unit, data.key_frames, data.tokens is not None)
@@ -146,7 +146,7 @@ def check_losses(config: RunConfig, needs: dict[str, tuple[str, ...]]) -> None:
 
 
 def training_data(config: RunConfig) -> CineDataset:
-    """The train split as the recipe reads it."""
+    """The training split with the options of the recipe."""
     model, data = config.model, config.dataset
     return CineDataset(data.shards, "train", data.unit, model.image_size, model.geometry, data.phases,
                        config.experiment.seed, data.key_frames, data.augment, data.cache_dir,
@@ -154,7 +154,7 @@ def training_data(config: RunConfig) -> CineDataset:
 
 
 def held_out_slices(config: RunConfig, key_frames: bool, count: int = 6) -> tuple[Batch, list[str]] | None:
-    """The same few held-out slices of a run for every preview, and their groups; None where the split has none."""
+    """The held-out slices for the previews of a run, and their groups; None if the validation split is empty."""
     model, data = config.model, config.dataset
     phases = data.max_phases or data.phases or (2 if key_frames else 1)
     dataset = CineDataset(data.shards, "val", "slice", model.image_size, model.geometry, phases,
