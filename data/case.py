@@ -1,4 +1,4 @@
-"""CineCase: one patient's cine as every data source yields it, and the rules by which a case is refused.
+"""CineCase: one patient's cine, as every data source returns it, and the rules for refusing a case.
 
 Axes: H height, W width, D slices (in stored order), T phases of the cardiac cycle.
 """
@@ -17,43 +17,43 @@ LABELS = {0: "background", 1: "RV", 2: "MYO", 3: "LV"}
 
 RULES = {
     "bad_name": "The patient's name is empty, longer than 64, or holds other characters than letters, digits, - and _.",
-    "missing_file": "A file that the case needs is not there.",
+    "missing_file": "A file that the case needs is missing.",
     "damaged_file": "A file is truncated or damaged.",
-    "not_nifti": "A file is something else than NIfTI: a Git LFS pointer, a web page, an archive, DICOM or the like.",
-    "wrong_type": "Voxels are not plain numbers but colours, complex numbers or the like.",
-    "wrong_axes": "A cine is not (H, W, D, T), an image or mask of one phase not (H, W, D), or an axis is empty.",
+    "not_nifti": "A file is not NIfTI, but a Git LFS pointer, a web page, an archive, DICOM or the like.",
+    "wrong_type": "Voxels are not plain numbers, but colours, complex numbers or the like.",
+    "wrong_axes": "A cine is not (H, W, D, T), an image or mask of one phase is not (H, W, D), or an axis is empty.",
     "not_finite": "Voxels are NaN or infinite.",
-    "too_small": "Frames are smaller than 11 x 11 pixels, the window of SSIM: no reconstruction of them can be scored.",
+    "too_small": "Frames are smaller than 11 x 11 pixels, the window of SSIM, so SSIM cannot be computed.",
     "empty_frame": "A frame of the cine has one constant value.",
-    "empty_window": "The volume's percentiles leave no intensity window: almost all voxels have one value.",
-    "bad_spacing": "Spacing or unit of length makes no sense, or the affine is not a finite (4, 4) matrix.",
+    "empty_window": "The volume has no intensity window, because almost all voxels have one value.",
+    "bad_spacing": "Spacing or unit of length is invalid, or the affine is not a finite (4, 4) matrix.",
     "bad_scale": "The slope is not positive, or slope or intercept is not finite.",
-    "no_key_frame": "ED or ES is needed but not told, or what is told is not the number of a frame.",
+    "no_key_frame": "ED or ES is needed but not given, or the given value is not the number of a frame.",
     "same_key_frames": "ED and ES are the same phase.",
     "key_frame_outside": "ED or ES lies beyond the last phase of the cine.",
-    "phase_count": "The cine has another number of phases than Info.cfg says, or that number makes no sense.",
+    "phase_count": "The number of phases in Info.cfg is invalid or differs from that of the cine.",
     "frame_shapes": "The images of ED and ES differ in shape.",
-    "other_grid": "By their headers a mask and its image, or the images of ED and ES, lie on different grids.",
-    "mask_shape": "A mask has another shape than its image, or belongs to a phase that is not there.",
-    "mask_labels": "A mask holds other values than the whole numbers of the labels.",
+    "other_grid": "By their headers, a mask and its image, or the images of ED and ES, lie on different grids.",
+    "mask_shape": "A mask and its image differ in shape, or the mask belongs to a phase that does not exist.",
+    "mask_labels": "A mask holds values other than the labels 0 to 3.",
 }
 
 
-class CaseRefused(ValueError):  # noqa: N818 - says what happened to the case
-    """A case that must not become training data; `str()` of it is `patient: message`.
+class CaseRefused(ValueError):  # noqa: N818 - names what happened to the case
+    """A case that cannot be used; its `str()` is `patient: message`.
 
     Args:
         rule: one of RULES.
-        patient: whose case it is.
-        message: the file or field at fault, what was found, what was expected and what to do.
+        patient: name of the patient.
+        message: the file or field, the value found, the value expected and what to do.
     Raises:
-        KeyError: for a rule that RULES does not name.
+        KeyError: for a rule that is not in RULES.
     """
 
     def __init__(self, rule: str, patient: str, message: str) -> None:
         if rule not in RULES:
-            raise KeyError(f"{rule!r} is not in RULES; name the rule there with a sentence that says what it refuses")
-        super().__init__(rule, patient, message)  # all three, so that it survives the way between processes
+            raise KeyError(f"{rule!r} is not in RULES; add it there with a sentence")
+        super().__init__(rule, patient, message)  # all three, so that it can be sent between processes
         self.rule, self.patient, self.message = rule, patient, message
 
     def __str__(self) -> str:
@@ -62,14 +62,14 @@ class CaseRefused(ValueError):  # noqa: N818 - says what happened to the case
 
 @dataclass(frozen=True)
 class CineCase:
-    """One patient's cine with what is known about it; checked when it is made.
+    """One patient's cine and its metadata; checked on creation.
 
     Args:
         patient: identifier, e.g. `patient001`; letters, digits, - and _.
-        cine: (H, W, D, T) native stored integers; float32 only where the source is really fractional.
+        cine: (H, W, D, T) native stored integers; float32 only if the source has fractional values.
         masks: zero-based phase -> (H, W, D) uint8 labels: 0 background, 1 RV, 2 MYO, 3 LV.
         spacing_mm: (along H, along W, between slices), from the header's zooms.
-        affine: (4, 4) voxel -> world; its columns are as long as the voxels (spacing_mm).
+        affine: (4, 4) voxel -> world; the length of its columns is spacing_mm.
         ed: zero-based phase of end-diastole (end of filling), None where unknown.
         es: zero-based phase of end-systole (end of contraction), None where unknown.
         group: diagnosis, e.g. `NOR`, None where unknown.
@@ -80,7 +80,7 @@ class CineCase:
         source_hash: hash of the source files' bytes.
 
     Raises:
-        CaseRefused: naming the rule, the patient and the field at fault.
+        CaseRefused: with the rule, the patient and the field.
     """
 
     patient: str
@@ -98,7 +98,7 @@ class CineCase:
     source_hash: str
 
     def real(self, part: tuple[slice, ...] = ()) -> np.ndarray:
-        """Real values (H, W, D, T) of the cine, or of the part that slices cut out of it, see data/window.py."""
+        """Real values (H, W, D, T) of the cine, or of a part given by slices; see data/window.py."""
         return real_values(self.cine[part], self.slope, self.intercept)
 
     def __post_init__(self) -> None:

@@ -1,12 +1,12 @@
-"""From native voxels to the model grid and back: window, heart centre, crop or fit; pure, recorded, invertible.
+"""From native voxels to the model grid and back: window, heart centre, crop or fit. Each step can be inverted.
 
     real values ─ normalize ─► [0, 1] ─ apply ─► (..., S, S) model grid ─ invert ─► (..., H, W) native grid
 
-Everything here works on real values (stored * slope + intercept, see data/window.py): how a file stores a cine must not
-change its window, its crop or its tokens.
+All functions work on real values (stored * slope + intercept, see data/window.py), so that the data type of a file does
+not change window, crop or tokens.
 
-Both geometries are one operation: resize the native (H, W) to `resized_hw`, then look at it through an S x S window
-whose top left corner lies at `offset`. `crop` resizes by 1, `fit` puts the window around the whole image.
+Both geometries are one operation: resize the native (H, W) to `resized_hw`, then cut out a square of S x S pixels whose
+top left corner is at `offset`. `crop` does not resize; `fit` places the square around the whole image.
 
 Axes: H height, W width, S side of the model grid, D slices, T phases.
 """
@@ -24,11 +24,11 @@ from data.case import CaseRefused, CineCase
 from data.window import bounds, normalize, real_values, window_of
 
 MODES = ("crop", "fit")
-HEART_RADIUS = 30.0  # pixels, about; 1.2 to 1.7 mm each in most cines
+HEART_RADIUS = 30.0  # approximate, in pixels of 1.2 to 1.7 mm in most cines
 
 
 def window_of_case(case: CineCase) -> tuple[float, float]:
-    """The window of a case, see `window_of`; an empty one refuses the case."""
+    """The window of a case, see `window_of`; a case with an empty window is refused."""
     try:
         return window_of(case.cine, case.slope, case.intercept)
     except ValueError as error:
@@ -36,18 +36,18 @@ def window_of_case(case: CineCase) -> tuple[float, float]:
 
 
 def heart_center(cine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> tuple[float, float]:
-    """Where the heart beats: centroid of the temporal variation, drawn to its dominant blob.
+    """Position of the heart: centroid of the temporal variation around its strongest maximum.
 
-    Vessels, breathing and scanner drift vary too, at the rim above all. So the weakest four fifths of the map are cut
-    off, and from the strongest blob near the middle, where a short-axis scan is aimed, the centroid is taken again
-    and again under a Gaussian that follows it.
+    Vessels, breathing and scanner drift cause variation too, mainly near the border. Therefore the weakest 80 % of the
+    map are set to zero. Starting from the strongest maximum near the image centre, the centroid is computed several
+    times, each time weighted by a Gaussian around the previous one.
 
     Args:
         cine: (H, W, D, T) stored values; with two phases their difference is the variation.
         slope: real value = stored * slope + intercept.
         intercept: see slope.
     Returns:
-        (row, col) in native pixels, to a hundredth; the image centre where nothing moves.
+        (row, col) in native pixels, rounded to 0.01; the image centre if nothing moves.
     """
     variation = _temporal_variation(cine, slope, intercept)
     height, width = variation.shape
@@ -65,14 +65,14 @@ def heart_center(cine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -
 
 
 class Placement(NamedTuple):
-    """What a case needs to be shown: its intensity window in real values, and (row, col) of its heart in pixels."""
+    """Intensity window in real values, and (row, col) of the heart in native pixels."""
 
     window: tuple[float, float]
     center: tuple[float, float]
 
 
 def place(case: CineCase) -> Placement:
-    """Find window and heart of a case; an empty window refuses it."""
+    """Window and heart position of a case; a case with an empty window is refused."""
     return Placement(window_of_case(case), heart_center(case.cine, case.slope, case.intercept))
 
 
@@ -81,22 +81,22 @@ def _temporal_variation(cine: np.ndarray, slope: float, intercept: float) -> np.
     low, high = (np.float32(value) for value in bounds(cine, slope, intercept))
     span = max(high - low, np.finfo(np.float32).tiny)
     variation = np.zeros(cine.shape[:2], np.float32)
-    for z in range(cine.shape[2]):  # slice by slice: a smoothed float copy of the whole cine would be large
+    for z in range(cine.shape[2]):  # slice by slice, to save memory
         frames = (real_values(cine[:, :, z], slope, intercept).astype(np.float32) - low) / span
-        frames = np.minimum(frames, np.float32(1))  # one bright vessel must not rule
+        frames = np.minimum(frames, np.float32(1))  # limits the influence of a bright vessel
         variation += gaussian_filter(frames, (2, 2, 0)).std(axis=-1)
     return gaussian_filter(variation, 2)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How one volume was brought onto the model grid; enough to go back.
+    """Transform of one volume to the model grid; it can be inverted.
 
     Args:
-        mode: `crop` (native pixels, no resampling) or `fit` (the whole image, shrunk where it is too large).
+        mode: `crop` (native pixels, no resampling) or `fit` (the whole image, reduced if it is too large).
         native_hw: (H, W) of the native image.
         size: S, side of the model grid.
-        offset: (row, col) of the window's top left corner in the resized image; negative where the window is padded.
+        offset: (row, col) of the square's top left corner in the resized image; negative if the square is padded.
     """
 
     mode: str
@@ -112,7 +112,7 @@ class Geometry:
 
     @property
     def resized_hw(self) -> tuple[int, int]:
-        """(h, w) after resizing and before the window; whole numbers, so that it is the same on every machine."""
+        """(h, w) after resizing, in whole numbers, so that it is the same on every machine."""
         longest = max(self.native_hw)
         if self.mode == "crop" or longest <= self.size:
             return self.native_hw
@@ -136,14 +136,14 @@ class Geometry:
 
 
 def plan(native_hw: tuple[int, int], size: int, mode: str, center: tuple[float, float] | None = None) -> Geometry:
-    """Place the S x S window.
+    """Place the S x S square.
 
     Args:
         native_hw: (H, W) of the native image.
         size: S, side of the model grid.
         mode: `crop` or `fit`.
-        center: (row, col) in native pixels that a crop is placed around, the image centre when None; moved so that
-            the window lies inside the image wherever the image is large enough.
+        center: (row, col) of a crop in native pixels, the image centre when None; moved so that the square lies
+            inside the image if the image is large enough.
     """
     height, width = int(native_hw[0]), int(native_hw[1])
     start = Geometry(mode, (height, width), int(size), (0, 0))
@@ -160,14 +160,14 @@ def _window_start(length: int, size: int, center: float) -> int:
 
 
 def apply(images: np.ndarray, geometry: Geometry, order: int = 1) -> np.ndarray:
-    """Bring images onto the model grid.
+    """Transform images to the model grid.
 
     Args:
         images: (..., H, W); float32 result for order 1, the same dtype for order 0 and for a crop.
         geometry: from `plan`.
         order: 1 antialiased linear, 0 nearest.
     Returns:
-        (..., S, S), zero where no native pixel lies.
+        (..., S, S), zero in the padding.
     """
     if images.shape[-2:] != geometry.native_hw:
         raise ValueError(f"images are {images.shape[-2:]} in plane, but the geometry is for {geometry.native_hw}")
@@ -175,40 +175,40 @@ def apply(images: np.ndarray, geometry: Geometry, order: int = 1) -> np.ndarray:
 
 
 def apply_mask(masks: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Bring label maps (..., H, W) onto the model grid (..., S, S) by nearest neighbour."""
+    """Transform label maps (..., H, W) to the model grid (..., S, S) by nearest neighbour."""
     return apply(masks, geometry, order=0)
 
 
 def resized(frames: np.ndarray, window: tuple[float, float], geometry: Geometry) -> np.ndarray:
     """Real values (..., H, W) -> float32 in [0, 1], all of the resized image (..., h, w)."""
     images = resize(normalize(frames, window), geometry.resized_hw, 1)
-    return np.clip(images, 0.0, 1.0, out=images)  # the filter's rows sum to 1, up to rounding
+    return np.clip(images, 0.0, 1.0, out=images)  # the rows of the filter sum to 1 up to rounding
 
 
 def to_grid(frames: np.ndarray, window: tuple[float, float], geometry: Geometry) -> np.ndarray:
     """Real values (..., H, W) -> float32 in [0, 1] on the model grid (..., S, S), 0 in the padding."""
     if geometry.resized_hw != geometry.native_hw:
         return look(resized(frames, window, geometry), geometry)
-    images = normalize(apply(frames, geometry), window)  # nothing is resampled: cut first, it is cheaper
+    images = normalize(apply(frames, geometry), window)  # no resampling: cutting first is faster
     if window[0] != 0:
         images[..., ~model_field(geometry)] = 0
     return images
 
 
 def invert(images: np.ndarray, geometry: Geometry, order: int = 1) -> np.ndarray:
-    """Bring model-grid images (..., S, S) back to the native grid (..., H, W), zero where the window did not reach."""
+    """Transform images (..., S, S) back to the native grid (..., H, W), zero outside the model's field."""
     if images.shape[-2:] != (geometry.size, geometry.size):
         raise ValueError(f"images are {images.shape[-2:]} in plane, but the model grid is {geometry.size} a side")
     return resize(look(images, geometry, inverse=True), geometry.native_hw, order)
 
 
 def native_field(geometry: Geometry) -> np.ndarray:
-    """(H, W) bool: True where a native pixel lies inside the model's window."""
+    """(H, W) bool: True for native pixels inside the model's field."""
     return invert(np.ones((geometry.size, geometry.size), np.uint8), geometry, order=0).astype(bool)
 
 
 def model_field(geometry: Geometry) -> np.ndarray:
-    """(S, S) bool: True where a native pixel lies under the model grid, False where it is padding."""
+    """(S, S) bool: True for pixels that correspond to a native pixel, False for padding."""
     return look(np.ones(geometry.resized_hw, bool), geometry)
 
 
@@ -219,7 +219,7 @@ def model_spacing(spacing_mm: tuple[float, float, float], geometry: Geometry) ->
 
 
 def look(images: np.ndarray, geometry: Geometry, inverse: bool = False) -> np.ndarray:
-    """Cut the window out of resized images (..., h, w) -> (..., S, S), or lay it back."""
+    """Cut the square out of resized images (..., h, w) -> (..., S, S), or put it back."""
     inside, window = [], []
     for length, start in zip(geometry.resized_hw, geometry.offset, strict=True):
         first, last = max(start, 0), min(start + geometry.size, length)
@@ -233,7 +233,7 @@ def look(images: np.ndarray, geometry: Geometry, inverse: bool = False) -> np.nd
 
 
 def resize(images: np.ndarray, hw: tuple[int, int], order: int) -> np.ndarray:
-    """Resize (..., H, W) to (..., h, w): nearest for order 0, else linear, antialiased where it shrinks."""
+    """Resize (..., H, W) to (..., h, w): nearest for order 0, else linear, antialiased if the size is reduced."""
     if images.shape[-2:] == hw:
         return images
     if order == 0:
@@ -245,7 +245,7 @@ def resize(images: np.ndarray, hw: tuple[int, int], order: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _linear_filter(length: int, new_length: int) -> np.ndarray:
-    """(new_length, length) matrix of triangle weights, as wide as a new pixel where it shrinks; rows sum to 1."""
+    """(new_length, length) matrix of triangle weights, as wide as a new pixel if the size is reduced; rows sum to 1."""
     scale = length / new_length
     centers = (np.arange(new_length) + 0.5) * scale - 0.5
     distance = np.abs(centers[:, None] - np.arange(length)) / max(scale, 1.0)
@@ -260,7 +260,7 @@ class Prepared:
     Args:
         image: (1, S, S, D, T) float32 in [0, 1].
         window: (low, high) in real values.
-        geometry: how it got there.
+        geometry: transform from the native grid.
         spacing_mm: along H, W, D on the model grid.
     """
 
@@ -271,7 +271,7 @@ class Prepared:
 
 
 def prepare(case: CineCase, size: int, mode: str) -> Prepared:
-    """Bring a whole case onto the model grid, as the loader does slice by slice."""
+    """Transform a whole case to the model grid, as the loader does for each slice."""
     window = window_of_case(case)
     center = heart_center(case.cine, case.slope, case.intercept) if mode == "crop" else None
     geometry = plan(case.cine.shape[:2], size, mode, center)

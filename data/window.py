@@ -1,6 +1,6 @@
-"""From stored to real values, and the one intensity window of a volume.
+"""From stored to real values, and the intensity window of a volume.
 
-How a file stores a cine must not change what a model sees of it: the same real values have the same window, to the bit.
+The same real values have exactly the same window, independent of the data type of the file.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 PERCENTILE_LOW, PERCENTILE_HIGH = 0.5, 99.5
-RINGING = 0.05  # of the span between the percentiles; further below 0 a volume is shifted, not only rough around black
-NARROWEST = 1e-30  # a window that float32, which images and files hold, can still divide by
+RINGING = 0.05  # of the range between the percentiles: a volume further below 0 is shifted, not only noisy around black
+NARROWEST = 1e-30  # smallest width of a window that float32 can divide by
 
 
 def real_values(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """What stored values mean, any shape: float32, or the stored values themselves where the scale changes nothing.
+    """Real values of stored values, any shape: float32, or the stored values if slope is 1 and intercept is 0.
 
-    Rounded once, from float64, as a source rounds a file that holds the same values plainly.
+    Values are rounded once, from float64, like those of a file without slope and intercept.
     """
     if (slope, intercept) == (1.0, 0.0):
         return stored
@@ -36,7 +36,7 @@ def percentiles(cine: np.ndarray, wanted: Sequence[float], slope: float = 1.0, i
     at = np.asarray(wanted) / 100 * (cine.size - 1)
     below = np.floor(at).astype(np.int64)
     above, part = np.minimum(below + 1, cine.size - 1), at - below
-    flat = cine.ravel(order="K")  # as it lies in memory: three times as fast
+    flat = cine.ravel(order="K")  # in memory order, which is three times as fast
     ordered = np.partition(flat, sorted({*below.tolist(), *above.tolist()}))
     low, high = (real_values(ordered[index], slope, intercept).astype(np.float64) for index in (below, above))
     step = high - low
@@ -53,7 +53,7 @@ def window_of(cine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> t
         intercept: see slope.
     Returns:
         (low, high): 0 and the 99.5th percentile. Of a volume that is shifted below 0 (its 0.5th percentile lies
-        further below 0 than 5 % of the span to the 99.5th), low is the 0.5th percentile.
+        further below 0 than 5 % of the range to the 99.5th), low is the 0.5th percentile.
     Raises:
         ValueError: when the window is empty or not finite.
     """

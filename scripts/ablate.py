@@ -1,13 +1,14 @@
-"""Train a recipe with all its losses and again with each of them off in turn, and set the results side by side.
+"""Train a recipe with all its losses, and again without each of them, and compare the results in one table.
 
 Research use only, not a medical device.
 
     python scripts/ablate.py config=configs/demo/stage2.yaml dataset.shards=demo_output/phantom_wds \\
         experiment.init_weight=demo_output/stage1/checkpoint_last.pth experiment.output_dir=ablation
 
-Seed, steps, data and first weights are the recipe's in every arm; `--terms` picks the losses that are switched off.
-Cut off and started again, it goes on. OUTPUT_DIR then holds an output folder an arm (`full`, `without_TERM`), the
-evaluation of all of them in `report/`, and the table as ablation.json, ablation.csv and ablation.png.
+Each training is called an arm. All arms have the seed, steps, data and initial weights of the recipe. `--terms` selects
+the losses to switch off. If the command is interrupted, the same command continues it. OUTPUT_DIR then holds one output
+folder for each arm (`full`, `without_TERM`), the evaluation of all arms in `report/`, and the table as ablation.json,
+ablation.csv and ablation.png.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from utils.report.figures import COLORS, INK, save
 
 SCRIPTS = Path(__file__).resolve().parent
 FULL = "full"
-FIGURES = {  # of summary.json: what the table shows, and its decimals
+FIGURES = {  # key of summary.json: heading in the table, decimals
     "psnr": ("PSNR (dB)", 2),
     "psnr_heart": ("heart PSNR (dB)", 2),
     "ssim": ("SSIM", 4),
@@ -52,32 +53,32 @@ def arms_of(recipe: dict[str, Any], terms: list[str] | None) -> Arms:
 
     Args:
         recipe: as plain values.
-        terms: losses to switch off, one an arm; all of the recipe's where not given.
+        terms: losses to switch off, one in each arm; all losses of the recipe when None.
     Raises:
-        ValueError: for a loss that the recipe does not have, or a recipe of a single loss.
+        ValueError: for a loss that the recipe does not have, or a recipe with a single loss.
     """
     losses = recipe["losses"]
     terms = list(losses) if terms is None else terms
     if unknown := sorted(set(terms) - set(losses)):
         raise ValueError(f"--terms: {', '.join(unknown)} is not among the recipe's losses: {', '.join(losses)}")
     if len(losses) < 2:
-        raise ValueError(f"the recipe's only loss is {', '.join(losses) or 'none'}: without it nothing would train")
+        raise ValueError(f"the recipe has one loss or none ({', '.join(losses) or 'none'}), expected two or more")
     kept = {term: {name: options for name, options in losses.items() if name != term} for term in terms}
     return {f"without_{term}": {**recipe, "losses": rest} for term, rest in kept.items()} | {FULL: recipe}
 
 
 def run(command: list[str], what: str) -> None:
-    """Run a command whose own messages the user sees.
+    """Run a command and show its output.
 
     Raises:
         ValueError: when it fails.
     """
     if code := subprocess.run(command, check=False).returncode:
-        raise ValueError(f"{what} ended with exit status {code}, see above; repeat the command to go on from there")
+        raise ValueError(f"{what} ended with exit status {code}, see above; repeat the command to continue")
 
 
 def train(arms: Arms, output_dir: Path, launch: list[str]) -> None:
-    """Train each arm into its folder; a finished one is passed over in seconds."""
+    """Train each arm into its folder; a finished arm is skipped."""
     for number, (name, recipe) in enumerate(arms.items(), start=1):
         print(f"== arm {number} of {len(arms)}: {name}", flush=True)
         path = output_dir / "recipes" / f"{name}.yaml"
@@ -87,23 +88,23 @@ def train(arms: Arms, output_dir: Path, launch: list[str]) -> None:
 
 
 def table_of(models: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row an arm, the full recipe first: its figures, and each one's difference to the full recipe's.
+    """One row for each arm, the full recipe first: its figures, and their differences from the full recipe.
 
     Args:
-        models: {arm: {"mean": {figure: value}}}, as summary.json has them; what was not measured is None.
+        models: {arm: {"mean": {figure: value}}}, as in summary.json; None for a figure that was not measured.
     """
     full = models[FULL]["mean"]
     rows = []
     for name in sorted(models, key=lambda name: name != FULL):
         mean = models[name]["mean"]
-        found = {key: mean.get(key) for key in FIGURES if full.get(key) is not None}
-        change = {f"{key}_change": None if value is None else value - full[key] for key, value in found.items()}
-        rows.append({"arm": name, **found, **change})
+        figures = {key: mean.get(key) for key in FIGURES if full.get(key) is not None}
+        change = {f"{key}_change": None if value is None else value - full[key] for key, value in figures.items()}
+        rows.append({"arm": name, **figures, **change})
     return rows
 
 
 def text_of(rows: list[dict[str, Any]]) -> str:
-    """The table for people, each figure with its difference to the full recipe's."""
+    """The table as text, each figure with its difference from the full recipe."""
     shown = [key for key in FIGURES if key in rows[0]]
     lines = ["arm".ljust(24) + "".join(FIGURES[key][0].rjust(22) for key in shown)]
     for row in rows:
@@ -118,7 +119,7 @@ def text_of(rows: list[dict[str, Any]]) -> str:
 
 
 def csv_of(rows: list[dict[str, Any]]) -> str:
-    """The table for programs."""
+    """The table as CSV."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -127,7 +128,7 @@ def csv_of(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], path: Path, caption: str) -> None:
-    """Save bars of what each arm's figures are more or less than the full recipe's."""
+    """Save bars of the differences between each arm and the full recipe."""
     shown = [key for key in FIGURES if key in rows[0]]
     arms = [row for row in rows if row["arm"] != FULL]
     figure = Figure(figsize=(3.2 * len(shown), 1.2 + 0.4 * len(arms)), layout="constrained")
@@ -143,18 +144,18 @@ def draw(rows: list[dict[str, Any]], path: Path, caption: str) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """The options of the ablation, and the recipe's own `key=value`."""
+    """The options of the ablation, and the `key=value` arguments of the recipe."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s config=RECIPE experiment.output_dir=FOLDER [key=value ...] [options]",
     )
     add = parser.add_argument
-    add("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
-    add("--terms", nargs="+", metavar="LOSS", help="losses to switch off in turn (default: all of the recipe)")
-    add("--segmenter", metavar="PATH", help="reference segmenter of all arms, as of evaluate.py (default: full's own)")
-    add("--split", choices=SPLITS, default="test", help="what the arms are evaluated on (default test)")
-    add("--launch", default="accelerate launch", help="how training is started (default 'accelerate launch')")
+    add("recipe", nargs="+", metavar="key=value", help="recipe and options of a training")
+    add("--terms", nargs="+", metavar="LOSS", help="losses to switch off, one at a time (default: all of the recipe)")
+    add("--segmenter", metavar="PATH", help="reference segmenter for all arms (default: that of full)")
+    add("--split", choices=SPLITS, default="test", help="split for the evaluation of the arms (default test)")
+    add("--launch", default="accelerate launch", help="command that starts a training (default 'accelerate launch')")
     args = parser.parse_intermixed_args(argv)
     return args, args.recipe
 
@@ -177,9 +178,9 @@ def main(argv: list[str] | None = None) -> None:
     caption = f"{summary['data']}, {args.split}, n = {summary['n']}; {settings['max_steps']} steps an arm"
     write_json(output_dir / "ablation.json", {**about, **settings, "losses": list(config.losses), "arms": rows})
     write_text(output_dir / "ablation.csv", csv_of(rows))
-    draw(rows, output_dir / "ablation.png", f"Each loss off in turn, against all of them: {caption}")
-    print(f"{text_of(rows)}\n{caption}; in brackets the change against {FULL}")
-    print(f"The table is {output_dir / 'ablation.csv'}, also .json and .png; the report is {report / 'index.html'}")
+    draw(rows, output_dir / "ablation.png", f"Change without each loss, compared with all losses: {caption}")
+    print(f"{text_of(rows)}\n{caption}; the change from {FULL} is in brackets")
+    print(f"The table is {output_dir / 'ablation.csv'} (also .json and .png); the report is {report / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure what a user waits for. Research use only, not a medical device.
+"""Measure speed and memory. Research use only, not a medical device.
 
     python scripts/benchmark.py data --data acdc_wds --output data.json
     python scripts/benchmark.py tokenizer --variants l32 s128 --output tokenizer.json
@@ -7,7 +7,7 @@
     python scripts/benchmark.py phases --model mri_titok_tokenizer_stage1_output --data acdc_wds
     python scripts/benchmark.py rehearse config=configs/training/MRI/stage2/mri_titok_dit_fusion.yaml
 
-Each command is a file of scripts/benchmarks; `COMMAND --help` says what it compares and how.
+Each command is a file of scripts/benchmarks; `COMMAND --help` explains its measurement.
 """
 
 from __future__ import annotations

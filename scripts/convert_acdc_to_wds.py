@@ -4,15 +4,16 @@ Research use only, not a medical device.
 
     python scripts/convert_acdc_to_wds.py --input_dir /path/to/acdc_dataset --output_dir acdc_wds --modality 4d_mri
 
-Every patient becomes one sample a slice, in native stored values; beside the shards stand the cohort's fingerprint and
-manifest.json with the split, the settings and whoever was skipped, and why. The same input and settings give the same
-bytes. Cut off and started again, it goes on after the last whole patient, from OUTPUT_DIR.partial.
+Each slice of a patient becomes one sample, in native stored values. The output folder also holds the fingerprint of the
+cohort, and manifest.json with the split, the settings, and the skipped patients with the reason. The same input and
+settings give the same bytes. If the command is interrupted, the same command continues after the last complete patient,
+from OUTPUT_DIR.partial.
 
-Split: by patient, spread over the diagnoses. Where the input has ACDC's own `testing` folder beside other patients
-and --test_fraction is not given, that folder is the test set; otherwise 0.2 of all patients are. Sizes are rounded and
-train keeps at least one patient, so a cohort of one goes to train; --test_fraction 1 sends all patients to test.
-With --folds 5 --fold 0 the first fifth of all patients is the test set (of a dataset with a test set of its own, val);
-with --split_file a file says who belongs where.
+Split: by patient, stratified by diagnosis. If the input has ACDC's `testing` folder and other patients, and
+--test_fraction is not given, `testing` is the test set; otherwise 0.2 of all patients are. Sizes are rounded. The
+training set keeps at least one patient, except with --test_fraction 1, which puts all patients in the test set. With
+--folds 5 --fold 0 the first of five parts is the test set (the validation set, if the dataset has its own test set).
+With --split_file a file defines the split.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from utils.log import user_errors
 
 SOURCES = "data.sources"
 DEFAULT_TEST_FRACTION = 0.2
-MOST_NAMED = 50  # of what a source does not read
-SETTINGS = ("seed", "val_fraction", "test_fraction", "folds", "fold", "shard_mib")  # what the bytes depend on
+MOST_NAMED = 50  # of the files that a source does not read
+SETTINGS = ("seed", "val_fraction", "test_fraction", "folds", "fold", "shard_mib")  # that the bytes depend on
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -45,23 +46,23 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--input_dir",
-        help="the dataset's folder; of ACDC, with the patients in it, in training/, testing/ or database/",
+        help="folder of the dataset; for ACDC, patients are in it, or in training/, testing/ or database/",
     )
     add("--output_dir", required=True, type=Path, help="new folder for the shards")
-    add("--source", choices=registry.names(SOURCES), default="acdc", help="how the dataset is read (default acdc)")
-    add("--source_option", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="further source options")
-    add("--modality", help="of acdc: 4d_mri, whole cines (default), or ed_es, the ED and ES frames as two phases")
+    add("--source", choices=registry.names(SOURCES), default="acdc", help="type of the dataset (default acdc)")
+    add("--source_option", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="other source options")
+    add("--modality", help="for acdc: 4d_mri, whole cines (default), or ed_es, the ED and ES frames as two phases")
     add("--exclude", nargs="+", action="extend", default=[], metavar="PATIENT", help="patients to leave out")
-    add("--strict", action="store_true", help="stop at the first case that is refused instead of skipping it")
-    add("--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes (default: up to 4)")
+    add("--strict", action="store_true", help="stop at the first refused case instead of skipping it")
+    add("--workers", type=int, default=min(4, os.cpu_count() or 1), help="number of processes (default: up to 4)")
     add("--shard_mib", type=float, default=200, help="size in MiB at which a shard is closed (default 200)")
     split = parser.add_argument_group("split")
     add = split.add_argument
-    add("--seed", type=int, default=0, help="draws who belongs where (default 0)")
-    add("--val_fraction", type=float, default=0.1, help="part of all patients for validation (default 0.1)")
-    add("--test_fraction", type=float, help="part of all patients for the test (default: see above)")
+    add("--seed", type=int, default=0, help="random seed of the split (default 0)")
+    add("--val_fraction", type=float, default=0.1, help="fraction of all patients for validation (default 0.1)")
+    add("--test_fraction", type=float, help="fraction of all patients for the test set (default: see above)")
     add("--folds", type=int, help="number of folds of a cross-validation")
-    add("--fold", type=int, help="which of them, from 0")
+    add("--fold", type=int, help="number of the fold, from 0")
     add("--split_file", type=Path, help='JSON {"train": [...], "val": [...], "test": [...]} or CSV: patient,split')
     return parser.parse_args()
 
@@ -76,11 +77,11 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--folds and --fold belong together: give both, as in --folds 5 --fold 0, or neither")
     for one, other in (("split_file", "folds"), ("split_file", "test_fraction"), ("folds", "test_fraction")):
         if getattr(args, one) is not None and getattr(args, other) is not None:
-            raise ValueError(f"--{one} and --{other} both decide who is tested; give one of them")
+            raise ValueError(f"--{one} and --{other} both define the test set; give one of them")
 
 
 def make_source(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """The source and the options that it was given."""
+    """The source and its options."""
     known = registry.option_names(SOURCES, args.source, "source")
     options = section(args.source_option)
     if args.input_dir is not None and "input_dir" not in known:
@@ -98,7 +99,7 @@ def make_source(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 
 
 def choose_split(args: argparse.Namespace, source: Any, patients: list[str]) -> dict[str, list[str]]:
-    """Who belongs to train, val and test."""
+    """The patients of train, val and test."""
     if args.split_file is not None:
         return read_split(args.split_file, patients, args.exclude)
     held_out = frozenset(patient for patient in patients if source.held_out(patient))
@@ -112,14 +113,14 @@ def choose_split(args: argparse.Namespace, source: Any, patients: list[str]) -> 
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
-    """What the command line asks for."""
+    """The conversion that the command line describes."""
     source, options = make_source(args)
     everyone = source.patients()
     if unknown := sorted(set(args.exclude) - set(everyone)):
-        raise ValueError(f"--exclude names patients that are not there: {', '.join(unknown)}; check them")
+        raise ValueError(f"--exclude names unknown patients: {', '.join(unknown)}; correct the names")
     patients = [patient for patient in everyone if patient not in args.exclude]
     if not patients:
-        raise ValueError(f"no patients are left of {len(everyone)} after --exclude; exclude fewer")
+        raise ValueError(f"--exclude leaves out all {len(everyone)} patients; exclude fewer")
     split = choose_split(args, source, patients)
     split_of = {patient: name for name in SPLITS for patient in split[name]}
     paths = {key: str(value) for key, value in options.items() if isinstance(value, str) and Path(value).exists()}
@@ -128,7 +129,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     settings: dict[str, Any] = {"modality": source.modality, "source_options": named, "exclude": sorted(args.exclude)}
     settings |= {name: getattr(args, name) for name in SETTINGS}
     settings["split_file"] = None
-    if args.split_file is not None:  # its path is nobody's business, and its layout does not matter
+    if args.split_file is not None:  # the path is private, and the file format does not matter
         settings["split_file"] = hashlib.blake2b(json.dumps(split).encode(), digest_size=16).hexdigest()
     hidden = {form for path in paths.values() for form in (path.rstrip("/"), str(Path(path).resolve())) if "/" in form}
     return Plan(
@@ -137,9 +138,9 @@ def make_plan(args: argparse.Namespace) -> Plan:
 
 
 def tell_passed_over(passed: dict[str, str]) -> None:
-    """Name what the source does not read; printed alone, since names of files can be names of persons."""
+    """Print the files that the source does not read; never written to a file, since names can be names of persons."""
     if passed:
-        print(f"not read, {len(passed)} in the input folder:")
+        print(f"not read in the input folder ({len(passed)}):")
     for name in sorted(passed)[:MOST_NAMED]:
         print(f"  {name}: {passed[name]}")
     if len(passed) > MOST_NAMED:
@@ -147,14 +148,14 @@ def tell_passed_over(passed: dict[str, str]) -> None:
 
 
 def report(manifest: dict[str, Any], plan: Plan, output_dir: Path) -> None:
-    """Say what was written, what was not, and where it is."""
+    """Print the counts of each split, the skipped patients and the output folder."""
     skipped = {case["patient"] for case in manifest["skipped"]}
     for name in SPLITS:
         count = manifest["counts"][name]
         print(f"{name}: {count['patients']} patients, {count['slices']} slices, {count['frames']} frames")
         if not count["patients"]:
             lost = sum(split == name and patient in skipped for patient, split in plan.split.items())
-            why = f"its {lost} patients were skipped" if lost else "more patients, or another split, would fill it"
+            why = f"its {lost} patients were skipped" if lost else "use more patients or another split to fill it"
             print(f"  note: {name} is empty; {why}")
     if manifest["skipped"]:
         print(f"skipped {len(skipped)} of {len(plan.split)} patients:")
@@ -170,7 +171,7 @@ def main() -> None:
     plan = make_plan(args)
     tell_passed_over(plan.source.passed_over())
     if is_done(plan, args.output_dir):
-        print(f"{args.output_dir} holds these very patients under these settings already: nothing to do")
+        print(f"{args.output_dir} already holds these patients with these settings: nothing to do")
         return
     report(convert(plan, args.output_dir, args.workers, args.strict), plan, args.output_dir)
 

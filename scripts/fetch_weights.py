@@ -1,4 +1,4 @@
-"""Get ahead of time what a recipe or a model needs from the Hugging Face Hub, so that it then runs without a network.
+"""Download the weights of a recipe from the Hugging Face Hub in advance, for machines without a network.
 
 Research use only, not a medical device.
 
@@ -25,7 +25,7 @@ from utils.log import user_errors
 
 
 def needed(model: ModelConfig, init_weight: str | None) -> list[tuple[str, str | None]]:
-    """What a run takes from elsewhere: (id or folder, revision) each."""
+    """The weights that a run needs, each as (id or folder, revision)."""
     if init_weight is not None or model.decoder == "none" or model.tokenizer.init == "random":
         return []
     return [(model.tokenizer.init, model.tokenizer.revision)]
@@ -38,21 +38,21 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s config=RECIPE [key=value ...] [--cache_dir FOLDER]",
     )
-    parser.add_argument("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
-    parser.add_argument("--cache_dir", help="where downloads are kept (default: the Hub's own cache)")
+    parser.add_argument("recipe", nargs="+", metavar="key=value", help="recipe and options of a training")
+    parser.add_argument("--cache_dir", help="folder for downloads (default: the cache of the Hub)")
     args = parser.parse_intermixed_args()
     config = parse(RunConfig, [*args.recipe, "experiment.output_dir=unused"])
     sources = needed(config.model, config.experiment.init_weight)
     if not sources:
-        print("nothing to fetch: this recipe starts from experiment.init_weight or from random weights")
+        print("nothing to download: this recipe starts from experiment.init_weight or from random weights")
     for source, revision in sources:
-        found = find_pretrained(source, revision, args.cache_dir)
-        vq_model = published_vq_model(found.config, found.where)
-        size = found.weights.stat().st_size / 1e6
-        print(f"{source}: {found.weights.name}, {size:.0f} MB, {vq_model.num_latent_tokens} tokens of "
-              f"{vq_model.codebook_size} codes, {vq_model.image_size} px; in {found.weights.parent}")  # fmt: skip
+        pretrained = find_pretrained(source, revision, args.cache_dir)
+        vq_model = published_vq_model(pretrained.config, pretrained.where)
+        size = pretrained.weights.stat().st_size / 1e6
+        print(f"{source}: {pretrained.weights.name}, {size:.0f} MB, {vq_model.num_latent_tokens} tokens of "
+              f"{vq_model.codebook_size} codes, {vq_model.image_size} px; in {pretrained.weights.parent}")  # fmt: skip
     if sources:
-        print("Training finds it there without a network; HF_HUB_OFFLINE=1 keeps it from asking")
+        print("Training uses this copy without a network; with HF_HUB_OFFLINE=1 it does not contact the Hub")
 
 
 if __name__ == "__main__":

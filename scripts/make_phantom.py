@@ -1,10 +1,10 @@
 """Write a cohort of synthetic cardiac cines in ACDC's file layout, with a truth.json of their exact volumes.
 
-Research use only, not a medical device: a phantom shows what a cine shows, not what a patient has.
+Research use only, not a medical device: results on phantoms do not transfer to patients.
 
     python scripts/make_phantom.py --output_dir phantom --patients 100 --size 128 --seed 0
 
-Each patient's folder is written whole or not at all. Run again with the same settings to add missing patients.
+Each patient's folder is written completely or not at all. The same command adds missing patients.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from utils.log import user_errors
 
 
 def save_nifti(path: Path, voxels: np.ndarray, spacing_mm: tuple[float, ...]) -> None:
-    """Write int16 or uint8 voxels with a fresh header: spacing in the zooms (mm; the fourth zoom, time, is 1)."""
+    """Write int16 or uint8 voxels with a new header: spacing in the zooms (mm; the fourth zoom, time, is 1)."""
     image = nib.Nifti1Image(voxels, np.diag([*spacing_mm, 1.0]))
     image.header.set_xyzt_units("mm", "sec")
     nib.save(image, path)
 
 
 def save_case(folder: Path, case: CineCase) -> None:
-    """Write one patient as ACDC does: Info.cfg, the 4-D cine, and image and labels of ED and ES (numbered from one)."""
+    """Write one patient as ACDC does: Info.cfg, the 4-D cine, image and labels of ED and ES (frames count from 1)."""
     assert case.ed is not None and case.es is not None
     info = {"ED": case.ed + 1, "ES": case.es + 1, "Group": case.group, "Height": case.height_cm}
     info |= {"NbFrame": case.cine.shape[3], "Weight": case.weight_kg}
@@ -48,7 +48,7 @@ def save_case(folder: Path, case: CineCase) -> None:
 
 
 def make(options: Options, output_dir: Path, patient: str) -> tuple[str, dict[str, float | str]]:
-    """Draw and write one patient, unless it is there already; returns its name and its truth."""
+    """Generate and write one patient unless its folder exists; returns its name and its true volumes."""
     source = build(options)
     if not (output_dir / patient).is_dir():
         save_case(output_dir / patient, source.load(patient))
@@ -56,14 +56,14 @@ def make(options: Options, output_dir: Path, patient: str) -> tuple[str, dict[st
 
 
 def check_folder(output_dir: Path, settings: dict) -> None:
-    """Refuse a folder that holds something else than a part of this very cohort."""
+    """Refuse a folder that holds anything other than a part of this cohort."""
     record = output_dir / "settings.json"
     if record.is_file():
-        found = read_json(record)
-        if found | {"patients": 0} != settings | {"patients": 0}:
-            raise ValueError(f"{output_dir} holds a cohort of other settings ({found}); choose another --output_dir")
-        if found["patients"] > settings["patients"]:
-            raise ValueError(f"{output_dir} is a cohort of {found['patients']}; give --patients that many or more")
+        saved = read_json(record)
+        if saved | {"patients": 0} != settings | {"patients": 0}:
+            raise ValueError(f"{output_dir} holds a cohort with other settings ({saved}); choose another --output_dir")
+        if saved["patients"] > settings["patients"]:
+            raise ValueError(f"{output_dir} holds {saved['patients']} patients; give --patients that number or more")
     elif output_dir.is_dir() and any(output_dir.iterdir()):
         raise ValueError(f"{output_dir} is not empty and holds no phantom cohort; choose another --output_dir")
     write_json(record, settings)
@@ -74,15 +74,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Options()
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the patients and truth.json")
-    parser.add_argument("--patients", type=int, default=default.patients)
-    parser.add_argument("--size", type=int, default=default.size, help="pixels a side")
+    parser.add_argument("--patients", type=int, default=default.patients, help="number of patients")
+    parser.add_argument("--size", type=int, default=default.size, help="side of the images in pixels")
     parser.add_argument(
-        "--spacing_mm", type=float, default=default.spacing_mm, help="mean pixel size; a patient's own is within 20 %%"
+        "--spacing_mm",
+        type=float,
+        default=default.spacing_mm,
+        help="mean pixel size; that of a patient is within 20 %%",
     )
-    parser.add_argument("--slices", type=int, default=default.slices)
-    parser.add_argument("--phases", type=int, default=default.phases)
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--slices", type=int, default=default.slices, help="slices of a patient")
+    parser.add_argument("--phases", type=int, default=default.phases, help="phases of the cycle")
+    parser.add_argument("--seed", type=int, default=default.seed, help="random seed of the cohort")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes")
     arguments = vars(parser.parse_args())
     output_dir, workers = arguments.pop("output_dir"), arguments.pop("workers")
     options = from_plain(Options, arguments, "phantom")

@@ -1,4 +1,4 @@
-"""A recipe: all options of a training run, and its data."""
+"""A recipe: all options of a training run, and the data that it reads."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from utils.types import Batch
 
 @dataclass
 class ExperimentConfig:
-    """Where a run writes and starts from."""
+    """Output folder, initial weights, seed and logging of a run."""
 
     output_dir: str = "???"
     init_weight: str | None = None
@@ -31,21 +31,21 @@ class ExperimentConfig:
 
 @dataclass
 class DatasetConfig:
-    """Data of a run; see data/loading/dataset.py.
+    """The data of a run; see data/loading/dataset.py.
 
     Args:
-        shards: a folder, or the URL of one, which is copied to `cache_dir` first.
-        stream: the train split is read from front to back where it is, and not copied; see data/loading/stream.py.
-        shuffle_buffer: of a stream, how many samples each loading process holds to mix them; None for a number that
+        shards: a folder, or the URL of a folder, which is first copied to `cache_dir`.
+        stream: read the train split sequentially from where it is, without a copy; see data/loading/stream.py.
+        shuffle_buffer: number of samples that each loading process of a stream mixes; None for a number that
             suits the unit.
         cache_dir: None for `titok_mri` in the user's cache folder.
-        unit: `frame`, `slice`, or `stack`, all slices at ED and ES.
-        phases: of a slice; None takes all.
-        max_phases: where given, the number of phases of each batch is drawn from `phases` to this number.
-        key_frames: ED and ES are among the phases of every slice.
-        augment: random changes of the samples.
-        workers: loading processes of each rank.
-        tokens: a cache of scripts/pretokenize.py; the tokenizer then does not run, and must be frozen.
+        unit: content of a sample: `frame`, `slice`, or `stack` (all slices of a patient, with ED and ES).
+        phases: number of phases of a sample; None uses all.
+        max_phases: if given, the number of phases of each batch is drawn from `phases` to this number.
+        key_frames: include ED and ES in the phases of every slice.
+        augment: random changes of training samples.
+        workers: number of loading processes of each rank.
+        tokens: token cache of scripts/pretokenize.py; the tokenizer must be frozen and is not run.
     """
 
     shards: str = "acdc_wds"
@@ -69,17 +69,17 @@ class DatasetConfig:
 
 @dataclass
 class TrainingConfig:
-    """The loop.
+    """Options of the training loop.
 
     Args:
-        trainable: globs of parameter names.
-        mixed_precision: no, fp16, bf16; auto is bf16 where the device computes in it, else no.
-        continuous_steps: run without quantizer before k-means.
-        keep_tokens: numbers of tokens, counted from the first, one of which is drawn for each sample and transmitted;
-            empty: all tokens.
-        recompute_frames: frames of a chunk whose activations are computed again in the backward pass; less memory, a
-            second forward pass. 0 keeps all activations.
-        reseed_every: steps after which codebook entries that were not used in them move to latents; 0 never.
+        trainable: globs of parameter names; all other parameters are frozen.
+        mixed_precision: no, fp16 or bf16; auto is bf16 if the device has bf16 instructions, else no.
+        continuous_steps: steps without the quantizer, before k-means initialises the codebook.
+        keep_tokens: numbers of first tokens that the decoder learns to decode; one is drawn for each sample. Empty: all
+            tokens.
+        recompute_frames: number of frames of a chunk whose activations are computed again in the backward pass. It
+            saves memory and costs a second forward pass. 0 stores all activations.
+        reseed_every: number of steps after which unused codebook entries are replaced by latents; 0 means never.
     """
 
     trainable: list[str] = field(default_factory=list)
@@ -101,7 +101,7 @@ class TrainingConfig:
         if self.global_batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"global_batch_size {self.global_batch_size} is not a multiple of gradient_accumulation_steps "
-                f"{self.gradient_accumulation_steps}; the rest would not be trained on: change one of them"
+                f"{self.gradient_accumulation_steps}; change one of them"
             )
 
 
@@ -137,20 +137,20 @@ def same_run(saved: dict[str, Any], current: dict[str, Any], where: str, prefix:
             same_run(before, now, where, f"{name}.")
         else:
             raise ValueError(
-                f"{where} holds a run with {name}={before}, this command says {now}; "
-                "choose another experiment.output_dir, or remove that folder to start again"
+                f"{where} holds a run with {name}={before}, but this command has {now}; "
+                "choose another experiment.output_dir, or remove that folder to start from the beginning"
             )
 
 
 def check_losses(config: RunConfig, needs: dict[str, tuple[str, ...]]) -> None:
-    """Refuse a recipe or a train split that lacks what a loss needs, before any weights are read.
+    """Refuse a recipe or a training split that does not meet the needs of a loss, before any weights are read.
 
     Args:
         config: the recipe.
-        needs: what each loss needs, by its name.
+        needs: the needs of each loss, by its name.
 
     Raises:
-        ValueError: naming the loss, what it lacks and what to do.
+        ValueError: naming the loss, the unmet need and what to do.
     """
     data = config.dataset
     has = provides(config.model, data.unit, data.key_frames, data.tokens is not None)
@@ -161,14 +161,14 @@ def check_losses(config: RunConfig, needs: dict[str, tuple[str, ...]]) -> None:
 
 
 def train_slices(data: DatasetConfig) -> Iterable[SampleEntry]:
-    """What the train split holds, slice by slice; a stream is read as far as it is asked for."""
+    """The slices of the train split, one by one; a stream is read only as far as it is consumed."""
     if data.stream:
         return streamed.entries(data.shards, "train")
     return ShardReader(data.shards, "train", data.cache_dir).samples
 
 
 def training_data(config: RunConfig) -> CineDataset | CineStream:
-    """The train split as the recipe reads it, by index or as a stream."""
+    """The train split with the options of the recipe, read by index or as a stream."""
     model, data = config.model, config.dataset
     options: dict[str, Any] = {
         "image_size": model.image_size, "geometry": model.geometry, "phases": data.phases,
@@ -181,7 +181,7 @@ def training_data(config: RunConfig) -> CineDataset | CineStream:
 
 
 def held_out_slices(config: RunConfig, key_frames: bool, count: int = 6) -> tuple[Batch, list[str]] | None:
-    """The same few held-out slices of a run for every preview, and their groups; None where the split has none."""
+    """The held-out slices for the previews of a run, and their groups; None if the validation split is empty."""
     model, data = config.model, config.dataset
     phases = data.max_phases or data.phases or (2 if key_frames else 1)
     dataset = CineDataset(data.shards, "val", "slice", model.image_size, model.geometry, phases,

@@ -1,12 +1,12 @@
-"""Show what a recipe's augmentation makes of training patients: one picture, augmentation.png.
+"""Draw training patients with the augmentation of a recipe: one picture, augmentation.png.
 
 Research use only, not a medical device.
 
     python scripts/show_augmentation.py --data acdc_wds --config configs/training/MRI/stage2/mri_segmenter.yaml \\
         --output_dir augmentation
 
-Of each patient's middle slice, ED and ES with the contours of their labels, as stored and as the first epochs of
-training would see them; below, the phases of the cycle as stored and in the first draw.
+The picture shows the middle slice of each patient at ED and ES, with contours of the labels, as stored and as in the
+first epochs of training. Below, it shows the phases of the cycle as stored and in the first epoch.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def sample_draws(config: RunConfig, image_size: int, shards: str, samples: int) 
     """Middle slices as stored and in DRAWS epochs, with all their phases: key -> [stored, draw, draw, ...].
 
     Args:
-        config: the recipe; its seed, geometry and `dataset.augment` count.
+        config: the recipe; its seed, geometry and `dataset.augment` are used.
         image_size: S.
         shards: folder of the shards.
-        samples: how many patients, evenly spread over the train split; all where it has fewer.
+        samples: number of patients, evenly spaced over the train split; all if it has fewer.
     Raises:
-        ValueError: where the recipe does not augment, or the train split is empty.
+        ValueError: if the recipe does not augment, or the train split is empty.
     """
     if not config.dataset.augment.enabled:
-        raise ValueError("the recipe has dataset.augment.enabled=false, so there is nothing to show; set it to true")
+        raise ValueError("the recipe has dataset.augment.enabled=false, so there is nothing to draw; set it to true")
     stored, drawn = (
         CineDataset(
             shards, "train", "slice", image_size, config.model.geometry, seed=config.experiment.seed,
@@ -61,7 +61,7 @@ def sample_draws(config: RunConfig, image_size: int, shards: str, samples: int) 
     )  # fmt: skip
     stacks = list(stored.reader.patients().values())
     if not stacks:
-        raise ValueError(f"{shards}: the train split is empty; convert more patients or with other fractions")
+        raise ValueError(f"{shards}: the train split is empty; convert more patients, or change the fractions")
     samples = min(samples, len(stacks))
     chosen = [stacks[(2 * i + 1) * len(stacks) // (2 * samples)] for i in range(samples)]
     shown = {}
@@ -76,8 +76,8 @@ def draw_sheet(path: Path, samples: dict[str, list[Arrays]], caption: str) -> No
 
     Args:
         path: a .png file.
-        samples: of `sample_draws`.
-        caption: recipe, data and limits of the augmentation.
+        samples: result of `sample_draws`.
+        caption: recipe, data and options of the augmentation.
     """
     strip = CELL * (1 + DRAWS) / STRIP + 0.35
     height = 2 * CELL + 0.6 + 2 * strip
@@ -121,15 +121,15 @@ def _show(ax: Axes, image: np.ndarray, spacing_mm: np.ndarray) -> None:
 
 
 def describe(augment: AugmentConfig) -> str:
-    """What the recipe changes, as its keys and values."""
+    """The augmentation options of the recipe, as keys and values."""
     values = {name: value for name, value in vars(augment).items() if name != "enabled" and value}
     return ", ".join(f"{name} {str(value).lower()}" for name, value in values.items()) or "nothing is changed"
 
 
 def own_image_size(model: ModelConfig, recipe: str) -> int:
-    """The side of the grid, where the recipe itself decides it."""
+    """The side of the grid, if it is defined by the recipe alone."""
     if model.decoder != "none" and model.tokenizer.init != "random":
-        raise ValueError(f"{recipe}: takes the side of its grid from other weights; give --image_size")
+        raise ValueError(f"{recipe}: the side of its grid depends on pretrained weights; give --image_size")
     return model.image_size
 
 
@@ -137,12 +137,10 @@ def own_image_size(model: ModelConfig, recipe: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of shards")
-    parser.add_argument("--config", required=True, help="recipe whose dataset.augment is shown")
-    parser.add_argument("--output_dir", required=True, type=Path, help="where augmentation.png goes")
-    parser.add_argument(
-        "--image_size", type=int, help="side of the grid; a recipe that takes it from other weights does not know it"
-    )
-    parser.add_argument("--samples", type=int, default=3, help="patients to show (default 3)")
+    parser.add_argument("--config", required=True, help="recipe with the dataset.augment to draw")
+    parser.add_argument("--output_dir", required=True, type=Path, help="folder for augmentation.png")
+    parser.add_argument("--image_size", type=int, help="side of the grid; needed if it depends on pretrained weights")
+    parser.add_argument("--samples", type=int, default=3, help="number of patients (default 3)")
     args = parser.parse_args()
     if args.samples < 1:
         raise ValueError(f"--samples is {args.samples}, expected 1 or more")
@@ -153,7 +151,7 @@ def main() -> None:
     path = args.output_dir / "augmentation.png"
     source = f"{Path(args.config).name} on {Path(args.data).name}, {config.model.geometry} of {size} pixels"
     draw_sheet(path, samples, f"{source}: {describe(config.dataset.augment)}")
-    print(f"{', '.join(samples)}, each with {DRAWS} draws, are in {path}")
+    print(f"{', '.join(samples)}, each with {DRAWS} random draws: {path}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Weights on disk: written whole or not at all, read without ever running what a file holds."""
+"""Weights on disk: written completely or not at all, read without executing code from a file."""
 
 import hashlib
 import re
@@ -44,7 +44,7 @@ def _on_cpu(state: State, dtype: torch.dtype | None = None) -> State:
 
 
 def load_weights(path: str | Path) -> tuple[State, dict[str, Any] | None]:
-    """Read weights, and their config where it stands beside them.
+    """Read weights, and their config if it exists.
 
     Args:
         path: a `.safetensors` file; a folder of `model.safetensors` and `config.json`; or a `torch.save` file that
@@ -53,7 +53,7 @@ def load_weights(path: str | Path) -> tuple[State, dict[str, Any] | None]:
         The weights on the CPU, and the config or None.
     Raises:
         FileNotFoundError: naming the file that is missing.
-        ValueError: naming the file, if it is cut short, corrupt, or holds more than weights.
+        ValueError: naming the file, if it is incomplete, damaged, or holds more than weights.
     """
     path = Path(path)
     if path.is_dir():
@@ -75,26 +75,26 @@ def read_config(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if it does not exist.
-        ValueError: naming the file, if it is no object, or of another schema than this version writes.
+        ValueError: naming the file, if it is not an object, or has another schema version.
     """
     config = read_json(path)
     if not isinstance(config, dict):
-        raise ValueError(f"{path}: expected an object that describes a model, found {config!s:.80}")
+        raise ValueError(f"{path}: expected the config of a model, found {config!s:.80}")
     version = config.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise ValueError(
-            f"{path}: schema_version is {version!r:.80}, this version reads {SCHEMA_VERSION}; update the code"
+            f"{path}: schema_version is {version!r:.80}, but this code reads {SCHEMA_VERSION}; update the code"
         )
     return config
 
 
 def check_values(state: State, where: str | Path) -> None:
-    """Raise ValueError for weights that are no finite real numbers, naming the first."""
+    """Raise ValueError for weights that are not finite floating-point numbers, naming the first."""
     for name, value in state.items():
         if value.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
-            raise ValueError(f"{where}: {name} is {value.dtype}, expected floating-point weights; export them anew")
+            raise ValueError(f"{where}: {name} is {value.dtype}, expected floating-point weights; export them again")
         if not value.isfinite().all():
-            raise ValueError(f"{where}: {name} holds NaN or infinity; take an earlier checkpoint or export it anew")
+            raise ValueError(f"{where}: {name} holds NaN or infinity; use an earlier checkpoint or export it again")
 
 
 def hash_weights(state: State) -> str:
@@ -108,16 +108,16 @@ def hash_weights(state: State) -> str:
 
 
 def start_from(module: nn.Module, state: State, source: str) -> list[str]:
-    """Start a model from the weights of another run, component by component (`tokenizer`, `dit`, ...).
+    """Load the weights of another run, one component (`tokenizer`, `dit`, ...) at a time.
 
     Args:
         module: the model; the first dotted part of a state-dict key is its component.
-        state: the weights; components that the model does not have are passed over.
-        source: where they come from, for error messages.
+        state: the weights; components that the model does not have are ignored.
+        source: origin of the weights, for error messages.
     Returns:
-        The components that the file does not have, which keep their fresh weights.
+        The components that the file does not have, which keep their initial weights.
     Raises:
-        ValueError: naming the component, if its keys or shapes differ, or if no component is there at all.
+        ValueError: naming the component, if its keys or shapes differ, or if the file has no component.
     """
     expected, given = _by_component(module.state_dict()), _by_component(state)
     shared = [component for component in expected if component in given]
@@ -161,13 +161,13 @@ def check_keys(expected: State, state: State, source: str) -> None:
 
 
 def save_training(folder: str | Path, step: int, payload: dict[str, Any], keep: int = 2) -> Path:
-    """Write what a run needs to go on, as `checkpoints/step_N/state.pth`, and remove the oldest such folders.
+    """Write the state for resuming a run, as `checkpoints/step_N/state.pth`, and remove the oldest such folders.
 
     Args:
         folder: the run's output folder.
         step: optimizer steps done.
         payload: tensors and plain values only, since it is read with `weights_only=True`.
-        keep: how many of the newest to keep, this one among them.
+        keep: number of newest checkpoints to keep, including this one.
     Returns:
         The checkpoint's folder.
     """
@@ -190,7 +190,7 @@ def load_training(path: str | Path) -> dict[str, Any]:
     """Read a training checkpoint.
 
     Args:
-        path: its folder, as `latest_training` gives it.
+        path: its folder, as returned by `latest_training`.
     Returns:
         The payload of `save_training`, tensors on the CPU.
     Raises:
@@ -201,7 +201,7 @@ def load_training(path: str | Path) -> dict[str, Any]:
         return _load_torch(Path(path) / "state.pth")
     except ValueError:
         raise ValueError(
-            f"{path}: not a whole training checkpoint; remove that folder to go on from the one before it"
+            f"{path}: not a complete training checkpoint; remove this folder to continue from the previous one"
         ) from None
 
 
@@ -211,7 +211,7 @@ def _load_safetensors(path: Path) -> State:
     try:
         state = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error}); write or download it again") from None
+        raise ValueError(f"{path}: not a complete safetensors file ({error}); write or download it again") from None
     check_values(state, path)
     return state
 
@@ -223,8 +223,8 @@ def _load_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: UnpicklingError, RuntimeError, EOFError, KeyError ...
         if "Unsupported global" in str(error) or "Unsupported operand" in str(error):
-            raise ValueError(f"{path}: holds pickled code, which is never run; export its weights alone") from None
-        raise ValueError(f"{path}: not a whole checkpoint; it may be cut short: write or download it again") from None
+            raise ValueError(f"{path}: holds pickled code, which is never executed; export the weights alone") from None
+        raise ValueError(f"{path}: not a complete checkpoint; write or download it again") from None
 
 
 def _training_folders(folder: str | Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a cardiologist measures: overlap and distance of structures, volumes, ejection fraction, agreement.
+"""Clinical measures: overlap and distance of structures, volumes, ejection fraction, agreement.
 
 Axes: H height, W width, D slices. Masks hold 0 background, 1 RV, 2 MYO, 3 LV.
 """
@@ -19,7 +19,7 @@ Masks = Mapping[str, np.ndarray]  # "ED" and "ES", as far as known -> (H, W, D)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Dice of two masks of one shape: NaN where both are empty (not applicable), 0 where one is.
+    """Dice of two masks of one shape: NaN if both are empty (not applicable), 0 if one is empty.
 
     Raises:
         ValueError: when the shapes differ.
@@ -31,7 +31,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def hausdorff95(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """95th percentile of the surface distances in mm: NaN where both are empty, the volume's diagonal where one is.
+    """95th percentile of the surface distances in mm: NaN if both are empty, the diagonal of the volume if one is.
 
     Args:
         a: mask.
@@ -52,7 +52,7 @@ def hausdorff95(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float]) -> fl
 def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a, bool), np.asarray(b, bool)
     if a.shape != b.shape:
-        raise ValueError(f"masks of shapes {a.shape} and {b.shape}: expected the same")
+        raise ValueError(f"masks of shapes {a.shape} and {b.shape}, expected equal shapes")
     return a, b
 
 
@@ -63,12 +63,12 @@ def phase_error_percent(found: int, truth: int, phases: int) -> float:
 
 
 def volume_ml(mask: np.ndarray, label: int, spacing_mm: Sequence[float]) -> float:
-    """Volume of a label in mL: voxels x the spacing that they have now, in mm, / 1000."""
+    """Volume of a label in mL: number of voxels x volume of a voxel in mm3 / 1000."""
     return float(np.count_nonzero(mask == label) * math.prod(spacing_mm) / 1000)
 
 
 def ejection_fraction(edv: float, esv: float) -> float:
-    """100 (EDV - ESV) / EDV in %, never clipped; NaN where there is no end-diastolic volume."""
+    """100 (EDV - ESV) / EDV in %, never clipped; NaN if EDV is not above 0."""
     return 100 * (edv - esv) / edv if edv > 0 else math.nan
 
 

@@ -1,4 +1,4 @@
-"""Where a script computes."""
+"""Devices, and the precision of their computations."""
 
 import os
 from collections.abc import Iterator
@@ -9,27 +9,27 @@ import torch
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that a name means.
+    """The device for a name.
 
     Args:
-        name: `cpu`, `cuda`, `cuda:1` ..., or `auto` for a GPU where there is one.
+        name: `cpu`, `cuda`, `cuda:1` ..., or `auto` for a GPU if there is one, else the CPU.
 
     Returns:
-        A device that holds tensors.
+        A device that works.
 
     Raises:
-        ValueError: for a device that is unknown or not there.
+        ValueError: for a device that is unknown or not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name} cannot be used here ({str(error).splitlines()[0]}); try cpu") from None
+        raise ValueError(f"device {name} cannot be used ({str(error).splitlines()[0]}); try cpu") from None
 
 
 def native_precision(device: torch.device) -> str:
-    """bf16 where the device has instructions for it, else no: emulated, it is a hundred times slower than float32."""
+    """bf16 if the device has bf16 instructions, else no: emulated bf16 is a hundred times slower than float32."""
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -39,7 +39,7 @@ def native_precision(device: torch.device) -> str:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Let float32 be float32 where a device would take TF32 or bf16 for it and change tokens; also a decorator."""
+    """Switch off TF32 and bf16 for float32 products, since they change tokens; also a decorator."""
     before = [(switch, name, getattr(switch, name)) for switch, name, _ in _switches()]
     try:
         for switch, name, exact in _switches():
@@ -51,14 +51,14 @@ def exact_float32() -> Iterator[None]:
 
 
 def _switches() -> list[tuple[Any, str, Any]]:
-    """What decides on the precision of float32 products, its attribute, and the exact value."""
+    """Settings for the precision of float32 products: object, attribute, exact value."""
     backends: Any = torch.backends
-    if hasattr(backends.cuda.matmul, "fp32_precision"):  # where it was used, torch refuses to read the older allow_tf32
+    if hasattr(backends.cuda.matmul, "fp32_precision"):  # newer torch; mixing it with allow_tf32 is an error
         switches = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
         return [(switch, "fp32_precision", "ieee") for switch in switches]
     return [(switch, "allow_tf32", False) for switch in (backends.cuda.matmul, backends.cudnn)]
 
 
 def cpu_cores() -> int:
-    """Cores that this process may run on, which `taskset` and containers can make fewer than the machine's."""
+    """Number of cores that this process may use; `taskset` and containers can limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,8 +16,8 @@ class EMA:
         """Start the averages at the parameters' values.
 
         Args:
-            parameters: by name; kept by reference, on the device where they stay.
-            decay: in [0, 1); the weight of the old average once warmed up.
+            parameters: by name; kept by reference, on their device.
+            decay: in [0, 1); weight of the old average after the warm-up.
         Raises:
             ValueError: for a decay outside that range.
         """
@@ -40,14 +40,14 @@ class EMA:
 
     @torch.no_grad()
     def restart(self, name: str, rows: Tensor | None = None) -> None:
-        """Set one average, or some of its rows, to its parameter's value, after that was placed and not trained."""
+        """Set one average, or some of its rows, to its parameter's value, after this was replaced without training."""
         if name in self.values:
             rows = torch.ones(len(self.values[name]), dtype=torch.bool) if rows is None else rows
             self.values[name][rows] = self.parameters[name][rows]
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Put the averages into the live parameters for the length of a block, and the parameters back after it."""
+        """Use the averages as parameters inside a block, and restore the parameters after it."""
         live = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self._write(self.values)
         try:
@@ -56,22 +56,22 @@ class EMA:
             self._write(live)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the decay and the averages, as a checkpoint holds them."""
+        """Return the decay and the averages, for a checkpoint."""
         return {"decay": self.decay, "values": dict(self.values)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint.
+        """Continue from a checkpoint.
 
         Args:
-            state: what `state_dict` returned.
+            state: result of `state_dict`.
         Raises:
-            ValueError: if it averages other parameters.
+            ValueError: if it holds averages of other parameters.
         """
         shapes = {name: tuple(value.shape) for name, value in self.values.items()}
         differing = shapes.items() ^ {(name, tuple(value.shape)) for name, value in state["values"].items()}
         if differing:
             names = sorted({name for name, _ in differing})
-            raise ValueError(f"EMA checkpoint averages other parameters than the model trains: {', '.join(names[:4])}")
+            raise ValueError(f"the EMA of the checkpoint and the trained parameters differ: {', '.join(names[:4])}")
         self.decay = state["decay"]
         for name, value in self.values.items():
             value.copy_(state["values"][name])

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ from utils.text import read_text
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which takes its place when the block ends well.
+    """Yield a temporary path in the same folder; it replaces `path` if the block ends without an error.
 
     Args:
-        path: the file to write; its folder is made if absent, and an existing file stays until the new one is whole.
+        path: the file to write; its folder is created; an existing file is kept until the new one is complete.
     Returns:
-        A context manager giving a path with the same ending (some writers choose the format by it).
+        A context manager with a path of the same file ending (some writers choose the format by it).
     Raises:
         FileNotFoundError: if the block wrote nothing.
     """
@@ -32,7 +32,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         if not temporary.is_file():
             raise FileNotFoundError(f"{path}: nothing was written")
-        temporary.chmod(0o666 & ~_umask())  # some writers keep their files to the owner
+        temporary.chmod(0o666 & ~_umask())  # some writers give access to the owner only
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
@@ -42,12 +42,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_dir(path: str | Path) -> Iterator[Path]:
-    """Yield a new empty folder beside `path`, which takes its place when the block ends well.
+    """Yield a new empty folder beside `path`; it replaces `path` if the block ends without an error.
 
     Args:
-        path: the folder to write; an existing one stays until the new one is whole, and is then removed.
+        path: the folder to write; an existing folder is kept until the new one is complete, and is then removed.
     Returns:
-        A context manager giving the temporary folder.
+        A context manager with the temporary folder.
     Raises:
         NotADirectoryError: if `path` is a file.
     """
@@ -90,18 +90,18 @@ def _umask() -> int:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all.
+    """Write a UTF-8 text file, completely or not at all.
 
     Args:
         path: the file.
-        text: its content, written with the line ends as given.
+        text: its content; line ends are not changed.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """Write a JSON file, whole or not at all.
+    """Write a JSON file, completely or not at all.
 
     Args:
         path: the file.
@@ -119,7 +119,7 @@ def read_json(path: str | Path) -> Any:
         Its content.
     Raises:
         FileNotFoundError: if it does not exist.
-        ValueError: naming the file, if it is not JSON in an encoding that its first bytes announce.
+        ValueError: naming the file, if it is not JSON in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -127,7 +127,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); it may be cut short: write or download it again") from None
+        raise ValueError(f"{path}: not valid JSON ({error}); write or download it again") from None
 
 
 def blake2b(path: str | Path) -> str:
@@ -146,7 +146,7 @@ def blake2b(path: str | Path) -> str:
 
 
 def jsonable(data: Any) -> Any:
-    """Return plain values that strict JSON can hold.
+    """Convert to plain values of strict JSON.
 
     Args:
         data: dicts, lists, tuples, scalars, paths, numpy scalars and arrays.

@@ -1,4 +1,4 @@
-"""Accelerate as the recipe says: what it would take from its environment is pinned, and the rest is reported."""
+"""Accelerate with the settings of the recipe; environment variables are ignored, or reported if they have an effect."""
 
 import os
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
 
-PINNED = {  # what `make_accelerator` fixes -> what says it instead
+PINNED = {  # ignored variable -> setting that is used instead
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "training.gradient_accumulation_steps",
     "ACCELERATE_MIXED_PRECISION": "training.mixed_precision",
-    "ACCELERATE_DYNAMO_BACKEND": "nothing, since nothing is compiled",
+    "ACCELERATE_DYNAMO_BACKEND": "no compilation",
 }
 NO_SAY = ("ACCELERATE_DYNAMO_", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_USE_CPU", "ACCELERATE_DEBUG_MODE")
 UNSET = ("", "no", "none", "false", "0")
@@ -17,31 +17,31 @@ NEUTRAL = (*UNSET, "1")
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """An accelerator that the environment cannot change: gradients are summed by the loop, nothing is compiled.
+    """An accelerator that ignores the environment: the training loop sums gradients, and nothing is compiled.
 
     Args:
         precision: no, fp16 or bf16.
     """
     return Accelerator(
         mixed_precision=precision,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop divides by itself
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the training loop divides
         dynamo_plugin=TorchDynamoPlugin(backend="no"),  # type: ignore[arg-type]
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 
 
 def environment_notes(precision: str, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """A line for each variable of accelerate that asks for something else than the recipe, or that has a say.
+    """One line for each variable of accelerate that contradicts the recipe, or that has an effect on the run.
 
     Args:
-        precision: what the recipe computes in: no, fp16 or bf16.
+        precision: mixed precision of the recipe: no, fp16 or bf16.
         environ: the environment.
     """
     notes = []
     for name, value in sorted(environ.items()):
         if name in PINNED:
             if value.lower() not in ((precision,) if name == "ACCELERATE_MIXED_PRECISION" else NEUTRAL):
-                notes.append(f"{name}={value} is passed over; what counts is {PINNED[name]}")
+                notes.append(f"{name}={value} is ignored; used instead: {PINNED[name]}")
         elif name.startswith(("ACCELERATE_", "FSDP_")) and not (name.startswith(NO_SAY) or value.lower() in UNSET):
-            notes.append(f"{name}={value} of the environment has a say in this run")
+            notes.append(f"{name}={value} of the environment has an effect on this run")
     return notes

@@ -1,4 +1,4 @@
-"""What a run says: curves in `log.jsonl`, pictures in `samples/`, and errors in one line."""
+"""Output of a run: curves in `log.jsonl`, pictures in `samples/`, and one-line errors."""
 
 import json
 import os
@@ -18,18 +18,18 @@ TRACEBACK_VARIABLE = "TITOK_MRI_TRACEBACK"
 
 
 class RunLog:
-    """The log of a run; on ranks where it is not enabled it does nothing."""
+    """The log of a run; it does nothing on ranks where it is not enabled."""
 
     def __init__(
         self, folder: str | Path, enabled: bool = True, wandb: bool = False, run_config: dict[str, Any] | None = None
     ) -> None:
-        """Open the log; a resumed run adds to what is there.
+        """Open the log; a resumed run appends to it.
 
         Args:
             folder: the run's output folder.
-            enabled: whether this process writes; true on the main rank alone.
-            wandb: whether to log to Weights & Biases too; offline unless WANDB_MODE says otherwise.
-            run_config: the run's config, shown by wandb; of absolute paths only the last part is kept.
+            enabled: whether this process writes; true on the main rank only.
+            wandb: whether to log to Weights & Biases too; offline unless WANDB_MODE sets another mode.
+            run_config: the run's config, for wandb; only the last part of absolute paths is kept.
         """
         self.folder, self.enabled = Path(folder), enabled
         self._run: Any = _start_wandb(self.folder, run_config or {}) if enabled and wandb else None
@@ -60,10 +60,10 @@ class RunLog:
             step: optimizer steps done.
             array: (H, W) or (H, W, 3), float in [0, 1] or uint8.
         Raises:
-            ValueError: for another name, since it becomes part of a path.
+            ValueError: for other characters, since the name becomes part of a path.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ValueError(f"picture name {name!r} may hold letters, digits, _ and - only")
+            raise ValueError(f"picture name {name!r}: expected letters, digits, _ and - only")
         if not self.enabled:
             return
         if array.dtype != np.uint8:
@@ -86,7 +86,7 @@ class RunLog:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn an error that a user can mend into one line on stderr and exit code 1.
+    """Report user errors as one line on stderr, with exit code 1.
 
     Used as `with user_errors():` or, above a function, as `@user_errors()`. Set TITOK_MRI_TRACEBACK=1 to see where the
     error was raised.
@@ -107,7 +107,7 @@ def _start_wandb(folder: Path, run_config: dict[str, Any]) -> Any:
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
-    # wandb would record the host, the command line, the code and its repository; none of that is asked for.
+    # By default wandb records host, command line, code and repository; this is switched off.
     settings = wandb.Settings(disable_git=True, disable_code=True, x_disable_meta=True, console="off")
     mode: Any = os.environ.get("WANDB_MODE", "offline")
     return wandb.init(

@@ -1,4 +1,4 @@
-"""Every published figure of image quality and of rate: one function each, the same for models, baselines and codecs.
+"""Image quality and rate: one function for each reported figure, the same for models, baselines and codecs.
 
 Images are float with data range 1 after the volume's window; values are clamped to [0, 1] before they are compared.
 Axes: H height, W width, D slices, T phases of the cardiac cycle.
@@ -19,7 +19,7 @@ from skimage.metrics import structural_similarity
 SSIM_SIGMA = 1.5
 SSIM_WINDOW = 11  # the side of scikit-image's Gaussian window at sigma 1.5 (truncated at 3.5 sigma)
 HEART_MARGIN_MM = 10.0
-GZIP_LEVEL = 6  # gzip's own default; nibabel's faster level 1 writes larger files and would flatter the ratio
+GZIP_LEVEL = 6  # gzip's default; nibabel's level 1 writes larger files, which would give a better ratio
 
 Metric = Callable[..., float]
 
@@ -33,7 +33,7 @@ def psnr(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> float:
         mask: (H, W) bool, the scored pixels; all of them when None.
 
     Returns:
-        dB at a peak of 1; inf where the frames are equal, NaN where the mask is empty (not applicable).
+        dB at a peak of 1; inf for equal frames, NaN for an empty mask (not applicable).
 
     Raises:
         ValueError: shapes differ or a value is not finite.
@@ -50,12 +50,12 @@ def psnr(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> float:
 def ssim(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> float:
     """Structural similarity of two frames, by scikit-image with the arguments of the original paper.
 
-    The frames are cut to the mask's bounding box first, so that no pixel outside that box reaches a window.
+    The frames are first cut to the bounding box of the mask, so that pixels outside the box have no influence.
 
     Args:
         x: (H, W) float, clamped to [0, 1].
         y: (H, W) float, clamped to [0, 1].
-        mask: (H, W) bool, where the map is averaged; everywhere when None.
+        mask: (H, W) bool, pixels over which the map is averaged; all when None.
 
     Returns:
         The mean of the SSIM map without its rim of 5 pixels, where the window reaches beyond the frame, as scikit-image
@@ -73,7 +73,7 @@ def ssim(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> float:
         box = bounding_box(mask)
         x, y, mask = x[box], y[box], mask[box]
     if min(x.shape) < SSIM_WINDOW:
-        raise ValueError(f"ssim needs at least {SSIM_WINDOW} x {SSIM_WINDOW} scored pixels, the field is {x.shape}")
+        raise ValueError(f"ssim needs at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, but the field is {x.shape}")
     mean, similarity = structural_similarity(
         x, y, data_range=1.0, gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False, full=True
     )
@@ -85,9 +85,10 @@ def ssim(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> float:
 
 
 def flicker(cine: np.ndarray) -> float:
-    """How unsteadily a cine changes: the mean absolute second difference over the cycle, |x_(t+1) - 2 x_t + x_(t-1)|.
+    """Flicker of a cine: the mean absolute second difference over the cycle, |x_(t+1) - 2 x_t + x_(t-1)|.
 
-    Steady motion and a constant image have none; noise and jumps have. The last phase is the neighbour of the first.
+    It is 0 for a constant image and for uniform change, and large for noise and jumps. The last phase is the neighbour
+    of the first.
 
     Args:
         cine: (D, T, H, W) float, clamped to [0, 1].
@@ -102,15 +103,15 @@ def flicker(cine: np.ndarray) -> float:
     return float(np.mean(second))
 
 
-def high_frequency_ratio(original: np.ndarray, found: np.ndarray) -> float:
-    """Energy of detail finer than 4 pixels in a reconstruction over that in the original; 1 is as much, 0 a blur.
+def high_frequency_ratio(original: np.ndarray, reconstruction: np.ndarray) -> float:
+    """Energy of detail finer than 4 pixels, relative to the original: 1 is equal energy, 0 is no detail.
 
     Args:
         original: (D, T, H, W) float in [0, 1].
-        found: the same shape, clamped to [0, 1].
+        reconstruction: the same shape, clamped to [0, 1].
 
     Returns:
-        Ratio of spectral energy above 0.25 cycles a pixel (radial); NaN where the original has none.
+        Ratio of spectral energy above 0.25 cycles a pixel (radial); NaN if the original has none.
     """
     rows, columns = (np.fft.fftfreq(n) for n in original.shape[-2:])
     fine = np.hypot(rows[:, None], columns[None]) > 0.25
@@ -120,7 +121,7 @@ def high_frequency_ratio(original: np.ndarray, found: np.ndarray) -> float:
         return float(sum(np.square(np.abs(part)).sum() for part in frames))
 
     whole = energy(original)
-    return energy(np.clip(found, 0.0, 1.0)) / whole if whole > 0 else math.nan
+    return energy(np.clip(reconstruction, 0.0, 1.0)) / whole if whole > 0 else math.nan
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
@@ -136,7 +137,7 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
         ValueError: the mask is empty.
     """
     if not mask.any():
-        raise ValueError("the mask holds no True pixel, so it has no bounding box")
+        raise ValueError("the mask has no True pixel, expected at least one")
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
@@ -157,7 +158,7 @@ def frame_scores(metric: Metric, x: np.ndarray, y: np.ndarray, mask: np.ndarray 
         ValueError: shapes differ, or what the metric raises.
     """
     if x.shape != y.shape or x.ndim != 4:
-        raise ValueError(f"the cines have shapes {x.shape} and {y.shape}, expected the same (D, T, H, W) of both")
+        raise ValueError(f"the cines have shapes {x.shape} and {y.shape}, expected equal shapes (D, T, H, W)")
     slices, phases = x.shape[:2]
     scores = np.empty((slices, phases))
     for z in range(slices):
@@ -167,15 +168,15 @@ def frame_scores(metric: Metric, x: np.ndarray, y: np.ndarray, mask: np.ndarray 
 
 
 def finite_mean(values: Iterable[float | None]) -> float:
-    """Mean of frame or patient scores: those not applicable (None, NaN) and those exact (inf) are left out.
+    """Mean of frame or patient scores without scores that are not applicable (None, NaN) or infinite (exact frames).
 
-    Leaving out exact frames is the cautious rule: a black frame that comes back black would lift the mean to infinity.
+    Exact frames are excluded because one black frame that is decoded exactly would make the mean infinite.
 
     Args:
         values: scores, e.g. dB.
 
     Returns:
-        The mean of the finite values; inf where all that apply are exact, NaN where none applies.
+        The mean of the finite values; inf if all applicable values are inf, NaN if none is applicable.
     """
     applicable = [float(v) for v in values if v is not None and not math.isnan(v)]
     finite = [v for v in applicable if math.isfinite(v)]
@@ -229,7 +230,7 @@ def heart_region(
 
 
 def true_depth_bits(cine: np.ndarray) -> int:
-    """Bits a voxel that the stored values really need.
+    """Bits a voxel that the stored values need.
 
     Args:
         cine: native values, any shape; a float array counts its own width.
@@ -262,7 +263,7 @@ def nii_gz_bytes(cine: np.ndarray, affine: np.ndarray) -> int:
 
 
 def rates(bits: int, frames: int, voxels: int, depth_bits: int, gz_bytes: int) -> dict[str, float]:
-    """What a compressed file costs and what it saves.
+    """Bits and compression ratios of a compressed file.
 
     Args:
         bits: of the whole file as written: header, indices, tokens, anatomy, checksum.
@@ -275,7 +276,7 @@ def rates(bits: int, frames: int, voxels: int, depth_bits: int, gz_bytes: int) -
         bits, bits_per_frame, and the ratios against int16, the true depth and the .nii.gz.
     """
     if bits <= 0 or frames <= 0:
-        raise ValueError(f"rates need a file and frames, found {bits} bits and {frames} frames")
+        raise ValueError(f"found {bits} bits and {frames} frames, expected more than 0 of both")
     return {
         "bits": float(bits),
         "bits_per_frame": bits / frames,
@@ -286,11 +287,11 @@ def rates(bits: int, frames: int, voxels: int, depth_bits: int, gz_bytes: int) -
 
 
 def _clamped(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both frames as float64 in [0, 1], after their shapes and values are checked."""
+    """Both frames as float64 in [0, 1], with checked shapes and values."""
     if x.shape != y.shape or x.ndim != 2 or (mask is not None and mask.shape != x.shape):
         mask_shape = None if mask is None else mask.shape
-        raise ValueError(f"frames of shapes {x.shape} and {y.shape}, mask {mask_shape}: expected one (H, W) for all")
+        raise ValueError(f"frames have shapes {x.shape} and {y.shape}, mask {mask_shape}; expected one shape (H, W)")
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("a frame holds NaN or infinite values; a score of it would mean nothing")
+        raise ValueError("a frame holds NaN or infinite values and cannot be scored")
     return np.clip(x, 0, 1), np.clip(y, 0, 1)

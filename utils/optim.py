@@ -1,4 +1,4 @@
-"""What trains, in which groups, at which rate: pure functions of the recipe and the step."""
+"""Trainable parameters, optimizer groups and learning rate, as functions of the recipe and the step."""
 
 import math
 import re
@@ -14,16 +14,16 @@ from utils.config.ranges import BelowOne, Count, Fraction, NotNegative
 
 @dataclass
 class OptimizerConfig:
-    """AdamW; weight decay spares biases and norms.
+    """Options of AdamW; weight decay is not applied to biases and norms.
 
     Args:
         learning_rate: after the warm-up.
         beta1: decay of the mean gradient.
         beta2: decay of the mean squared gradient.
         weight_decay: of matrices.
-        warmup_steps: over which the rate rises to `learning_rate`.
-        end_fraction: of `learning_rate`, at the last step.
-        scale: {glob: factor on the rate} for parameters, see `names`; the first glob that names one counts.
+        warmup_steps: number of steps of the linear increase to `learning_rate`.
+        end_fraction: learning rate at the last step, as a fraction of `learning_rate`.
+        scale: {glob: factor of the learning rate}, see `names`; the first glob that matches a parameter is used.
     """
 
     learning_rate: NotNegative = 1e-4
@@ -36,7 +36,7 @@ class OptimizerConfig:
 
 
 def learning_rate(step: int, optimizer: OptimizerConfig, max_steps: int) -> float:
-    """Linear warm-up, then a cosine to `end_fraction`: a pure function of the step."""
+    """Linear warm-up, then cosine decay to `end_fraction`; a function of the step only."""
     if step < optimizer.warmup_steps:
         return optimizer.learning_rate * (step + 1) / optimizer.warmup_steps
     progress = (step - optimizer.warmup_steps) / max(1, max_steps - optimizer.warmup_steps)
@@ -45,9 +45,9 @@ def learning_rate(step: int, optimizer: OptimizerConfig, max_steps: int) -> floa
 
 
 def names(glob: str, name: str) -> bool:
-    """Whether a glob names a parameter, or a module that it belongs to.
+    """Whether a glob matches a parameter, or a module that contains it.
 
-    `8-11` between dots stands for the numbers 8 to 11: `dit.blocks.8-11` names all parameters of these four blocks.
+    `8-11` between dots means the numbers 8 to 11: `dit.blocks.8-11` matches all parameters of these four blocks.
     """
     parts = []
     for part in glob.split("."):
@@ -58,22 +58,22 @@ def names(glob: str, name: str) -> bool:
 
 
 def select_trainable(model: nn.Module, globs: list[str]) -> dict[str, nn.Parameter]:
-    """Freeze all but the parameters that the globs name, and put fully frozen components in eval mode.
+    """Freeze all parameters that no glob matches, and put completely frozen components in eval mode.
 
     Raises:
-        ValueError: for a glob that names no parameter.
+        ValueError: for a glob without a match.
     """
     known = [name for name, _ in model.named_parameters()]
     for glob in globs:
         if not any(names(glob, name) for name in known):
-            raise ValueError(f"training.trainable: {glob!r} names no parameter; names begin with {first_parts(known)}")
+            raise ValueError(f"training.trainable: {glob!r} matches no parameter; use globs as {first_parts(known)}")
     chosen = {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(names(glob, name) for glob in globs))
         if parameter.requires_grad:
             chosen[name] = parameter
     if not chosen:
-        raise ValueError(f"training.trainable is empty: name parameters by globs such as {first_parts(known)}")
+        raise ValueError(f"training.trainable is empty; give globs such as {first_parts(known)}")
     for child in model.children():
         child.train(any(parameter.requires_grad for parameter in child.parameters()))
     return chosen
@@ -83,7 +83,7 @@ def parameter_groups(trainable: dict[str, nn.Parameter], optimizer: OptimizerCon
     """Parameters by weight decay and by scale of the learning rate.
 
     Raises:
-        ValueError: for a scale that no trained parameter takes.
+        ValueError: for a scale without a trained parameter.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     unused = set(optimizer.scale)
@@ -93,7 +93,7 @@ def parameter_groups(trainable: dict[str, nn.Parameter], optimizer: OptimizerCon
         decay = optimizer.weight_decay if parameter.ndim >= 2 else 0.0
         groups.setdefault((decay, float(optimizer.scale[glob]) if glob else 1.0), []).append(parameter)
     if unused:
-        raise ValueError(f"optimizer.scale: {', '.join(sorted(unused))} names no parameter that trains")
+        raise ValueError(f"optimizer.scale: {', '.join(sorted(unused))} matches no trained parameter; correct it")
     return [{"params": p, "weight_decay": decay, "scale": scale} for (decay, scale), p in groups.items()]
 
 

@@ -9,16 +9,16 @@ from torch import Tensor
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """Sum of a tensor over all ranks, differentiable; the tensor itself where there is one rank."""
+    """Differentiable sum of a tensor over all ranks; the tensor itself for one rank."""
     return value if world_size() == 1 else dist_nn.all_reduce(value)
 
 
 def world_size() -> int:
-    """How many ranks there are."""
+    """Number of ranks."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def gather_rows(rows: Tensor) -> Tensor:  # (n, ...), n of each rank its own
+def gather_rows(rows: Tensor) -> Tensor:  # (n, ...); n may differ between ranks
     """The rows of all ranks, in the order of the ranks, differentiable."""
     if world_size() == 1:
         return rows
@@ -33,7 +33,7 @@ def gather_rows(rows: Tensor) -> Tensor:  # (n, ...), n of each rank its own
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Average over the ranks the gradients of parameters that no wrapper takes care of."""
+    """Average over ranks the gradients of parameters outside distributed wrappers."""
     if world_size() > 1:
         for parameter in parameters:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

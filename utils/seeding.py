@@ -1,4 +1,4 @@
-"""Seeds that depend on what they are for, not on when they are drawn."""
+"""Seeds that depend on names and numbers, not on the order of calls."""
 
 import hashlib
 import operator
@@ -7,7 +7,7 @@ _MASK_63_BITS = (1 << 63) - 1  # fits a torch.Generator and an int64 tensor
 
 
 def stable_seed(*parts: str | int) -> int:
-    """Hash parts such as (seed, epoch, sample id) to a seed that is the same in every process and on every machine.
+    """Hash parts such as (seed, epoch, sample id) to a seed that is equal in all processes and on all machines.
 
     Args:
         parts: texts and whole numbers; ("a", "b"), ("ab",) and (1,), ("1",) all differ.

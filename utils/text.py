@@ -1,4 +1,4 @@
-"""Text files in whatever encoding their first bytes announce."""
+"""Text files in UTF-8, or in UTF-16 or UTF-32 with a byte order mark."""
 
 import codecs
 from pathlib import Path
@@ -13,12 +13,12 @@ _MARKS = (  # UTF-32 first, since its mark begins with UTF-16's
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file: UTF-8, or the Unicode encoding that its byte order mark announces; the mark is dropped.
+    """Read a text file in UTF-8, or in the encoding of its byte order mark; the mark is removed.
 
     Args:
-        path: the file; its line ends stay as they are.
+        path: the file; line ends are not changed.
     Raises:
-        ValueError: naming the file and the encoding, for bytes that are not text in it.
+        ValueError: naming the file and the encoding, for bytes that are not text in this encoding.
     """
     data = Path(path).read_bytes()
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A batch of cine pieces; a single frame has D = T = 1, a slice has D = 1, a stack has all slices at ED and ES.
+    """A batch of frames (D = T = 1), slices (D = 1) or stacks (all slices, with ED and ES).
 
-    Stacks of fewer slices than the batch's D are padded at the end.
+    Stacks with fewer slices than the batch are padded at the end.
 
     Args:
         image: (B, D, T, 1, H, W) float32 in [0, 1]; 0 in padding.
@@ -21,8 +21,8 @@ class Batch(NamedTuple):
         field: (B, D, H, W) bool; True where a native pixel lies under the grid, False in padding pixels and slices.
         slice_position: (B, D) float32 in (0, 1); (slice index + 0.5) / slices of the stack; 0.5 in padding.
         phase: (B, T) float32 in [0, 1); phase index / phases of the cycle.
-        key_frames: (B, 2) int64; places along T of ED and ES in this batch, -1 where they are not among its phases
-            (unit `frame`, or key frames not asked for).
+        key_frames: (B, 2) int64; positions of ED and ES along T, -1 if they are not among the phases (unit `frame`, or
+            no key frames).
         spacing_mm: (B, 3) float32; along H, W and D, on this grid.
         bsa_m2: (B,) float32; body surface area, NaN where height or weight is unknown.
         sample_seed: (B,) int64; a function of (seed, epoch, key), from which all randomness of the sample follows.
@@ -63,7 +63,7 @@ class Batch(NamedTuple):
         return self.valid().flatten().repeat_interleave(self.phase.shape[1])
 
     def key_labels(self) -> tuple[Tensor, Tensor]:
-        """Ground truth at ED and ES: labels (B, D, 2, H, W) int64, and where there is one, (B, D, 2) bool."""
+        """Ground truth at ED and ES: labels (B, D, 2, H, W) int64, and whether it exists, (B, D, 2) bool."""
         rows = torch.arange(len(self.mask), device=self.mask.device)[:, None]
         keys = self.key_frames.clamp(min=0)
         labels = self.mask.transpose(1, 2)[rows, keys].transpose(1, 2).long()

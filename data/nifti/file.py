@@ -1,6 +1,6 @@
-"""The header and voxels of one NIfTI file as they lie in it; of another kind of file, what it is.
+"""Header and stored voxels of one NIfTI file, and the type of a file that is not NIfTI.
 
-What a file is follows from its bytes, never from its name: a plain file may be called .nii.gz, and a gzip file .nii.
+The type follows from the bytes of a file, never from its name: a plain file may be named .nii.gz, and a gzip file .nii.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CHUNK = 1 << 18  # bytes
 GZIP = b"\x1f\x8b"
 HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 QUATERNION_TOLERANCE = 1e-3  # by which the square of its vector part may pass 1: writers round it
-FOREIGN = {  # how a file begins: what it is, and what to do
+FOREIGN = {  # first bytes of a file: its type and what to do
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull` in its repository",
     b"/annex/objects": "a git-annex pointer, not the file itself; run `git annex get` in its repository",
-    b"<": "a web page, not the file itself; download it again, signed in where that is needed",
+    b"<": "a web page, not the file itself; download it again, after a login if needed",
     GZIP: "a gzip file inside another one; unpack it once",
     b"PK\x03\x04": "a zip archive; unpack it",
     b"BZh": "a bzip2 file; unpack it",
@@ -39,16 +39,16 @@ FOREIGN = {  # how a file begins: what it is, and what to do
 
 
 class NotNifti(ValueError):  # noqa: N818 - says what was found
-    """The file is something else than NIfTI; the text says what, and what to do."""
+    """The file is not NIfTI; the text gives its type and what to do."""
 
 
 def read_file(path: Path) -> tuple[Any, np.ndarray]:
-    """Read a file to its end, so that gzip compares its checksum too.
+    """Read a whole file, so that gzip also compares its checksum.
 
     Returns:
-        The header, unchecked but for what placing the volume needs, and the stored voxels in one copy.
+        The header, of which only the geometry is checked, and the stored voxels in one copy.
     Raises:
-        NotNifti: when it is something else.
+        NotNifti: when it is another type of file.
         OSError: when it cannot be opened or read.
         One of DAMAGE: when it is truncated or damaged.
     """
@@ -62,14 +62,14 @@ def read_file(path: Path) -> tuple[Any, np.ndarray]:
 def _header(stream: io.BufferedIOBase) -> Any:
     start = stream.read(max(HEADERS))
     if not start:
-        raise ValueError("it is empty")
+        raise ValueError("the file is empty")
     sizes = {order: int.from_bytes(start[:4], name) for order, name in (("<", "little"), (">", "big"))}  # type: ignore[arg-type]
     order = next((order for order, size in sizes.items() if size in HEADERS), None)
     if order is None:
         raise NotNifti(_what(start))
     size = sizes[order]
     if len(start) < size:
-        raise ValueError(f"it ends after {len(start)} of {size} bytes of its header")
+        raise ValueError(f"the file ends after {len(start)} of {size} bytes of the header")
     header: Any = HEADERS[size](start[:size], endianness=order, check=False)
     if header["magic"].item()[:3] not in (b"n+1", b"n+2"):
         raise NotNifti("an Analyze file or one half of a .hdr/.img pair; convert it to a single NIfTI file")
@@ -84,13 +84,13 @@ def _what(start: bytes) -> str:
     if start[128:132] == b"DICM":
         return "a DICOM file; convert it to NIfTI, for example with dcm2niix"
     words = next((words for begin, words in FOREIGN.items() if start.lstrip().startswith(begin)), None)
-    return words or f"no NIfTI file, it begins with {start[:8]!r}; check where it comes from"
+    return words or f"not a NIfTI file, it begins with {start[:8]!r}; check its origin"
 
 
 def _voxels(stream: io.BufferedIOBase, header: Any) -> np.ndarray:
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), int(header["vox_offset"])
     if offset < header.sizeof_hdr:
-        raise ValueError(f"its voxels begin at byte {offset}, inside its header")
+        raise ValueError(f"the voxels begin at byte {offset}, inside the header")
     size = math.prod(shape) * dtype.itemsize
     buffer = np.empty(size, np.uint8)
     filled = 0
@@ -100,5 +100,5 @@ def _voxels(stream: io.BufferedIOBase, header: Any) -> np.ndarray:
         buffer[filled : filled + len(used)] = np.frombuffer(used, np.uint8)
         filled += len(used)
     if filled < size:
-        raise ValueError(f"it ends after {filled} of {size} bytes of voxels")
+        raise ValueError(f"the file ends after {filled} of {size} bytes of voxels")
     return buffer.view(dtype).reshape(shape, order="F")

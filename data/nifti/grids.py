@@ -1,4 +1,4 @@
-"""Where a volume lies by its header, and whether two files share a grid.
+"""Position of a volume from its header, and comparison of the grids of two files.
 
 Axes: H height, W width, D slices, T phases of the cardiac cycle.
 """
@@ -13,17 +13,17 @@ import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI's codes: unknown (taken as mm), metre, mm, micron
-EDGE_TOLERANCE = 0.01  # by which edges of voxels may differ in length and direction, as a part of their length
-CORNER_TOLERANCE = 0.1  # voxels by which the corners of two grids may lie apart
+EDGE_TOLERANCE = 0.01  # allowed difference of voxel edges, in length and direction, as a fraction of the length
+CORNER_TOLERANCE = 0.1  # allowed distance between the corners of two grids, in voxels
 
 
 class Grid(NamedTuple):
-    """Where a volume lies.
+    """Position of a volume.
 
     Args:
         spacing_mm: along H, W, D, from the header's zooms alone; ACDC's sform has unit spacing.
-        affine: (4, 4) voxel -> world in mm: the sform where it agrees with the zooms, else the qform, else the zooms.
-        is_placed: whether the header says where the volume lies; otherwise the affine is a guess.
+        affine: (4, 4) voxel -> world in mm: the sform if it agrees with the zooms, else the qform, else the zooms.
+        is_placed: whether the header contains a valid position; if not, the affine holds the zooms only.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -35,7 +35,7 @@ def grid_of(header: Any) -> Grid:
     """The grid that a header of data/nifti/file.py describes.
 
     Raises:
-        ValueError: naming the unit of length, or the spacing, that makes no sense.
+        ValueError: for an invalid unit of length or spacing.
     """
     code = int(header["xyzt_units"]) & 7
     if code not in UNITS_MM:
@@ -53,10 +53,10 @@ def grid_of(header: Any) -> Grid:
 
 
 def _affine(form: Callable[[], np.ndarray], unit_mm: float, spacing: tuple[float, float, float]) -> np.ndarray | None:
-    """A header's affine in mm; None where it makes no sense beside the zooms."""
+    """A header's affine in mm; None if it does not agree with the zooms."""
     try:
         affine = np.diag([unit_mm, unit_mm, unit_mm, 1.0]) @ np.asarray(form(), np.float64)
-    except (ValueError, np.linalg.LinAlgError):  # a quaternion that is none
+    except (ValueError, np.linalg.LinAlgError):  # an invalid quaternion
         return None
     edges = np.linalg.norm(affine[:3, :3], axis=0)
     if not (np.isfinite(affine).all() and np.allclose(edges, spacing, rtol=EDGE_TOLERANCE)):
@@ -66,7 +66,7 @@ def _affine(form: Callable[[], np.ndarray], unit_mm: float, spacing: tuple[float
 
 
 def turned(stored: np.ndarray, grid: Grid, other: Grid, shape: tuple[int, ...]) -> np.ndarray:
-    """Voxels on another file's grid, as they lie or with axes exchanged and flipped, which moves no voxel's centre.
+    """Voxels on the grid of another file, unchanged or with exchanged and flipped axes, which is exact.
 
     Args:
         stored: (H, W, D) or (H, W, D, T) on `grid`.
@@ -74,24 +74,24 @@ def turned(stored: np.ndarray, grid: Grid, other: Grid, shape: tuple[int, ...]) 
         other: where they should lie.
         shape: (H, W, D) of the other file.
     Raises:
-        ValueError: saying how the grids differ, where no exchange and flip makes them one.
+        ValueError: with the difference, if exchanging and flipping axes does not make the grids equal.
     """
-    if not (grid.is_placed and other.is_placed):  # nothing but zooms to compare
+    if not (grid.is_placed and other.is_placed):  # only the zooms can be compared
         if not np.allclose(grid.spacing_mm, other.spacing_mm, rtol=EDGE_TOLERANCE):
             raise ValueError(f"its spacing is {_text(grid.spacing_mm)} mm, expected {_text(other.spacing_mm)} mm")
         return stored
     relative = np.linalg.inv(other.affine) @ grid.affine  # voxel -> the other file's voxel
     turn = io_orientation(relative)
-    left = relative @ inv_ornt_aff(turn, stored.shape[:3])  # what the turn leaves over, the identity where they agree
+    left = relative @ inv_ornt_aff(turn, stored.shape[:3])  # the rest; the identity if the grids agree
     if np.isnan(turn).any() or np.abs(left[:3, :3] - np.eye(3)).max() > EDGE_TOLERANCE:
         raise ValueError(
-            f"its voxels have other edges: spacing {_text(grid.spacing_mm)} mm, expected {_text(other.spacing_mm)} mm "
+            f"its voxel edges differ: spacing {_text(grid.spacing_mm)} mm, expected {_text(other.spacing_mm)} mm "
             "along the same directions"
         )
     corners = np.array([[*corner, 1] for corner in product(*((0, length - 1) for length in shape))])
     apart = float(np.abs((corners @ (left - np.eye(4)).T)[:, :3]).max())
     if apart > CORNER_TOLERANCE:
-        raise ValueError(f"its corners lie up to {apart:.3g} voxels apart, expected {CORNER_TOLERANCE:g} at most")
+        raise ValueError(f"its corners are up to {apart:.3g} voxels apart, expected at most {CORNER_TOLERANCE:g}")
     return apply_orientation(stored, turn)
 
 

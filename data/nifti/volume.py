@@ -1,4 +1,4 @@
-"""Reading NIfTI files as they are stored: raw integers, true spacing, labels, and refusals that name the file."""
+"""Read NIfTI files as stored: raw integers, spacing and labels, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data.nifti.file import DAMAGE, NotNifti, read_file
 from data.nifti.grids import Grid, grid_of, turned
 
 AXES = {3: "(H, W, D)", 4: "(H, W, D, T)"}
-LABEL_TOLERANCE = 1e-3  # labels behind a slope miss the whole number by a rounding
+LABEL_TOLERANCE = 1e-3  # labels with a slope differ from whole numbers by rounding
 
 
 class Volume(NamedTuple):
@@ -21,10 +21,10 @@ class Volume(NamedTuple):
 
     Args:
         name: file name, without its folder.
-        stored: (H, W, D) or (H, W, D, T) stored values in native byte order; integers wherever none is fractional.
+        stored: (H, W, D) or (H, W, D, T) stored values in native byte order; integers if no value is fractional.
         slope: real value = stored * slope + intercept.
         intercept: see slope.
-        grid: where it lies.
+        grid: spacing and position.
     """
 
     name: str
@@ -35,25 +35,25 @@ class Volume(NamedTuple):
 
 
 def find_nifti(folder: Path, stem: str) -> Path | None:
-    """The file `stem`.nii.gz or `stem`.nii of a folder, a dead link too, None where there is neither."""
+    """The file `stem`.nii.gz or `stem`.nii of a folder, also a broken link; None if neither exists."""
     paths = (folder / f"{stem}{end}" for end in (".nii.gz", ".nii"))
     return next((path for path in paths if path.is_file() or path.is_symlink()), None)
 
 
 def read_nifti(path: Path, axes: int, patient: str) -> Volume:
-    """Read a NIfTI file, compressed by gzip or plain, whatever its name says.
+    """Read a NIfTI file, with or without gzip, independent of its name.
 
     Args:
         path: the file.
         axes: 3 for (H, W, D), 4 for (H, W, D, T); further axes of length 1 are dropped.
-        patient: whose file it is, for the refusals.
+        patient: name of the patient, for error messages.
     Raises:
-        CaseRefused: when it is missing, truncated, damaged or no NIfTI, has other axes, holds NaN or colours, or a
-            spacing that makes no sense.
+        CaseRefused: when the file is missing, truncated, damaged or not NIfTI, or has other axes, NaN, colours, or an
+            invalid spacing.
         OSError: when it cannot be opened or read.
     """
     if not path.is_file():
-        reason = "is a link to a file that is not there; get that file" if path.is_symlink() else "is missing"
+        reason = "is a broken link; get the file that it points to" if path.is_symlink() else "is missing"
         raise CaseRefused("missing_file", patient, f"{path.name} {reason}, or re-download the case")
     try:
         header, stored = read_file(path)
@@ -76,12 +76,12 @@ def read_nifti(path: Path, axes: int, patient: str) -> Volume:
 
 
 def without_fraction(values: np.ndarray) -> np.ndarray:
-    """Floats as int16 or int32 where that loses nothing, else as float32; integers as they are, but uint64 as int64."""
+    """Floats as int16 or int32 if this is lossless, else as float32; integers unchanged, but uint64 as int64."""
     if values.dtype == np.uint64 and values.max(initial=0) <= np.iinfo(np.int64).max:
-        return values.astype(np.int64)  # what no compressed file names
+        return values.astype(np.int64)  # the compressed file has no code for uint64
     if values.dtype.kind != "f":
         return values
-    planes = np.moveaxis(values, -1, 0)  # one after another: a rounded copy of a whole cine would be large
+    planes = np.moveaxis(values, -1, 0)  # one at a time, to save memory
     if all((plane == np.rint(plane)).all() for plane in planes):
         low, high = float(values.min(initial=0)), float(values.max(initial=0))
         for dtype in (np.int16, np.int32):
@@ -91,15 +91,15 @@ def without_fraction(values: np.ndarray) -> np.ndarray:
 
 
 def on_grid_of(volume: Volume, image: Volume, patient: str) -> np.ndarray:
-    """The stored values of a file that must share the grid of another, turned onto it where that is exact.
+    """The stored values of a file on the grid of another file, with axes reordered if needed.
 
     Raises:
-        CaseRefused: where its header says that it lies elsewhere.
+        CaseRefused: if the grids differ according to the headers.
     """
     try:
         return turned(volume.stored, volume.grid, image.grid, image.stored.shape[:3])
     except ValueError as error:
-        message = f"{volume.name} lies on another grid than {image.name}: {error}; resample it, or correct its header"
+        message = f"{volume.name} has another grid than {image.name}: {error}; resample it, or correct its header"
         raise CaseRefused("other_grid", patient, message) from error
 
 
@@ -108,9 +108,9 @@ def read_mask(path: Path, patient: str, image: Volume, order: Sequence[int] = tu
 
     Args:
         path: a file of axes (H, W, D).
-        patient: whose file it is, for the refusals.
+        patient: name of the patient, for error messages.
         image: the image, or the cine, whose grid the labels must share.
-        order: our label of each of the file's labels 0, 1, 2, 3.
+        order: this project's label for each of the file's labels 0, 1, 2, 3.
     Returns:
         (H, W, D) uint8: 0 background, 1 RV, 2 MYO, 3 LV.
     Raises:
@@ -128,7 +128,7 @@ def read_masks(path: Path, patient: str, cine: Volume, order: Sequence[int] = tu
         patient, order: as in `read_mask`.
         cine: the cine, whose grid the labels must share.
     Returns:
-        zero-based phase -> (H, W, D) uint8, of the phases that hold any label.
+        zero-based phase -> (H, W, D) uint8, for phases with any label.
     Raises:
         CaseRefused: as `read_mask`.
     """
@@ -140,7 +140,7 @@ def read_masks(path: Path, patient: str, cine: Volume, order: Sequence[int] = tu
 
 def _check_voxels(stored: np.ndarray, axes: int, name: str, patient: str) -> None:
     if stored.dtype.kind not in "iuf":
-        message = f"{name} holds voxels of type {stored.dtype}, expected grey values; re-download or exclude it"
+        message = f"{name} has voxels of type {stored.dtype}, expected grey values; re-download or exclude it"
         raise CaseRefused("wrong_type", patient, message)
     if stored.ndim != axes or 0 in stored.shape:
         message = f"{name} has shape {stored.shape}, expected {AXES[axes]} with none of them 0; exclude it"
@@ -164,9 +164,9 @@ def _labels(volume: Volume, stored: np.ndarray, order: Sequence[int], patient: s
     labels = np.rint(real)
     wrong = (np.abs(real - labels) > LABEL_TOLERANCE) | (labels < 0) | (labels >= len(order))
     if wrong.any():
-        found = [round(float(value), 4) for value in np.unique(real[wrong])[:5]]
-        names = ", ".join(f"{theirs} ({LABELS[ours]})" for theirs, ours in enumerate(order) if theirs)
+        values = [round(float(value), 4) for value in np.unique(real[wrong])[:5]]
+        names = ", ".join(f"{value} ({LABELS[label]})" for value, label in enumerate(order) if value)
         raise CaseRefused(
-            "mask_labels", patient, f"{volume.name} holds labels {found}, expected 0, {names}; correct it"
+            "mask_labels", patient, f"{volume.name} holds labels {values}, expected 0, {names}; correct it"
         )
     return np.asarray(order, np.uint8)[labels.astype(np.intp)]

@@ -1,4 +1,4 @@
-"""What the sources that read files have in common: tables of cases, numbers in text, hashes, empty frames."""
+"""Functions shared by the sources that read files: tables of cases, numbers in text, hashes, empty frames."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import numpy as np
 from data.case import CaseRefused, CineCase
 from utils.text import read_text
 
-DEAD = "a link to nothing"
+DEAD = "a broken link"
 
 
 def check_folder(input_dir: Path) -> None:
-    """Refuse an input folder that is not there.
+    """Refuse an input folder that does not exist.
 
     Raises:
         FileNotFoundError: naming it.
@@ -29,31 +29,31 @@ def check_folder(input_dir: Path) -> None:
         raise FileNotFoundError(f"{input_dir}: no such folder; give the folder that holds the dataset")
 
 
-def add_once(found: dict[str, Path], patient: str, path: Path) -> None:
-    """Note where a patient stands.
+def add_once(paths: dict[str, Path], patient: str, path: Path) -> None:
+    """Add the path of a patient.
 
     Raises:
-        ValueError: when the patient stands somewhere else already.
+        ValueError: if the patient already has another path.
     """
-    if patient in found:
-        raise ValueError(f"{patient} is there twice, {found[patient]} and {path}; remove or rename one of them")
-    found[patient] = path
+    if patient in paths:
+        raise ValueError(f"{patient} exists twice, {paths[patient]} and {path}; remove or rename one of them")
+    paths[patient] = path
 
 
 def files_below(root: Path) -> tuple[list[Path], dict[str, str]]:
-    """All files below a folder, those in linked folders and dead links too.
+    """All files below a folder, including those in linked folders and broken links.
 
     Args:
         root: the folder.
     Returns:
-        The files, sorted, those that are no links first; and what was not entered: path below root -> why.
+        The files, sorted, links last; and folders that were not opened: path below root -> reason.
     """
     files: list[Path] = []
     passed: dict[str, str] = {}
-    entered = {os.path.realpath(root): "the input folder"}  # a link may lead back to where it stands
+    entered = {os.path.realpath(root): "the input folder"}  # a link may point to a folder above it
 
     def refused(error: OSError) -> None:
-        passed[below(root, Path(error.filename))] = f"cannot be entered: {error.strerror}"
+        passed[below(root, Path(error.filename))] = f"cannot be opened: {error.strerror}"
 
     for place, folders, leaves in os.walk(root, followlinks=True, onerror=refused):
         files += [Path(place, leaf) for leaf in leaves]
@@ -71,67 +71,67 @@ def files_below(root: Path) -> tuple[list[Path], dict[str, str]]:
 
 
 def below(root: Path, path: Path) -> str:
-    """A path as it stands below root."""
+    """A path relative to root."""
     return path.relative_to(root).as_posix()
 
 
 def is_dead(path: Path) -> bool:
-    """Whether a path is a link to nothing."""
+    """Whether a path is a broken link."""
     return path.is_symlink() and not path.exists()
 
 
 def entries_but(parents: Iterable[Path], known: Iterable[Path], root: Path) -> dict[str, str]:
-    """What stands in folders and is not among what is known: path below root -> what it is."""
+    """Entries of folders that are not among the known paths: path below root -> description."""
     read = set(known)
     odd = (path for parent in parents if parent.is_dir() for path in sorted(parent.iterdir()) if path not in read)
-    return {below(root, path): DEAD if is_dead(path) else "no folder of a patient" for path in odd}
+    return {below(root, path): DEAD if is_dead(path) else "not a folder of a patient" for path in odd}
 
 
 def read_table(path: Path, key: str) -> dict[str, dict[str, str]]:
-    """Read a CSV file with a line a case.
+    """Read a CSV file with one row a case.
 
     Args:
-        path: the file, with the names of its columns in the first line.
-        key: the column that names the case.
+        path: the file; its first line holds the names of the columns.
+        key: the column with the name of the case.
     Returns:
-        name -> {column: text}, without what is empty.
+        name -> {column: text}, without empty cells.
     Raises:
-        ValueError: when it is no text, the column is missing or a case is there twice.
+        ValueError: when the file is not text, the column is missing, or a case has two rows.
     """
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
     if key not in (reader.fieldnames or ()):
-        raise ValueError(f"{path.name}: has no column {key!r} in its first line, found {reader.fieldnames}; add it")
+        raise ValueError(f"{path.name}: has no column {key!r}, found {reader.fieldnames} in line 1; add it")
     rows = [{k: v.strip() for k, v in row.items() if k and v and v.strip()} for row in reader]
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         if row.get(key, "") in table:
-            raise ValueError(f"{path.name}: has two lines for {row[key]}; remove one of them")
+            raise ValueError(f"{path.name}: has two rows for {row[key]}; remove one of them")
         if key in row:
             table[row[key]] = row
     return table
 
 
 def phase_of(row: dict[str, str], key: str, where: str, patient: str) -> int | None:
-    """The zero-based phase that a line of a table names, None where it names none.
+    """The zero-based phase in a row of a table, None if the cell is empty.
 
     Args:
-        row: the line.
-        key: its column.
+        row: the row.
+        key: the column.
         where: the table's file name, for the refusal.
-        patient: whose line it is.
+        patient: the patient of the row.
     Raises:
-        CaseRefused: when it is not a whole number from 0.
+        CaseRefused: when the cell is not a whole number from 0.
     """
     if key not in row:
         return None
-    if not re.fullmatch(r"[0-9]+(\.0*)?", row[key]):  # programs that know floats only write 7.0
-        message = f"{where} says {key}={row[key]}, expected a phase counted from 0; correct it or leave it empty"
+    if not re.fullmatch(r"[0-9]+(\.0*)?", row[key]):  # some programs write 7.0 for 7
+        message = f"{where} has {key}={row[key]}, expected a phase counted from 0; correct it or leave it empty"
         raise CaseRefused("no_key_frame", patient, message)
     return int(float(row[key]))
 
 
 def measure(text: str | None) -> float | None:
-    """A positive number in text, None where there is none."""
+    """A positive number in text, None if there is none."""
     try:
         value = float(text or "")
     except ValueError:
@@ -140,7 +140,7 @@ def measure(text: str | None) -> float | None:
 
 
 def hash_files(paths: Iterable[Path], row: dict[str, str] | None = None) -> str:
-    """blake2b over names, sizes and bytes of files, and over a patient's line of a table."""
+    """blake2b over names, sizes and bytes of files, and over the row of a patient in a table."""
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
@@ -152,10 +152,10 @@ def hash_files(paths: Iterable[Path], row: dict[str, str] | None = None) -> str:
 
 
 def refuse_empty_frames(case: CineCase) -> None:
-    """Refuse a case with a frame of one constant value: padding, or a phase that was never written.
+    """Refuse a case with a frame of one constant value, such as padding or a missing phase.
 
     Raises:
-        CaseRefused: counting them and naming the first.
+        CaseRefused: with the number of such frames and the position of the first.
     """
     empty = np.argwhere(case.cine.min(axis=(0, 1)) == case.cine.max(axis=(0, 1)))
     if len(empty):

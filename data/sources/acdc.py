@@ -1,10 +1,10 @@
-"""ACDC as it is distributed: one folder a patient with Info.cfg, the 4-D cine, the ED and ES frames and their masks.
+"""ACDC in its original layout: one folder a patient with Info.cfg, the 4-D cine, and ED and ES frames with masks.
 
     patient001/Info.cfg                      ED, ES (one-based), NbFrame, Group, Height, Weight
     patient001/patient001_4d.nii.gz          (H, W, D, T)
     patient001/patient001_frame01.nii.gz     (H, W, D), and patient001_frame01_gt.nii.gz with its labels
 
-Patients stand in `training/` and `testing/`, the same below `database/`, or directly below the input folder.
+Patient folders are in the input folder, in `training/` and `testing/`, or in the same places below `database/`.
 Source: Bernard et al., Deep learning techniques for automatic MRI cardiac multi-structures segmentation and
 diagnosis, IEEE TMI 37(11), 2018.
 """
@@ -77,25 +77,25 @@ class AcdcSource:
         return list(self.folders)
 
     def passed_over(self) -> dict[str, str]:
-        """What is not read: path below the folder -> why; entries that are no patient, labels of other frames."""
+        """Files that are not read: path below the folder -> reason; other entries, and labels of other frames."""
         parents = [self.input_dir / name for name in FOLDERS]
         passed = entries_but(parents, [*parents, *self.folders.values()], self.input_dir)
         for patient, folder in self.folders.items():
             try:
                 read = self._masks(patient, _read_info(patient, folder / "Info.cfg"))
             except CaseRefused:
-                continue  # its conversion says so
+                continue  # the conversion reports this
             odd = sorted(path for path in folder.glob(f"{patient}_frame*_gt.nii*") if path not in read)
-            passed |= {below(self.input_dir, path): "labels of another frame than ED and ES" for path in odd}
+            passed |= {below(self.input_dir, path): "labels of a frame other than ED and ES" for path in odd}
         return passed
 
     def group(self, patient: str) -> str | None:
-        """Diagnosis from Info.cfg, None where it is not told."""
+        """Diagnosis from Info.cfg, None if unknown."""
         path = self.folders[patient] / "Info.cfg"
         try:
             return _read_keys(path).get("Group") if path.is_file() else None
         except ValueError:
-            return None  # no text: `load` refuses the case
+            return None  # not text: `load` refuses the case
 
     def held_out(self, patient: str) -> bool:
         """Whether the patient belongs to the dataset's own test set, the folder `testing`."""
@@ -111,7 +111,7 @@ class AcdcSource:
         """Read one patient.
 
         Raises:
-            CaseRefused: naming the rule, the patient and what is wrong, with the file at fault.
+            CaseRefused: with the rule, the patient, the file and the problem.
         """
         info = _read_info(patient, self.folders[patient] / "Info.cfg")
         whole = self.modality == "4d_mri"
@@ -128,17 +128,17 @@ class AcdcSource:
         return case
 
     def _images(self, patient: str, info: Info) -> list[Path]:
-        """The image files of this modality; a missing one is an error that tells what else is there."""
+        """The image files of this modality; the error for a missing file names the files that exist."""
         names = [f"{patient}_frame{phase + 1:02d}" for phase in (info.ed, info.es)]
         whole, *frames = (find_nifti(self.folders[patient], name) for name in (f"{patient}_4d", *names))
         if self.modality == "4d_mri":
-            hint = "its ED and ES frames are there: convert them with --modality ed_es" if all(frames) else None
+            hint = "its ED and ES frames exist: convert them with --modality ed_es" if all(frames) else None
             return [_required(patient, f"{patient}_4d", whole, hint)]
-        hint = "its whole cine is there: convert it with --modality 4d_mri" if whole else None
+        hint = "its 4-D cine exists: convert it with --modality 4d_mri" if whole else None
         return [_required(patient, name, path, hint) for name, path in zip(names, frames, strict=True)]
 
     def _masks(self, patient: str, info: Info) -> list[Path | None]:
-        """The label files of ED and ES, None where there is none."""
+        """The label files of ED and ES, None if missing."""
         names = (f"{patient}_frame{phase + 1:02d}_gt" for phase in (info.ed, info.es))
         return [find_nifti(self.folders[patient], name) for name in names]
 
@@ -153,18 +153,18 @@ def _find_patients(input_dir: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for parent in (input_dir / name for name in FOLDERS):
         for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-            is_folder = folder.is_dir() or is_dead(folder)  # a dead link is a patient who is missing
+            is_folder = folder.is_dir() or is_dead(folder)  # a broken link is a missing patient
             if not (is_folder and (PATIENT_FOLDER.fullmatch(folder.name) or (folder / "Info.cfg").is_file())):
                 continue
             if not re.fullmatch(r"[A-Za-z0-9_-]+", folder.name):
-                raise ValueError(f"{folder}: patient folders may hold letters, digits, - and _ only; rename it")
+                raise ValueError(f"{folder}: expected a name of letters, digits, - and _ only; rename it")
             add_once(found, folder.name, folder)
     return found
 
 
 @dataclass(frozen=True)
 class Info:
-    """What Info.cfg says; phases are zero-based here, one-based in the file."""
+    """Content of Info.cfg; phases count from 0 here and from 1 in the file."""
 
     ed: int
     es: int
@@ -181,7 +181,7 @@ def _read_keys(path: Path) -> dict[str, str]:
 
 def _read_info(patient: str, path: Path) -> Info:
     if not path.is_file():
-        what = "its folder is a link to nothing" if is_dead(path.parent) else "Info.cfg is missing"
+        what = "its folder is a broken link" if is_dead(path.parent) else "Info.cfg is missing"
         raise CaseRefused("missing_file", patient, f"{what}; re-download the case")
     try:
         keys = _read_keys(path)
@@ -193,13 +193,13 @@ def _read_info(patient: str, path: Path) -> Info:
             message = f"Info.cfg has no {key}; add a line `{key}: <frame, from 1>` or re-download"
             raise CaseRefused(rule, patient, message)
         if not re.fullmatch(r"[1-9][0-9]*", keys[key]):
-            message = f"Info.cfg says {key}={keys[key]}, expected a whole number from 1; correct it"
+            message = f"Info.cfg has {key}={keys[key]}, expected a whole number from 1; correct it"
             raise CaseRefused(rule, patient, message)
         return int(keys[key])
 
     ed, es = whole("ED", "no_key_frame") - 1, whole("ES", "no_key_frame") - 1
     if ed == es:
-        message = f"Info.cfg says ED and ES are both frame {ed + 1}; they must differ: correct it"
+        message = f"Info.cfg has ED and ES at the same frame {ed + 1}; they must differ: correct it"
         raise CaseRefused("same_key_frames", patient, message)
     phases = whole("NbFrame", "phase_count") if "NbFrame" in keys else None
     return Info(ed, es, phases, keys.get("Group"), measure(keys.get("Height")), measure(keys.get("Weight")))
@@ -208,17 +208,17 @@ def _read_info(patient: str, path: Path) -> Info:
 def _cine_4d(patient: str, volume: Volume, info: Info) -> tuple[np.ndarray, Volume]:
     phases = volume.stored.shape[3]
     if info.phases is not None and info.phases != phases:
-        message = f"image has {phases} phases but Info.cfg says NbFrame={info.phases}; re-download or exclude the case"
+        message = f"image has {phases} phases but Info.cfg has NbFrame={info.phases}; re-download or exclude the case"
         raise CaseRefused("phase_count", patient, message)
     for key, phase in (("ED", info.ed), ("ES", info.es)):
         if phase >= phases:
-            message = f"Info.cfg says {key}={phase + 1}, but {volume.name} has {phases} phases; correct it"
+            message = f"Info.cfg has {key}={phase + 1}, but {volume.name} has {phases} phases; correct it"
             raise CaseRefused("key_frame_outside", patient, message)
     return volume.stored, volume
 
 
 def _cine_of_two(patient: str, volumes: list[Volume]) -> tuple[np.ndarray, Volume]:
-    """ED and ES as a cine of two phases; files of different scaling are brought to real values first."""
+    """ED and ES as a cine of two phases; files of different scaling are converted to real values first."""
     ed, es = volumes
     es = es._replace(stored=on_grid_of(es, ed, patient))
     if ed.stored.shape != es.stored.shape:

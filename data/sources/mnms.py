@@ -1,14 +1,14 @@
-"""The M&Ms challenge of 2020 (Multi-Centre, Multi-Vendor & Multi-Disease), as it is distributed.
+"""The M&Ms challenge of 2020 (Multi-Centre, Multi-Vendor & Multi-Disease) in its original layout.
 
-    211230_M&Ms_Dataset_information_diagnosis_opendataset.csv   a line a patient, see CODE to WEIGHT
+    211230_M&Ms_Dataset_information_diagnosis_opendataset.csv   one row a patient, see CODE to WEIGHT
     Training/Labeled/CODE/CODE_sa.nii.gz                        the short-axis cine (H, W, D, T)
     Training/Labeled/CODE/CODE_sa_gt.nii.gz                     its labels (H, W, D, T), at ED and ES
-    Training/Unlabeled/CODE, Validation/CODE, Testing/CODE      likewise; the masks of Unlabeled hold nothing
+    Training/Unlabeled/CODE, Validation/CODE, Testing/CODE      the same; the masks of Unlabeled are empty
 
-The folder given is the one with the CSV, or the one that holds it as `OpenDataset`. ED and ES count from 0 there; for
-unlabelled patients both are 0, which tells nothing. The challenge's labels are 1 LV, 2 MYO, 3 RV.
+The input folder is the folder with the CSV, or a folder that contains it as `OpenDataset`. ED and ES count from 0. For
+unlabelled patients both are 0, which means unknown. The labels of the challenge are 1 LV, 2 MYO, 3 RV.
 Source: Campello et al., Multi-centre, multi-vendor and multi-disease cardiac segmentation: the M&Ms challenge, IEEE
-TMI 40(12), 2021; layout and label order as CineMA (mathpluscode/CineMA, cinema/data/mnms) reads them.
+TMI 40(12), 2021; layout and label order follow CineMA (mathpluscode/CineMA, cinema/data/mnms).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from data.sources._common import (
 )
 
 PARTS = ("Training/Labeled", "Training/Unlabeled", "Validation", "Testing")
-TABLE = "*M&Ms*opendataset.csv"  # its first characters are a date, and there were several
-LABEL_ORDER = (0, 3, 2, 1)  # our label of each of theirs: 1 LV, 2 MYO, 3 RV
+TABLE = "*M&Ms*opendataset.csv"  # it begins with a date, which differs between releases
+LABEL_ORDER = (0, 3, 2, 1)  # this project's label for each label of the challenge: 1 LV, 2 MYO, 3 RV
 CODE, GROUP, HEIGHT, WEIGHT = "External code", "Pathology", "Height", "Weight"
 
 
@@ -72,14 +72,14 @@ class MnmsSource:
         return list(self.folders)
 
     def passed_over(self) -> dict[str, str]:
-        """What is not read: path below the folder, or code in the CSV -> why."""
+        """Files and rows that are not read: path below the folder, or code in the CSV -> reason."""
         parts = [self.root / part for part in PARTS]
         known = [self.root / self.table, self.root / "Training", *parts, *self.folders.values()]
-        absent = {code: f"a line of {self.table} without a folder" for code in self.rows if code not in self.folders}
+        absent = {code: f"a row of {self.table} without a folder" for code in self.rows if code not in self.folders}
         return {**entries_but([self.root, self.root / "Training", *parts], known, self.root), **absent}
 
     def group(self, patient: str) -> str | None:
-        """Diagnosis from the CSV, None where it is not told."""
+        """Diagnosis from the CSV, None if unknown."""
         return self._row(patient).get(GROUP)
 
     def held_out(self, patient: str) -> bool:
@@ -87,7 +87,7 @@ class MnmsSource:
         return self.folders[patient].parent.name == "Testing"
 
     def source_hash(self, patient: str) -> str:
-        """blake2b over the files that `load` reads and the patient's line of the CSV."""
+        """blake2b over the files that `load` reads and the patient's row of the CSV."""
         mask = self._mask(patient)
         return hash_files([self._cine(patient), *([mask] if mask else [])], self._row(patient))
 
@@ -95,7 +95,7 @@ class MnmsSource:
         """Read one patient.
 
         Raises:
-            CaseRefused: naming the rule, the patient and what is wrong, with the file at fault.
+            CaseRefused: with the rule, the patient, the file and the problem.
         """
         row, mask = self._row(patient), self._mask(patient)
         volume = read_nifti(self._cine(patient), 4, patient)
@@ -119,7 +119,7 @@ class MnmsSource:
         if self._unlabelled(patient):
             return None, None
         if patient not in self.rows:
-            raise CaseRefused("no_key_frame", patient, f"{self.table} has no line for it; download the newest table")
+            raise CaseRefused("no_key_frame", patient, f"{self.table} has no row for it; download the newest table")
         row = self._row(patient)
         return phase_of(row, "ED", self.table, patient), phase_of(row, "ES", self.table, patient)
 
@@ -136,8 +136,8 @@ class MnmsSource:
 def _find_patients(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in (folder for part in PARTS for folder in sorted((root / part).glob("[!.]*"))):
-        if folder.is_dir() or is_dead(folder):  # a dead link is a patient who is missing
+        if folder.is_dir() or is_dead(folder):  # a broken link is a missing patient
             add_once(found, folder.name, folder)
     if not found:
-        raise ValueError(f"{root}: no patients found; expected a folder a patient in {', '.join(PARTS)}")
+        raise ValueError(f"{root}: no patients found; expected one folder a patient in {', '.join(PARTS)}")
     return {patient: found[patient] for patient in sorted(found)}

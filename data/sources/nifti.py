@@ -1,14 +1,14 @@
-"""Any folder of 4-D NIfTI cines, with masks where there are any.
+"""Any folder of 4-D NIfTI cines, with or without masks.
 
     NAME.nii.gz                            the cine (H, W, D, T); NAME becomes the patient's name
-    NAME_gt.nii.gz                         its labels (H, W, D, T); labelled phases are those that hold any label
-    NAME_ed_gt.nii.gz, NAME_es_gt.nii.gz   or, where there is no NAME_gt, the labels (H, W, D) of ED and ES
-    cases.csv                              optional, in the input folder, a line a patient: patient,ed,es,group,
-                                           height_cm,weight_kg; phases count from 0; all but patient may be missing
+    NAME_gt.nii.gz                         its labels (H, W, D, T); a phase is labelled if it holds any label
+    NAME_ed_gt.nii.gz, NAME_es_gt.nii.gz   or, if there is no NAME_gt, the labels (H, W, D) of ED and ES
+    cases.csv                              optional, in the input folder, one row a patient: patient,ed,es,group,
+                                           height_cm,weight_kg; phases count from 0; only patient is required
 
-Masks stand beside their cine; labels are 0 background, 1 RV, 2 MYO, 3 LV. `.nii` is read as well as `.nii.gz`. In a
-patient's name whatever is not a letter, digit, - or _ becomes _. What cases.csv does not tell is unknown. Links are
-followed; a cine that is a dead link is a patient whose file is missing.
+Masks are in the folder of their cine; labels are 0 background, 1 RV, 2 MYO, 3 LV. `.nii` and `.nii.gz` are both read.
+In a patient's name, characters other than letters, digits, - and _ become _. Values that are not in cases.csv are
+unknown. Links are followed. If a cine is a broken link, the file of its patient is missing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Options:
 
     Args:
         input_dir: the dataset's folder.
-        pattern: which files in it are cines, as a glob; masks (`*_gt`) and hidden files are never taken for one.
+        pattern: glob of the cines in it; masks (`*_gt`) and hidden files are never cines.
     """
 
     input_dir: str
@@ -77,26 +77,26 @@ class NiftiSource:
         return list(self.cines)
 
     def passed_over(self) -> dict[str, str]:
-        """What below the folder is not read: path -> why."""
+        """Files below the folder that are not read: path -> reason."""
         return self._passed_over
 
     def group(self, patient: str) -> str | None:
-        """Diagnosis from cases.csv, None where it is not told."""
+        """Diagnosis from cases.csv, None if unknown."""
         return self._row(patient).get("group")
 
     def held_out(self, patient: str) -> bool:
-        """Never: a folder of files has no test set of its own."""
+        """Always False: a folder of files has no test set."""
         return False
 
     def source_hash(self, patient: str) -> str:
-        """blake2b over the files that `load` reads and the patient's line of cases.csv."""
+        """blake2b over the files that `load` reads and the patient's row of cases.csv."""
         return hash_files([self.cines[patient], *self._masks(patient).values()], self._row(patient))
 
     def load(self, patient: str) -> CineCase:
         """Read one patient.
 
         Raises:
-            CaseRefused: naming the rule, the patient and what is wrong, with the file at fault.
+            CaseRefused: with the rule, the patient, the file and the problem.
         """
         row = self._row(patient)
         volume = read_nifti(self.cines[patient], 4, patient)
@@ -122,7 +122,7 @@ class NiftiSource:
         masks = {}
         for key, path in paths.items():
             if (phase := key_frames[key]) is None:
-                message = f"{path.name} is there, but {CASES} does not say which phase is {key}; add it to {CASES}"
+                message = f"{path.name} exists, but {CASES} does not give the phase of {key}; add it to {CASES}"
                 raise CaseRefused("no_key_frame", patient, message)
             masks[phase] = read_mask(path, patient, cine)
         return masks
@@ -134,16 +134,16 @@ def _stem(path: Path) -> str:
 
 
 def _masks_of(cine: Path) -> dict[str, Path]:
-    """Label files: {all: NAME_gt}, or what there is of {ed: NAME_ed_gt, es: NAME_es_gt}."""
+    """Label files that exist: {all: NAME_gt}, or {ed: NAME_ed_gt, es: NAME_es_gt}."""
     stem = _stem(cine)
     if (whole := find_nifti(cine.parent, f"{stem}_gt")) is not None:
         return {"all": whole}
-    found = {key: find_nifti(cine.parent, f"{stem}_{key}_gt") for key in ("ed", "es")}
-    return {key: path for key, path in found.items() if path is not None}
+    paths = {key: find_nifti(cine.parent, f"{stem}_{key}_gt") for key in ("ed", "es")}
+    return {key: path for key, path in paths.items() if path is not None}
 
 
 def _find_cines(input_dir: Path, pattern: str) -> tuple[dict[str, Path], dict[str, str]]:
-    """Patient -> cine, a dead link too, since its patient is missing; and path -> why it is not read."""
+    """Patient -> cine, including broken links; and path -> reason why it is not read."""
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts or not pattern:
         raise ValueError(f"pattern is {pattern!r}, expected a glob inside {input_dir}, such as **/*.nii*")
     files, passed = files_below(input_dir)
@@ -155,11 +155,11 @@ def _find_cines(input_dir: Path, pattern: str) -> tuple[dict[str, Path], dict[st
         if stem.endswith("_gt"):
             masks.append(path)
         elif not stem:
-            passed |= {} if name == CASES else {name: DEAD if is_dead(path) else "no NIfTI by its name"}
+            passed |= {} if name == CASES else {name: DEAD if is_dead(path) else "not a NIfTI file name"}
         elif not _matches(Path(name).parts, Path(pattern).parts):
             passed[name] = "does not match the pattern"
         elif not (path.is_file() or path.is_symlink()):
-            passed[name] = "no plain file"
+            passed[name] = "not a regular file"
         elif real in names:
             passed[name] = f"the same file as {names[real]}"
         else:
@@ -168,7 +168,7 @@ def _find_cines(input_dir: Path, pattern: str) -> tuple[dict[str, Path], dict[st
     if not found:
         raise ValueError(f"{input_dir}: no cines found; expected 4-D NIfTI files that match {pattern}")
     read = {mask for cine in found.values() for mask in _masks_of(cine).values()}
-    passed |= {below(input_dir, mask): "labels that no cine takes" for mask in masks if mask not in read}
+    passed |= {below(input_dir, mask): "labels without a cine" for mask in masks if mask not in read}
     return {patient: found[patient] for patient in sorted(found)}, passed
 
 
@@ -188,7 +188,9 @@ def _safe(name: str) -> str:
 def _read_cases(path: Path, patients: set[str]) -> dict[str, dict[str, str]]:
     rows = {_safe(name): row for name, row in read_table(path, "patient").items()}
     if unknown := sorted(rows.keys() - patients):
-        raise ValueError(f"{path.name}: lists {', '.join(unknown[:5])}, but there are no such cines; correct the names")
+        raise ValueError(f"{path.name}: lists {', '.join(unknown[:5])}, but these cines do not exist; correct them")
     if other := sorted({column for row in rows.values() for column in row} - COLUMNS):
-        raise ValueError(f"{path.name}: has the column {other[0]}, expected {', '.join(sorted(COLUMNS))}; rename it")
+        raise ValueError(
+            f"{path.name}: has the unknown column {other[0]}, known: {', '.join(sorted(COLUMNS))}; rename it"
+        )
     return rows

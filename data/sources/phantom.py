@@ -1,7 +1,7 @@
-"""Synthetic short-axis cardiac cines with exactly known volumes, for tests, demos and machines without patient data.
+"""Synthetic short-axis cardiac cines with exactly known volumes, for tests, demos and use without patient data.
 
-A phantom shows what a cine shows (a heart that beats, a chest around it, a scanner's noise), not what a patient has:
-results on it say nothing about patients. All of a patient follows from the options, the seed and the patient's number.
+A phantom looks like a cine (a beating heart, a chest around it, the noise of a scanner), but it is not a patient:
+results do not transfer to patients. A phantom is a function of the options, the seed and the patient's number.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from data.phantom.scanner import make_scanner
 from utils.config.ranges import AboveZero, BelowOne, Range, Seed
 
 FIELD_MM = 150.0  # the smallest field of view that holds a heart
-HEART_TRAVEL_MM = 16.0  # how far tilt, breath and beat take the LV centre from the heart's place
+HEART_TRAVEL_MM = 16.0  # largest distance of the LV centre from its mean position, by tilt, breathing and beating
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to draw.
+    """Options of a cohort.
 
     Args:
-        patients: how many; they are named patient001, patient002, ...
+        patients: number of patients, named patient001, patient002, ...
         size: H = W in pixels.
         spacing_mm: mean pixel size.
-        spacing_jitter: fraction of spacing_mm by which a patient's own may differ.
+        spacing_jitter: largest difference of a patient's spacing, as a fraction of spacing_mm.
         slices: D of every stack, 1 to 40.
         phases: T of every cine, 2 to 200.
-        seed: another seed is another cohort.
+        seed: random seed of the cohort.
         noise_percent_low, noise_percent_high: range of the noise, in % of the blood's signal.
     """
 
@@ -56,12 +56,12 @@ class Options:
         if field < FIELD_MM:
             raise ValueError(
                 f"size {self.size} at spacing_mm {self.spacing_mm} (jitter {self.spacing_jitter}) gives a "
-                f"field of {field:.0f} mm, a heart needs {FIELD_MM:.0f} mm; raise size or spacing_mm"
+                f"field of {field:.0f} mm, but a heart needs {FIELD_MM:.0f} mm; increase size or spacing_mm"
             )
 
 
 class PhantomSource:
-    """The cohort that the options describe; drawn patient by patient when asked for."""
+    """The cohort that the options describe; each patient is generated on demand."""
 
     name, modality = "phantom", "4d_mri"
 
@@ -73,24 +73,24 @@ class PhantomSource:
         return [f"patient{n:03d}" for n in range(1, self.options.patients + 1)]
 
     def passed_over(self) -> dict[str, str]:
-        """Nothing: a phantom is drawn."""
+        """Always empty: phantoms are generated, not read."""
         return {}
 
     def group(self, patient: str) -> str:
-        """Diagnosis; the groups take turns."""
+        """Diagnosis; patients are assigned to the groups in rotation."""
         return list(GROUPS)[(self._number(patient) - 1) % len(GROUPS)]
 
     def held_out(self, patient: str) -> bool:
-        """Never: a phantom cohort has no test set of its own."""
+        """Always False: a phantom cohort has no test set."""
         return False
 
     def source_hash(self, patient: str) -> str:
-        """blake2b over the options and the patient's name, from which all of a patient follows."""
-        drawn = {**asdict(self.options), "patients": None}  # a larger cohort has the same first patients
-        return hashlib.blake2b(f"{sorted(drawn.items())} {patient}".encode(), digest_size=16).hexdigest()
+        """blake2b over the options and the patient's name, which define the patient."""
+        options = {**asdict(self.options), "patients": None}  # a larger cohort has the same first patients
+        return hashlib.blake2b(f"{sorted(options.items())} {patient}".encode(), digest_size=16).hexdigest()
 
     def truth(self, patient: str) -> dict[str, float | str]:
-        """Exact volumes in mL of RV, MYO and LV at ED and ES, the EFs in %, and the group; cheap, draws no image."""
+        """Exact volumes in mL of RV, MYO and LV at ED and ES, the EFs in %, and the group; generates no image."""
         heart, _ = self._heart(self._number(patient))
         volumes = heart.volumes_ml()
         truth: dict[str, float | str] = {"group": heart.group}
@@ -106,7 +106,7 @@ class PhantomSource:
         return self._heart(self._number(patient))[0].volumes_ml()
 
     def load(self, patient: str) -> CineCase:
-        """Draw one patient.
+        """Generate one patient.
 
         Raises:
             ValueError: for a name that is not in `patients()`.
@@ -161,5 +161,5 @@ class PhantomSource:
 
 
 def build(options: Options) -> PhantomSource:
-    """The source that the registry hands out."""
+    """The source that the options describe."""
     return PhantomSource(options)

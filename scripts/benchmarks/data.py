@@ -1,16 +1,17 @@
-"""The loader against webdataset on the same shards, in turns, at the same batch size.
+"""Speed and memory of the loader, compared with webdataset on the same shards with the same batch size.
 
-    loader           random access in the seeded order of the epoch, only the phases asked for, on the model's grid
-    stream           what `dataset.stream` gives: shards from front to back, every phase read, on the model's grid
-    wids             the loader, but wids, webdataset's reading by index, reads each sample whole, which is decoded as
-                     for webdataset; only where wids is installed, which came with webdataset 0.2 and no longer does
-    webdataset       reads each shard from front to back, decodes every .npy (never a pickle) and .json, and takes the
-                     same unit out of them in native pixels: no window, no crop, no mask, no batch of one shape
-    webdataset+grid  the same reading, then this project's own functions bring the unit to the grid: equal work
+    loader           random access in the seeded order of the epoch; reads the selected phases only; on the model's grid
+    stream           `dataset.stream`: shards read sequentially, every phase read, on the model's grid
+    wids             the loader, but wids, webdataset's indexed reader, reads each sample whole; only where wids is
+                     installed, which came with webdataset 0.2 and no longer does
+    webdataset       reads each shard sequentially, decodes every .npy (never a pickle) and .json, and selects the same
+                     unit in native pixels: no window, no crop, no mask, samples of different shapes in a batch
+    webdataset+grid  the same reading, followed by this project's processing to the model's grid: the same work
 
-A frame, slice or stack is one sample. Rates are given by the clock and by CPU time, of the main process and its workers
-together; the latter holds on a busy machine too, and tells how many cores a GPU needs. Memory is resident memory of
-main process and workers, where what they share counts for each, when the first batch has come and at the end.
+The sides are measured alternately. A frame, slice or stack is one sample. Rates are per second of wall time and per
+second of CPU time of the main process and its workers. The rate per CPU second is also valid on a busy machine and
+gives the number of cores that a GPU needs. Memory is the sum of the resident memory of main process and workers, after
+the first batch and at the end; shared memory is counted in each process.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from data.shards.samples import SampleEntry
 from data.shards.tar_index import NpyPlace
 from utils.files import write_json
 
-HELP = "samples a second and memory of the loader, against webdataset"
+HELP = "samples a second and memory of the loader, compared with webdataset"
 HAS_WIDS = importlib.util.find_spec("wids") is not None
 SIDES = ("loader", "stream", "webdataset", "webdataset+grid", *(["wids"] if HAS_WIDS else []))
 
@@ -223,11 +224,11 @@ def measure(make: Callable[[], DataLoader[Any]], batch: int, seconds: float) -> 
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure reading, print a table, and write it down."""
+    """Measure reading, print a table and write it to a file."""
     torch.set_num_threads(1)
     rows = []
     print(f"{'unit':6} {'workers':>7} {'side':16} {'samples/s':>10} {'ratio':>6} {'/ CPU s':>10} {'ratio':>6} "
-          f"{'MiB first':>10} {'last':>6}    ratio: loader / side")  # fmt: skip
+          f"{'MiB first':>10} {'last':>6}    ratio = loader / side")  # fmt: skip
     for unit in args.units:
         reading = Reading(args.data, args.split, unit, args.phases, args.image_size, args.geometry, args.batch)
         for workers in args.workers:
@@ -254,16 +255,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command can be told."""
+    """Add the options of the command."""
     add = parser.add_argument
     add("--data", required=True, metavar="FOLDER", help="folder of shards, from scripts/convert_acdc_to_wds.py")
     add("--split", choices=SPLITS, default="train")
     add("--units", nargs="+", choices=UNITS, default=list(UNITS))
-    add("--workers", nargs="+", type=int, default=[0, 1, 2], help="loading processes (default 0 1 2)")
+    add("--workers", nargs="+", type=int, default=[0, 1, 2], help="numbers of loading processes (default 0 1 2)")
     add("--phases", type=int, default=4, help="phases of a slice (default 4)")
     add("--image_size", type=int, default=128, help="side of the model's grid in pixels (default 128)")
     add("--geometry", choices=MODES, default="crop")
     add("--batch", type=int, default=16, help="samples of a batch (default 16)")
-    add("--seconds", type=float, default=5.0, help="for each side in each round (default 5)")
-    add("--rounds", type=int, default=3, help="the sides take turns so often; the median counts (default 3)")
+    add("--seconds", type=float, default=5.0, help="duration of each measurement (default 5)")
+    add("--rounds", type=int, default=3, help="number of interleaved repetitions; the median is reported (default 3)")
     add("--output", type=Path, metavar="FILE", help="write the table as JSON")

@@ -1,6 +1,6 @@
-"""Tokens to frames by `TiTok.decode_tokens`, in milliseconds a frame: what a user of a trained model waits for.
+"""Speed of `TiTok.decode_tokens` in milliseconds a frame.
 
-Weights are random unless --model names a trained one; they do not change the time.
+Weights are random unless --model names a trained model. The weights have no influence on the time.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from scripts.benchmarks.tokenizer import DTYPES
 from utils.device import pick_device
 from utils.files import write_json
 
-HELP = "ms a frame of TiTok.decode_tokens, the promise of 5 ms on a GPU"
+HELP = "ms a frame of TiTok.decode_tokens; the target is 5 ms on a GPU"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command can be told."""
+    """Add the options of the command."""
     add = parser.add_argument
-    add("--model", metavar="FOLDER", help="a trained model; without it one of random weights, see --size")
-    add("--size", nargs="+", choices=("S", "B", "L"), default=["B"], help="of the DiT (default B)")
-    add("--patch", nargs="+", type=int, default=[16], help="its patch size (default 16)")
-    add("--draft", action="store_true", help="the DiT corrects a draft of the published L-32's own decoder")
+    add("--model", metavar="FOLDER", help="a trained model (default: random weights, see --size)")
+    add("--size", nargs="+", choices=("S", "B", "L"), default=["B"], help="sizes of the DiT (default B)")
+    add("--patch", nargs="+", type=int, default=[16], help="patch sizes of the DiT (default 16)")
+    add("--draft", action="store_true", help="the DiT corrects a draft from the decoder of the published L-32")
     add("--image_size", type=int, default=256, help="side of a frame (default 256)")
     add("--phases", type=int, default=20, help="frames of a slice (default 20)")
-    add("--batch", nargs="+", type=int, default=[1], help="slices at a time (default 1)")
+    add("--batch", nargs="+", type=int, default=[1], help="slices in a batch (default 1)")
     add("--steps", nargs="+", type=int, default=[1], help="network evaluations: 1, or more with realism 1 (default 1)")
     add("--dtype", nargs="+", choices=list(DTYPES), default=["fp32", "bf16"])
-    add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU where there is one)")
-    add("--rounds", type=int, default=5, help="how often; the median counts (default 5)")
+    add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU if there is one)")
+    add("--rounds", type=int, default=5, help="number of repetitions; the median is reported (default 5)")
     add("--output", type=Path, metavar="FILE", help="write the table as JSON")
 
 
@@ -66,7 +66,7 @@ def measure(model: TiTok, batch: int, phases: int, steps: int, rounds: int, devi
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print a table, and write it down."""
+    """Measure, print a table and write it to a file."""
     device, rows = pick_device(args.device), []
     columns = ("model", "image", "dtype", "slices", "phases", "steps", "ms a frame", "GFLOP", "peak MiB", "M params")
     print("  ".join(name.rjust(10) for name in columns))

@@ -1,11 +1,11 @@
-"""How much memory of a GPU a recipe needs for a training step, counted without one and without computing.
+"""GPU memory of a training step of a recipe, calculated without a GPU and without computing the step.
 
     python scripts/benchmark.py memory config=configs/training/MRI/stage1/mri_titok_tokenizer_adapt.yaml
 
-The model stands on the meta device and runs as under bf16 autocast on a GPU; what autograd keeps for the backward pass
-is added up, each storage once and no parameters. The losses run on one sample. Beside it: parameters, gradients, Adam's
-two moments, EMA, the batch, and the largest chunk that `training.recompute_frames` computes again. Not counted are
-what a single operation needs for a moment, and what the allocator loses: leave a tenth of the GPU free.
+The model runs with fake tensors as under bf16 autocast on a GPU. The tensors that autograd saves for the backward pass
+are added, each storage once and without parameters. The losses run on one sample. The sum also contains parameters,
+gradients, Adam's two moments, EMA, the batch, and the largest chunk that `training.recompute_frames` computes again. It
+does not contain temporary memory of single operations and the overhead of the allocator: keep a tenth of the GPU free.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from utils.optim import select_trainable
 from utils.types import Batch
 
 FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
-HELP = "GPU memory that a recipe needs for a training step, without a GPU"
+HELP = "GPU memory of a training step of a recipe, calculated without a GPU"
 GB = 1e9
 AFTER_WARMUP = 10**9  # a step at which no loss waits
 
@@ -70,13 +70,16 @@ class Needed(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command can be told."""
+    """Add the options of the command."""
     add = parser.add_argument
-    add("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
-    add("--slices", type=int, default=18, help="of a patient, where dataset.unit is stack (default 18, ACDC's most)")
+    add("recipe", nargs="+", metavar="key=value", help="recipe and options of a training")
     add(
-        "--phases", type=int, default=35, help="of a cycle, where dataset.phases is not given (default 35, ACDC's most)"
+        "--slices",
+        type=int,
+        default=18,
+        help="slices of a stack (default 18, ACDC's maximum)",
     )
+    add("--phases", type=int, default=35, help="phases, if the recipe sets none (default 35, ACDC's maximum)")
     add("--output", type=Path, metavar="FILE", help="write the table as JSON")
 
 
@@ -212,7 +215,7 @@ def run_losses(
 
 
 def table(found: Needed) -> str:
-    """Lines for people."""
+    """The table as text."""
     names = {
         "parameters": "parameters", "gradients": "gradients", "moments": "Adam's moments", "ema": "EMA",
         "batch": "batch", "saved": "saved activations", "chunk": "largest chunk",
@@ -222,7 +225,7 @@ def table(found: Needed) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Count, print a table, and write it down."""
+    """Calculate, print a table and write it to a file."""
     found = needed(parse(RunConfig, ["experiment.output_dir=unused", *args.recipe]), args.slices, args.phases)
     print(table(found))
     if args.output:

@@ -1,9 +1,10 @@
-"""How much the tokens of a frame depend on the number of phases beside it: every second phase is left out.
+"""Influence of the number of phases on the tokens: encoding with all phases and with every second phase.
 
     python scripts/benchmark.py phases --model mri_titok_tokenizer_stage1_output --data acdc_wds
 
-A frame is encoded among all T phases of its cycle and among T/2. The share of its token ids that differ and the PSNR of
-both decodes, on the model's grid, say how well a model works for any T.
+Each frame is encoded together with all T phases of its cycle, and together with T/2 phases. The command prints the
+fraction of token ids that differ, and the PSNR of both decoded cines on the model's grid. A model that works for any T
+has few different ids and equal PSNR.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from utils.device import pick_device
 from utils.files import write_json
 from utils.metrics import finite_mean, frame_scores, psnr
 
-HELP = "tokens of a frame among all phases and among half of them"
+HELP = "tokens of a frame, encoded with all phases and with half of them"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command can be told."""
+    """Add the options of the command."""
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="FOLDER", help="a trained model of layout frame")
-    add("--data", type=folder_or_url, required=True, help="folder of shards, or the URL of one")
+    add("--data", type=folder_or_url, required=True, help="folder or URL of shards")
     add("--split", choices=SPLITS, default="test")
-    add("--limit", type=int, help="only the first patients of the split")
-    add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU where there is one)")
+    add("--limit", type=int, help="use only the first patients of the split")
+    add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU if there is one)")
     add("--output", type=Path, metavar="FILE", help="write the figures as JSON")
 
 
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     device, reader = pick_device(args.device), ShardReader(args.data, args.split)
     model = TiTok.from_pretrained(args.model).to(device)
     if model.tokenizer is None or model.config.layout != "frame":
-        raise ValueError(f"--model {args.model}: has no tokens of frames; give a stage 1, 2 or 3 of layout frame")
+        raise ValueError(f"--model {args.model}: has no tokens of frames; give a trained stage of layout frame")
     rows: list[dict[str, Any]] = []
     for patient in tqdm(list(reader.patients())[: args.limit], unit="patient"):
         case = reader.read_case(patient)
@@ -69,8 +70,8 @@ def run(args: argparse.Namespace) -> None:
         rows.append({"patient": patient, **measure(model, x, model_field(prepared.geometry))})
     mean = {key: finite_mean(row[key] for row in rows) for key in ("changed_tokens", "psnr_all", "psnr_half")}
     print(
-        f"{args.model.name}, n = {len(rows)}: {100 * mean['changed_tokens']:.1f} % of the tokens change when every "
-        f"second phase is left out; {mean['psnr_all']:.2f} dB among all phases, {mean['psnr_half']:.2f} among half"
+        f"{args.model.name}, n = {len(rows)}: {100 * mean['changed_tokens']:.1f} % of the tokens change if every "
+        f"second phase is omitted; {mean['psnr_all']:.2f} dB with all phases, {mean['psnr_half']:.2f} dB with half"
     )
     if args.output:
         write_json(args.output, {"command": "phases", "model": args.model.name, "mean": mean, "patients": rows})

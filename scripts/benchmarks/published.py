@@ -1,6 +1,6 @@
-"""The published form of the tokenizer's math, to measure against: sequence first, `nn.MultiheadAttention`, float32.
+"""The published implementation of the tokenizer, for comparison: sequence first, `nn.MultiheadAttention`, float32.
 
-Written from the paper and from the names of the published weights; the same weights load into it.
+It is a re-implementation from the paper and the names of the published weights, and uses the same weights.
 
 Source: Yu et al., An Image is Worth 32 Tokens for Reconstruction and Generation, 2024, section 3.
 """

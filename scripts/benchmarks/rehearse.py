@@ -1,10 +1,10 @@
-"""Run a recipe for real on a CPU: its full-size model with random weights, two steps on phantoms, a frame or two each.
+"""Train a recipe for two steps on a CPU: full-size model, random weights, phantoms of one or two frames.
 
     python scripts/benchmark.py rehearse config=configs/training/MRI/stage1/mri_titok_tokenizer_adapt.yaml
 
-scripts/train_mri_titok.py itself trains, previews, saves and exports; then time and peak resident memory are reported.
-Shards and output stand in a temporary folder (up to 20 GB for an L-32) and are removed. Further `key=value` change the
-recipe as on the training's command line. Random weights and two steps say that a recipe runs, not how well it trains.
+scripts/train_mri_titok.py trains, previews, saves and exports. Then the command prints time and peak resident memory.
+Shards and output are in a temporary folder (up to 20 GB for an L-32), which is removed. Further `key=value` arguments
+change the recipe as in a training. The command shows that a recipe runs, not how well it trains.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ FEW = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command can be told."""
+    """Add the options of the command."""
     add = parser.add_argument
-    add("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
-    add("--folder", type=Path, help="where the temporary folder is made (default: the system's)")
+    add("recipe", nargs="+", metavar="key=value", help="recipe and options of a training")
+    add("--folder", type=Path, help="parent of the temporary folder (default: that of the system)")
     add("--output", type=Path, metavar="FILE", help="write time and memory as JSON")
 
 

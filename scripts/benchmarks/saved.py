@@ -1,4 +1,4 @@
-"""What autograd keeps between forward and backward pass, counted in bytes while fake tensors go through a model."""
+"""Bytes of the tensors that autograd saves between forward and backward pass, counted with fake tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: sides in turns, memory at its peak, floating point operations by a counter."""
+"""Measurements of the benchmarks: interleaved times, peak memory, and floating point operations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Work = Callable[[], object]
 
 
 def seconds(work: Work, device: torch.device) -> float:
-    """Seconds of one call, of a GPU with all that it was told to do."""
+    """Seconds of one call, including all work that it starts on a GPU."""
     synchronize(device)
     start = time.perf_counter()
     work()
@@ -27,15 +27,15 @@ def seconds(work: Work, device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def in_turns(sides: Mapping[str, Work], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each side; each has one untimed call first, then they take turns.
+    """Median seconds of each side, measured alternately after one untimed call each.
 
-    A machine that is slow for a while is so for all sides: their ratios hold better than their times.
+    If the machine is slow for a while, this affects all sides, so ratios are more reliable than times.
     """
     for work in sides.values():
         work()
@@ -44,9 +44,9 @@ def in_turns(sides: Mapping[str, Work], rounds: int, device: torch.device) -> di
 
 
 def peak_mib(work: Work, device: torch.device) -> float:
-    """The most memory that one call holds beyond what was held before, in MiB.
+    """Peak memory of one call beyond the memory before it, in MiB.
 
-    Of a GPU by its allocator; of a CPU by resident memory, looked at every few milliseconds.
+    On a GPU from its allocator; on a CPU from the resident memory, sampled every few milliseconds.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,11 +1,12 @@
-"""The tokenizer against the published form of its math, with random weights, in one run and in turns.
+"""Speed of the tokenizer, compared with the published implementation, with random weights.
 
     published   sequence-first nn.MultiheadAttention, float32: scripts/benchmarks/published.py
-    fp32, bf16  this project's, in that type of weights
+    fp32, bf16  this project's tokenizer with weights of that type
 
-For each variant and batch: milliseconds a frame, their ratio to the published form's, parameters, peak memory beyond
-weights and inputs, billions of floating point operations a frame, and the share of tokens equal to the published
-form's. Weights are random, so the share of equal tokens of bf16 is not the share of a trained tokenizer's.
+The implementations are measured alternately. The table has, for each variant and batch: milliseconds a frame, their
+ratio to the published implementation, parameters, peak memory without weights and inputs, GFLOP a frame, and the
+fraction of tokens that equal those of the published implementation. Weights are random; with trained weights, bf16 can
+give another fraction.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from scripts.benchmarks.timing import gflop, in_turns, peak_mib
 from utils.device import pick_device
 from utils.files import write_json
 
-HELP = "ms a frame to encode and decode, against the published form of the math"
+HELP = "ms a frame to encode and decode, compared with the published implementation"
 LATER = {"codebook_size": 8192, "token_size": 64, "use_l2_norm": False, "finetune_decoder": False, "is_legacy": False}
 SIZES: dict[str, dict[str, Any]] = {  # of the published ImageNet tokenizers
     "l32": {"vit_enc_model_size": "large", "vit_dec_model_size": "large", "num_latent_tokens": 32},
@@ -42,18 +43,18 @@ COLUMNS = ("variant", "batch", "work", "side", "ms", "ratio", "GFLOP", "peak MiB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command can be told."""
+    """Add the options of the command."""
     add = parser.add_argument
     add("--variants", nargs="+", choices=list(SIZES), default=list(SIZES))
-    add("--batch", nargs="+", type=int, default=[8], help="frames at a time (default 8)")
+    add("--batch", nargs="+", type=int, default=[8], help="frames in a batch (default 8)")
     add("--dtype", nargs="+", choices=list(DTYPES), default=list(DTYPES))
     add("--work", nargs="+", choices=WORKS, default=list(WORKS))
-    add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU where there is one)")
-    add("--rounds", type=int, default=3, help="the sides take turns so often; the median counts (default 3)")
+    add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU if there is one)")
+    add("--rounds", type=int, default=3, help="number of interleaved repetitions; the median is reported (default 3)")
     add("--output", type=Path, metavar="FILE", help="write the table as JSON")
 
 
-def ours(tokenizer: Tokenizer, dtype: torch.dtype) -> dict[str, Callable[[Tensor], Tensor]]:
+def project_calls(tokenizer: Tokenizer, dtype: torch.dtype) -> dict[str, Callable[[Tensor], Tensor]]:
     """This project's encode and decode, in a type of weights."""
 
     def encode(pixels: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ def compare(config: VQModelConfig, batch: int, dtypes: list[str], works: list[st
     for name in dtypes:
         copy = Tokenizer(config).eval()
         copy.load_state_dict(plain.state_dict())
-        sides[name] = ours(copy.to(device, DTYPES[name]), DTYPES[name])
+        sides[name] = project_calls(copy.to(device, DTYPES[name]), DTYPES[name])
     pixels = torch.rand(batch, 3, config.image_size, config.image_size, device=device)
     inputs = {"encode": pixels, "decode": published.encode(pixels)}
     rows = []
@@ -95,7 +96,7 @@ def compare(config: VQModelConfig, batch: int, dtypes: list[str], works: list[st
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, print a table, and write it down."""
+    """Measure, print a table and write it to a file."""
     device, rows = pick_device(args.device), []
     print("  ".join(name.rjust(12) for name in COLUMNS))
     for variant in args.variants:

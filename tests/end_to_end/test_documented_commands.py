@@ -7,6 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 
@@ -57,6 +59,9 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
         *("--segmenter", "acdc128_output/segmenter", "--terms", "flow"),
     ),
     "python scripts/show_augmentation.py": (),
+    "python scripts/draw_strip.py": (
+        *("--model", "mri_titok_e2e_stage3_output", "--data", "acdc_wds", "--patient", "patient001"),
+    ),
     "python scripts/benchmark.py data": ("--seconds", "0.2", "--rounds", "1", "--workers", "0", "--image_size", "16"),
     "OMP_NUM_THREADS=2 python scripts/benchmark.py tokenizer": (
         *("--variants", "s128", "--batch", "1", "--rounds", "1", "--work", "encode", "--dtype", "fp32"),
@@ -98,9 +103,10 @@ def run(words: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, phantom_folder: Path) -> Path:
-    """A folder with the phantoms as `acdc`."""
+    """A folder with the phantoms as `acdc`, and one of their cines as `cine.nii.gz`."""
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "acdc").symlink_to(phantom_folder)
+    (folder / "cine.nii.gz").symlink_to(phantom_folder / "patient001" / "patient001_4d.nii.gz")
     return folder
 
 
@@ -126,11 +132,37 @@ def test_every_command_and_snippet_of_the_documentation_runs(workplace: Path, mo
             run([*words, *RUN[str(prefix_of(command))]])
         except (SystemExit, Exception) as error:
             raise AssertionError(f"this command of the documentation fails: {command}") from error
-    snippets = re.findall(r"```python\n(.*?)```", PAGES[0].read_text(), re.DOTALL)
     names: dict[str, object] = {}
-    for snippet in snippets[:2]:
+    for snippet in snippets():
         exec(snippet.replace("/path/to/acdc_dataset", "acdc").replace("keep_tokens=16", "keep_tokens=4"), names)
-    written = [
-        line for snippet in snippets[2:] for line in snippet.splitlines() if line.startswith("# modeling/losses/")
-    ]
-    assert len(snippets) == 2 + len(written), "a new snippet is neither run nor a file"
+    source, decoded = nib.load("cine.nii.gz"), nib.load("decoded.nii.gz")
+    assert decoded.shape == source.shape and decoded.get_data_dtype() == source.get_data_dtype()
+    assert np.allclose(decoded.affine, source.affine)
+
+
+def test_the_readme_goes_from_nifti_to_tokens_and_back_in_six_lines() -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGES[0].read_text(), re.DOTALL)
+    lines = [line for line in snippet.splitlines() if line and not line.startswith(("import ", "from "))]
+    assert len(lines) == 6
+
+
+def test_every_link_of_the_documentation_leads_somewhere() -> None:
+    for page in [*PAGES, REPOSITORY / "README.zh-CN.md"]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if "://" in link:
+                continue
+            file, _, anchor = link.partition("#")
+            target = page.parent / file if file else page
+            assert target.exists(), f"{page.name}: {link}: no such file"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {link}: no such heading"
+
+
+def snippets() -> list[str]:
+    """All Python blocks, page by page."""
+    return [text for page in PAGES for text in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -124,7 +124,7 @@ def test_a_training_checkpoint_cut_short_is_named_with_the_way_on(stages: Path, 
     state = stages / "short" / "checkpoints" / "step_4" / "state.pth"
     state.write_bytes(state.read_bytes()[:1000])
     done = train(stages, "stage2", phantom_shards, "short", "experiment.init_weight=one/checkpoint_last.pth")
-    assert done.returncode == 1 and "step_4: not a whole training checkpoint; remove that folder" in done.stderr
+    assert done.returncode == 1 and "step_4: not a complete training checkpoint; remove this folder" in done.stderr
 
 
 def test_the_launcher_starts_the_script_from_any_folder(stages: Path, phantom_shards: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bring a plain value (from YAML, JSON or the command line) to the type that a dataclass field states."""
+"""Convert a plain value (from YAML, JSON or the command line) to the type of a dataclass field."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from utils.config.ranges import Range
 
 
 class ConfigError(ValueError):
-    """A run option that cannot be used, named by its full dotted key."""
+    """An invalid run option; the message contains its full dotted key."""
 
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -33,13 +33,13 @@ def coerce(hint: Any, value: Any, where: str, section: Callable) -> Any:
     """Return `value` as the type `hint`, or raise.
 
     Args:
-        hint: a type as a dataclass field states it.
+        hint: the type of a dataclass field.
         value: a plain value.
         where: its dotted key, for the message.
         section: reads a nested dataclass: section(type, value, where).
     Returns:
-        The value; whole floats become ints, ints floats, lists tuples and texts paths where the type asks for it. A
-        text that begins with `~` begins with the home folder then.
+        The value; whole floats become ints, ints floats, lists tuples and texts paths if the type requires it. A
+        leading `~` of a text or path is replaced by the home folder.
     Raises:
         ConfigError: naming the key, the value and the expected type.
     """
@@ -73,7 +73,7 @@ def coerce(hint: Any, value: Any, where: str, section: Callable) -> Any:
     if kind in _SCALARS:
         result = _SCALARS[kind](value)
         if str(result).startswith("~") and "/" in str(result):
-            raise ConfigError(f"{where}: no home folder is known for {value!r}; write the folder out")
+            raise ConfigError(f"{where}: no home folder is known for {value!r}; give the full path")
         if result is not None:
             return result
     hint_for_text = "; quote it to give it as text" if hint is str and isinstance(value, (bool, float)) else ""
@@ -81,7 +81,7 @@ def coerce(hint: Any, value: Any, where: str, section: Callable) -> Any:
 
 
 def _in_range(value: Any, limits: tuple[Any, ...], where: str) -> Any:
-    """The value, if it lies in every declared range."""
+    """The value, if it is in all declared ranges."""
     for limit in limits:
         if isinstance(limit, Range) and value not in limit:
             raise ConfigError(f"{where}: expected a number {limit}, found {value}")
@@ -100,9 +100,9 @@ def _coerce_union(members: tuple[Any, ...], value: Any, where: str, section: Cal
         return None
     members = tuple(member for member in members if member is not type(None))
     sections = [member for member in members if is_typeddict(member) and isinstance(value, dict)]
-    if len(members) == 1 or sections:  # whose own message says more
+    if len(members) == 1 or sections:  # their error message is more precise
         return coerce((sections or members)[0], value, where, section)
-    # A member of the value's own type goes first, so that `int | str` leaves "12" a text.
+    # A member with the type of the value is tried first, so that `int | str` keeps "12" as text.
     for member in sorted(members, key=lambda member: (get_origin(member) or member) is not type(value)):
         try:
             return coerce(member, value, where, section)
@@ -148,7 +148,7 @@ def _as_int(value: Any) -> int | None:
 
 
 def _as_str(value: Any) -> str | None:
-    # A whole number is written in one way only, so nothing is lost: experiment.name=2024 is a text.
+    # A whole number has one spelling only, so this is lossless: experiment.name=2024 becomes a text.
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
     return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else str(value)

@@ -1,4 +1,4 @@
-"""Numbers and the ranges that options declare for them: `max_steps: Positive`, `dropout: Fraction | None`.
+"""Types of numbers with a range, for options: `max_steps: Positive`, `dropout: Fraction | None`.
 
 A range is part of a field's type and is checked where the field is read: from a recipe, a config.json or a sample
 (utils/config/coerce.py).
@@ -11,13 +11,13 @@ from typing import Annotated, TypeAlias, TypedDict
 
 @dataclass(frozen=True)
 class Range:
-    """Which numbers a field may hold; NaN is in no range, infinity only where no end is given.
+    """Allowed numbers of a field; NaN and infinity are in no range.
 
     Args:
-        least: the smallest, itself allowed.
-        most: the largest, itself allowed.
-        above: instead of `least`, an end that is not allowed itself.
-        below: instead of `most`, an end that is not allowed itself.
+        least: inclusive lower limit.
+        most: inclusive upper limit.
+        above: exclusive lower limit, instead of `least`.
+        below: exclusive upper limit, instead of `most`.
     """
 
     least: float = -math.inf
@@ -50,7 +50,7 @@ NotNegative: TypeAlias = Annotated[float, Range(0, 1e9)]
 Millimetres: TypeAlias = Annotated[float, Range(above=0, most=200)]  # distances in the plane of a slice
 AboveZero: TypeAlias = Annotated[float, Range(above=0, most=1e9)]
 
-# Sizes of networks: wide enough for any that is trained today, too small to keep a computer busy by their mention.
+# Sizes of networks: large enough for current networks, small enough to prevent endless allocation.
 Pixels: TypeAlias = Annotated[int, Range(1, 2048)]
 Width: TypeAlias = Annotated[int, Range(1, 16384)]
 Layers: TypeAlias = Annotated[int, Range(1, 256)]

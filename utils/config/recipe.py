@@ -2,9 +2,8 @@
 
     dataclass defaults  <-  config=recipe.yaml  <-  training.max_steps=100 ...
 
-The dataclasses are the whole schema: a key they do not name is an error with its full dotted name and the nearest
-known key. A field of type `dict[str, Any]` is a free section, whose keys are checked by `options` once it is known
-which component reads them.
+The dataclasses are the schema. An unknown key is an error with its full dotted name and the nearest known key. A field
+of type `dict[str, Any]` is a free section; `options` checks its keys when its component is known.
 """
 
 import dataclasses
@@ -23,7 +22,7 @@ from utils.config.yaml_text import read_value, read_yaml
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[2]
-MISSING = "???"  # what a recipe writes for a value that the user must give
+MISSING = "???"  # in a recipe: a value that the user must give
 
 
 def find_file(path: str) -> Path:
@@ -34,7 +33,7 @@ def find_file(path: str) -> Path:
     Returns:
         The path of an existing file.
     Raises:
-        FileNotFoundError: naming both places that were tried.
+        FileNotFoundError: naming both paths.
     """
     path = os.path.expanduser(path)
     places = [Path.cwd() / path, REPOSITORY / path]
@@ -50,8 +49,8 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
 
     Args:
         schema: a dataclass of nested dataclasses.
-        argv: `config=FILE` and `dotted.key=VALUE` in any order. A value is taken whole, as utils/config/yaml_text.py
-            says, and replaces what stood at its key.
+        argv: `config=FILE` and `dotted.key=VALUE` in any order. A value is everything after the first `=`, see
+            utils/config/yaml_text.py; it replaces the previous value of its key.
     Returns:
         An instance of `schema`.
     Raises:
@@ -73,7 +72,7 @@ def parse(schema: type[T], argv: Sequence[str]) -> T:
                 OmegaConf.update(tree, key, _value(key, text), merge=False, force_add=True)
         plain = resolve(cast(dict[str, Any], OmegaConf.to_container(tree)))
     except GrammarParseError:
-        raise ConfigError(f"{key}: holds `${{` that is no reference; {ALLOWED}") from None
+        raise ConfigError(f"{key}: contains `${{` without a valid reference; {ALLOWED}") from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or key}: {str(error).splitlines()[0]}; correct this key") from None
     except ValueError as error:
@@ -89,18 +88,18 @@ def section(argv: Sequence[str]) -> dict[str, Any]:
     Returns:
         A section for `options`, which checks its keys.
     Raises:
-        ConfigError: for an argument of another form.
+        ConfigError: for an argument that is not `key=VALUE`.
     """
     return {key: _value(key, text) for key, text in map(_assignment, argv)}
 
 
 def from_plain(schema: type[T], data: dict[str, Any], where: str = "") -> T:
-    """Fill a dataclass from a plain dict, refusing unknown keys and wrong types.
+    """Create a dataclass from a plain dict; unknown keys and wrong types are errors.
 
     Args:
         schema: a dataclass; its fields may be dataclasses, lists, tuples, dicts, unions, Literals and scalars.
-        data: plain values; a field that is left out keeps its default.
-        where: the dotted key at which `data` stands, for error messages.
+        data: plain values; a missing field keeps its default.
+        where: the dotted key of `data`, for error messages.
     Returns:
         An instance of `schema`.
     Raises:
@@ -123,12 +122,12 @@ def from_plain(schema: type[T], data: dict[str, Any], where: str = "") -> T:
         return schema(**values)
     except ConfigError:
         raise
-    except ValueError as error:  # a dataclass may check itself in __post_init__
+    except ValueError as error:  # raised by __post_init__
         raise ConfigError(f"{where}: {error}" if where else str(error)) from None
 
 
 def options(cls: type[T], data: dict[str, Any], where: str) -> T:
-    """Fill a component's options dataclass from its free section, as strictly as `from_plain`.
+    """Create the options dataclass of a component from its free section, see `from_plain`.
 
     Args:
         cls: the component's dataclass.
@@ -162,7 +161,7 @@ def to_plain(config: Any) -> Any:
         return str(config)
     if config is None or isinstance(config, (str, bool, int, float)):
         return config
-    raise TypeError(f"a config holds plain values only, found {found(config)}")
+    raise TypeError(f"a config may contain plain values only, found {found(config)}")
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -170,13 +169,13 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 
     Args:
         key: the full dotted key as given.
-        known: the full dotted keys that it may have been meant for.
+        known: the full dotted keys that exist.
     Returns:
-        The message, with the nearest known key, or all of them where none is near.
+        The message, with the nearest known key, or with all keys if none is similar.
     """
     known = sorted(known)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    # A long section name makes every key in it look alike, so the last part has to be near by itself.
+    # A long section name makes all its keys similar, so the last part must be similar too.
     near = [name for name in near if difflib.SequenceMatcher(None, _last(name), _last(key)).ratio() >= 0.5]
     hint = (
         f"did you mean {near[0]}?" if near else f"known here: {', '.join(_last(name) for name in known) or 'no keys'}"
@@ -213,7 +212,7 @@ def _is_required(schema: type, name: str) -> bool:
 
 
 def _defaults(schema: type) -> dict[str, Any]:
-    """Return a schema's defaults as a plain dict, without its required fields; recipes may use them in `${...}`."""
+    """Return the defaults of a schema as a plain dict, without required fields; recipes can refer to them."""
     plain = {}
     for field in dataclasses.fields(schema):
         if field.init and field.default is not dataclasses.MISSING:

@@ -1,23 +1,23 @@
-"""`${dotted.key}` in a tree of plain values, replaced by the value of that key.
+"""Replace `${dotted.key}` in a tree of plain values by the value of that key.
 
-A reference names a key of the same tree and nothing else: no environment, no file, no function. OmegaConf would run its
-resolvers, such as `oc.env`, and has no limit on what references write.
+A reference names a key of the same tree, and never the environment, a file or a function. OmegaConf is not used for
+this, because it runs resolvers such as `oc.env` and has no limit on the size of the result.
 """
 
 import re
 from typing import Any
 
-MAX_WORK = 1_000_000  # values and characters that references may write: a few lines of them can ask for billions
+MAX_WORK = 1_000_000  # values and characters of the result: a few nested references can produce billions
 _REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 
 
 def resolve(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree with every reference replaced.
 
-    A text that is one reference takes the value with its type; within a longer text the value is written out.
+    A text that is one reference becomes the value with its type. In a longer text the value is inserted as text.
 
     Raises:
-        ValueError: naming the key, for a reference to a key that is not there, to itself, or to anything but a key.
+        ValueError: naming the key, for a reference to a missing key, to itself, or to anything but a key.
     """
     return _Resolver(tree).value(tree, "", ())
 
@@ -27,10 +27,10 @@ class _Resolver:
         self.tree, self.work = tree, 0
 
     def value(self, node: Any, where: str, above: tuple[str, ...]) -> Any:
-        """A node of the tree without references; `above` are those that led here."""
+        """A node of the tree without references; `above` holds the keys of the references that are being resolved."""
         self.work += len(node) if isinstance(node, str) else 1
         if self.work > MAX_WORK or len(above) > 20:
-            raise ValueError(f"{where}: references write too much; write the values out")
+            raise ValueError(f"{where}: the references produce too many values; write the values instead")
         if isinstance(node, dict):
             return {key: self.value(entry, f"{where}.{key}" if where else str(key), above)
                     for key, entry in node.items()}  # fmt: skip
@@ -42,29 +42,27 @@ class _Resolver:
             return self.look_up(whole[1], where, above)
         if "${" in _REFERENCE.sub("", node):
             raise ValueError(f"{where}: cannot read {node!r}; {ALLOWED}")
-        return _REFERENCE.sub(lambda found: self.text(found[1], where, above), node)
+        return _REFERENCE.sub(lambda match: self.text(match[1], where, above), node)
 
     def look_up(self, key: str, where: str, above: tuple[str, ...]) -> Any:
         if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
             raise ValueError(f"{where}: ${{{key}}} is refused; {ALLOWED}")
         if key in above:
-            raise ValueError(f"{where}: ${{{key}}} leads back to itself; give one of these keys a value")
+            raise ValueError(f"{where}: ${{{key}}} refers to itself; give one of these keys a value")
         node: Any = self.tree
         for name in key.split("."):
             if not isinstance(node, dict) or name not in node:
-                raise ValueError(
-                    f"{where}: the key {key!r} of ${{{key}}} is not found; correct this key or what it names"
-                )
+                raise ValueError(f"{where}: ${{{key}}} refers to the unknown key {key!r}; correct the reference")
             node = node[name]
         return self.value(node, key, (*above, key))
 
     def text(self, key: str, where: str, above: tuple[str, ...]) -> str:
-        found = self.look_up(key, where, above)
-        if isinstance(found, (dict, list)):
-            raise ValueError(f"{where}: ${{{key}}} is a {type(found).__name__}, which cannot stand within a text")
-        written = str(found)
-        self.work += len(written)
-        return written
+        value = self.look_up(key, where, above)
+        if isinstance(value, (dict, list)):
+            raise ValueError(f"{where}: ${{{key}}} is a {type(value).__name__}, which cannot be part of a text")
+        text = str(value)
+        self.work += len(text)
+        return text
 
 
-ALLOWED = "a reference names another key of the recipe, as ${training.max_steps}, and nothing else"
+ALLOWED = "a reference names another key of the recipe, such as ${training.max_steps}, and nothing else"

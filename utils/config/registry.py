@@ -1,4 +1,4 @@
-"""The folder is the registry: a component is one module file, with an `Options` dataclass and `build(options, ...)`."""
+"""Components of a folder: each is one module with an `Options` dataclass and `build(options, ...)`."""
 
 import dataclasses
 import difflib
@@ -17,7 +17,7 @@ def names(package: str) -> list[str]:
     Args:
         package: its dotted name, e.g. `modeling.losses`.
     Returns:
-        The module names in order; a name that starts with an underscore is a helper of the folder, not a component.
+        The sorted module names, without names that start with an underscore, which are helpers.
     """
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
@@ -26,16 +26,16 @@ def names(package: str) -> list[str]:
 
 
 def build(package: str, name: str, data: dict[str, Any], where: str, **context: Any) -> Any:
-    """Build the component that a config section names.
+    """Build the component of a config section.
 
     Args:
-        package: the folder that is looked in, and no other; e.g. `modeling.losses`.
-        name: the component, which is imported only if the folder has a file of that name.
-        data: its section; a key `name` that repeats the component's name is passed over.
+        package: the folder of the component, e.g. `modeling.losses`; no other folder is searched.
+        name: the component; it is imported only if the folder contains a file of that name.
+        data: its section; a key `name` with the component's name is ignored.
         where: the section's dotted key, for error messages; e.g. `losses.flow` or `conditioning`.
-        context: what the run adds to the options, handed to the component's `build` by keyword.
+        context: further keyword arguments of the component's `build`.
     Returns:
-        What `build(options, **context)` of the module returns.
+        The result of `build(options, **context)` of the module.
     Raises:
         ConfigError: for an unknown name, listing the known ones, or for options that the component does not have.
     """
@@ -55,7 +55,7 @@ def option_names(package: str, name: str, where: str) -> list[str]:
     """List the options of a component.
 
     Args:
-        package: the folder that is looked in.
+        package: the folder of the component.
         name: the component.
         where: the section's dotted key, for error messages.
     Returns:
@@ -70,7 +70,7 @@ def _module(package: str, name: str, where: str) -> Any:
     known = names(package)
     if name not in known:
         section, _, last = where.rpartition(".")
-        if last == name:  # the key is the name, as in losses.flow
+        if last == name:  # the key itself is the name, as in losses.flow
             raise ConfigError(unknown_key(where, (join(section, entry) for entry in known)))
         near = difflib.get_close_matches(str(name), known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""

@@ -1,6 +1,6 @@
-"""YAML as recipes are written in: the plain scalars of YAML 1.2, unique keys, within limits of size and depth.
+"""YAML of recipes: plain scalars of YAML 1.2, unique keys, and limits of size and depth.
 
-A value of the command line is a scalar of that kind, or a list or section in brackets, and is taken whole.
+A value on the command line is such a scalar, or a list or section in brackets.
 """
 
 import re
@@ -11,8 +11,8 @@ import yaml
 
 from utils.text import read_text
 
-MAX_DEPTH = 50  # of lists and sections in one another
-MAX_NODES = 100_000  # values, those that aliases repeat counted each time: a few aliases can write billions
+MAX_DEPTH = 50  # of nested lists and sections
+MAX_NODES = 100_000  # values, including repetitions by aliases: a few aliases can produce billions
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,32 +23,32 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a value, refusing endless nesting before Python's own stack ends."""
+        """Compose a value; deep nesting is an error before Python's stack overflows."""
         self.depth += 1
         if self.depth > MAX_DEPTH + 1:
-            raise ValueError(f"nested more than {MAX_DEPTH} deep")
+            raise ValueError(f"more than {MAX_DEPTH} nested levels")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
     def get_single_node(self) -> Any:
-        """Compose the document, refusing what would grow too large before any of it is built."""
+        """Compose the document; a document that is too large is an error before it is built."""
         node = super().get_single_node()
         if node is not None:
             _measure(node, {})
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping, refusing a key that stands twice (PyYAML would keep the last without a word)."""
+        """Build a mapping; a repeated key is an error (PyYAML would silently keep the last)."""
         keys = [key.value for key, _ in node.value if key.value != "<<"]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]} stands twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]} is repeated", node.start_mark)
         return super().construct_mapping(node, deep=deep)
 
 
 def _scalar(tag: str, pattern: str, first: str) -> None:
-    # `first` holds the characters that such a scalar may start with; none of them means the empty scalar.
+    # `first` holds the possible first characters of such a scalar; none for the empty scalar.
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first) or [""])
 
 
@@ -65,7 +65,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file of `key: value` lines; an empty one is {}.
 
     Raises:
-        ValueError: naming the file, when it is no text, no YAML, no section, or too large.
+        ValueError: naming the file, when it is not text, not YAML, not a section, or too large.
     """
     text = read_text(path)
     try:
@@ -78,12 +78,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_value(text: str) -> Any:
-    """Read a value of the command line, whole: only a list or section in brackets and a quoted text are YAML's.
+    """Read a value of the command line; only lists and sections in brackets and quoted texts are parsed as YAML.
 
     Args:
-        text: `[a, b]`, `{a: 1}`, `'1e4'`, or a scalar: null, a boolean, a number, and any other text as it stands.
+        text: `[a, b]`, `{a: 1}`, `'1e4'`, or a scalar: null, a boolean, a number, or any other text, unchanged.
     Raises:
-        ValueError: for brackets that YAML does not read to their end.
+        ValueError: for brackets that are not valid YAML.
     """
     if text[:1] in ("[", "{", "'", '"'):
         try:
@@ -93,7 +93,7 @@ def read_value(text: str) -> Any:
         except (yaml.YAMLError, ValueError):
             pass
         if text[:1] in "[{":
-            raise ValueError(f"cannot read {text!r:.200}; quote the entries that hold special characters")
+            raise ValueError(f"cannot read {text!r:.200}; quote entries with special characters")
         return text
     loader = _Loader("")
     tag = loader.resolve(yaml.ScalarNode, text, (True, False))
@@ -103,19 +103,19 @@ def read_value(text: str) -> Any:
 
 
 def _measure(node: Any, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """Values and depth below a node, what aliases repeat counted again; ValueError for too many or too deep."""
+    """Number of values and depth below a node, including repetitions by aliases; ValueError beyond the limits."""
     if isinstance(node, yaml.ScalarNode):
         return 1, 0
     if id(node) in known:
         size = known[id(node)]
         if size is None:
-            raise ValueError("an alias stands inside what it repeats")
+            raise ValueError("an alias refers to a section that contains it")
         return size
     known[id(node)] = None
     children = [child for entry in node.value for child in (entry if isinstance(entry, tuple) else (entry,))]
     sizes = [_measure(child, known) for child in children]
     total, depth = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
     if total > MAX_NODES or depth > MAX_DEPTH:
-        raise ValueError(f"more than {MAX_NODES} values, or nested more than {MAX_DEPTH} deep, aliases written out")
+        raise ValueError(f"more than {MAX_NODES} values or {MAX_DEPTH} nested levels, including repetitions by aliases")
     known[id(node)] = total, depth
     return total, depth

@@ -70,6 +70,6 @@ def test_labels_are_looked_for_in_the_data(tmp_path: Path) -> None:
     assert done.returncode == 1 and "losses.segmentation needs labels" in done.stderr
 
 
-def test_the_readme_names_the_losses_that_go_without_conditioning() -> None:
-    text = (REPOSITORY / "README.md").read_text()
+def test_the_docs_name_the_losses_that_go_without_conditioning() -> None:
+    text = (REPOSITORY / "docs" / "training.md").read_text()
     assert "'losses={flow: {weight: 1.0}, pixel: {weight: 1.0, kind: l1}, cycle: {weight: 0.02}}'" in text

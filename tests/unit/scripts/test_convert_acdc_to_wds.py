@@ -59,7 +59,7 @@ def test_every_patient_goes_to_one_split_and_the_counts_are_told(acdc, convert, 
 def test_what_is_not_read_is_named_and_reaches_no_file(acdc, convert, capsys):
     (acdc / "Jane Doe.txt").write_text("notes")
     out = convert()
-    assert "not read, 1 in the input folder:\n  Jane Doe.txt: no folder of a patient\n" in capsys.readouterr().out
+    assert "not read in the input folder (1):\n  Jane Doe.txt: not a folder of a patient\n" in capsys.readouterr().out
     assert all("Jane" not in path.read_text() for path in out.glob("*.json"))
 
 

@@ -29,7 +29,7 @@ def test_what_a_recipe_needs_is_named_with_its_size_and_place(
     said = capsys.readouterr().out
     assert "configs/demo/titok_mini: model.safetensors, 4 MB, 32 tokens of 1024 codes, 128 px; in " in said
     run(monkeypatch, "config=configs/demo/stage2.yaml")
-    assert "nothing to fetch" in capsys.readouterr().out
+    assert "nothing to download" in capsys.readouterr().out
 
 
 def test_what_cannot_be_had_ends_in_one_line(

@@ -70,7 +70,7 @@ def test_a_pickled_file_is_named_and_never_run(tmp_path):
     torch.save({"model": Trap()}, tmp_path / "zipped.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Trap()))
     for name in ("zipped.pth", "plain.pth"):
-        with pytest.raises(ValueError, match=rf"{name}: .*(never run|not a whole checkpoint)"):
+        with pytest.raises(ValueError, match=rf"{name}: .*(never executed|not a complete checkpoint)"):
             load_weights(tmp_path / name)
     assert not (tmp_path / "sprung").exists()
 
@@ -81,7 +81,7 @@ def test_a_truncated_file_is_named_in_the_error(tmp_path, name, share):
     save(tmp_path, {}, model().state_dict())
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ValueError, match=rf"{name}: not a whole"):
+    with pytest.raises(ValueError, match=rf"{name}: not a complete"):
         load_weights(tmp_path / name)
 
 

@@ -53,7 +53,7 @@ def test_values_and_decay_survive_a_resume():
 
 def test_averages_of_other_parameters_are_refused():
     other = EMA({"a": Parameter(torch.zeros(2)), "c": Parameter(torch.zeros(1))}, decay=0.9)
-    with pytest.raises(ValueError, match="other parameters than the model trains: b, c"):
+    with pytest.raises(ValueError, match="the trained parameters differ: b, c"):
         EMA(parameters(), decay=0.9).load_state_dict(other.state_dict())
 
 

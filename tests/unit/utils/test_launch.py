@@ -51,10 +51,8 @@ def test_what_the_environment_asks_for_otherwise_is_reported() -> None:
         },
     )
     assert len(notes) == 4
-    assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 is passed over; what counts is training.gradient" in " ".join(
-        notes
-    )
-    assert "ACCELERATE_USE_FSDP=true of the environment has a say" in notes[-1]
+    assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 is ignored; used instead: training.gradient" in " ".join(notes)
+    assert "ACCELERATE_USE_FSDP=true of the environment has an effect" in notes[-1]
 
 
 def test_what_accelerate_launch_sets_by_itself_is_no_news() -> None:

@@ -104,7 +104,7 @@ def test_patients_are_found_wherever_acdc_keeps_them(tmp_path, acdc_patient, fol
 def test_a_patient_that_is_there_twice_is_an_error(tmp_path, acdc_patient):
     acdc_patient(tmp_path / "training" / "patient001")
     acdc_patient(tmp_path / "testing" / "patient001")
-    with pytest.raises(ValueError, match="patient001 is there twice"):
+    with pytest.raises(ValueError, match="patient001 exists twice"):
         AcdcSource(tmp_path)
 
 

@@ -72,10 +72,10 @@ def test_a_missing_cine_is_named(folder):
 @pytest.mark.parametrize(
     ("old", "new", "rule", "message"),
     [
-        (ROWS[0] + "\n", "", "no_key_frame", "has no line for it"),
+        (ROWS[0] + "\n", "", "no_key_frame", "has no row for it"),
         ("1,0,3,50", "1,0,0,50", "same_key_frames", "both phase 0"),
         ("1,0,3,50", "1,0,9,50", "key_frame_outside", "es is phase 9"),
-        ("1,0,3,50", "1,0,x,50", "no_key_frame", "says ES=x"),
+        ("1,0,3,50", "1,0,x,50", "no_key_frame", "has ES=x"),
     ],
 )
 def test_a_labelled_patient_needs_its_key_frames(folder, old, new, rule, message):

@@ -63,7 +63,7 @@ def test_masks_of_one_phase_go_to_the_key_frames_that_the_table_names(folder, ni
 
 def test_a_mask_of_ed_needs_the_table_to_say_which_phase_is_ed(folder, nifti):
     nifti(folder / "site" / "two_ed_gt.nii.gz", np.full(SHAPE[:3], 1, np.uint8))
-    with pytest.raises(CaseRefused, match=r"two: two_ed_gt.nii.gz is there, but cases.csv does not say") as refusal:
+    with pytest.raises(CaseRefused, match=r"two: two_ed_gt.nii.gz exists, but cases.csv does not give") as refusal:
         NiftiSource(folder).load("two")
     assert refusal.value.rule == "no_key_frame"
 
@@ -71,8 +71,8 @@ def test_a_mask_of_ed_needs_the_table_to_say_which_phase_is_ed(folder, nifti):
 @pytest.mark.parametrize(
     ("line", "rule", "message"),
     [
-        ("two,first,2", "no_key_frame", "cases.csv says ed=first"),
-        ("two,-1,2", "no_key_frame", "cases.csv says ed=-1"),
+        ("two,first,2", "no_key_frame", "cases.csv has ed=first"),
+        ("two,-1,2", "no_key_frame", "cases.csv has ed=-1"),
         ("two,4,2", "key_frame_outside", "ed is phase 4"),
         ("two,2,2", "same_key_frames", "both phase 2"),
     ],
@@ -104,7 +104,7 @@ def test_names_are_made_safe(folder, nifti):
 
 def test_two_files_of_one_name_are_refused(folder, nifti):
     nifti(folder / "site" / "one.nii.gz", np.ones(SHAPE, np.int16))
-    with pytest.raises(ValueError, match="one is there twice"):
+    with pytest.raises(ValueError, match="one exists twice"):
         NiftiSource(folder)
 
 
@@ -123,10 +123,10 @@ def test_a_pattern_stays_inside_the_folder(folder, pattern):
 @pytest.mark.parametrize(
     ("head", "line", "message"),
     [
-        ("patient,ed,es", "three,0,2", "lists three, but there are no such cines"),
-        ("patient,ed,es,weight", "one,0,2,70", "has the column weight"),
+        ("patient,ed,es", "three,0,2", "lists three, but these cines do not exist"),
+        ("patient,ed,es,weight", "one,0,2,70", "has the unknown column weight"),
         ("name,ed,es", "one,0,2", "has no column 'patient'"),
-        ("patient,ed,es", "one,0,2\none,0,3", "two lines for one"),
+        ("patient,ed,es", "one,0,2\none,0,3", "two rows for one"),
     ],
 )
 def test_what_is_wrong_with_the_table_is_named(folder, head, line, message):

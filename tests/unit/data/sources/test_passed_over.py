@@ -48,14 +48,14 @@ def test_a_cine_that_is_a_dead_link_is_a_patient_whose_file_is_missing(folder: P
     (folder / "two.nii.gz").symlink_to(folder / "gone.nii.gz")
     source = NiftiSource(folder)
     assert source.patients() == ["one", "two"]
-    with pytest.raises(CaseRefused, match=r"two.nii.gz is a link to a file that is not there") as refusal:
+    with pytest.raises(CaseRefused, match=r"two.nii.gz is a broken link") as refusal:
         source.load("two")
     assert refusal.value.rule == "missing_file"
 
 
 def test_labels_that_are_a_dead_link_refuse_the_case_instead_of_leaving_it_unlabelled(folder: Path):
     (folder / "one_gt.nii.gz").symlink_to(folder / "gone.nii.gz")
-    with pytest.raises(CaseRefused, match=r"one_gt.nii.gz is a link to a file that is not there"):
+    with pytest.raises(CaseRefused, match=r"one_gt.nii.gz is a broken link"):
         NiftiSource(folder).load("one")
 
 
@@ -69,14 +69,14 @@ def test_whatever_else_lies_there_is_named(folder: Path, nifti):
     (folder / "site").symlink_to(folder / "gone")
     os.mkfifo(folder / "pipe.nii.gz")
     assert NiftiSource(folder).passed_over() == {
-        "notes.txt": "no NIfTI by its name",
-        "ONE.NII.GZ": "no NIfTI by its name",
-        "._one.nii.gz": "no NIfTI by its name",
+        "notes.txt": "not a NIfTI file name",
+        "ONE.NII.GZ": "not a NIfTI file name",
+        "._one.nii.gz": "not a NIfTI file name",
         ".git": "a hidden folder",
-        "three_gt.nii.gz": "labels that no cine takes",
-        "one_ed_gt.nii.gz": "labels that no cine takes",
-        "site": "a link to nothing",
-        "pipe.nii.gz": "no plain file",
+        "three_gt.nii.gz": "labels without a cine",
+        "one_ed_gt.nii.gz": "labels without a cine",
+        "site": "a broken link",
+        "pipe.nii.gz": "not a regular file",
     }
 
 
@@ -101,12 +101,12 @@ def test_acdc_names_what_is_no_patient_and_labels_that_it_does_not_read(tmp_path
     source = AcdcSource(tmp_path)
     assert source.patients() == ["patient001", "patient003"]
     assert source.passed_over() == {
-        "LICENSE.md": "no folder of a patient",
-        "more": "no folder of a patient",
-        "training/scans": "a link to nothing",
-        "training/patient001/patient001_frame03_gt.nii.gz": "labels of another frame than ED and ES",
+        "LICENSE.md": "not a folder of a patient",
+        "more": "not a folder of a patient",
+        "training/scans": "a broken link",
+        "training/patient001/patient001_frame03_gt.nii.gz": "labels of a frame other than ED and ES",
     }
-    with pytest.raises(CaseRefused, match="its folder is a link to nothing"):
+    with pytest.raises(CaseRefused, match="its folder is a broken link"):
         source.load("patient003")
 
 
@@ -121,9 +121,9 @@ def test_mnms_names_what_is_no_patient_and_lines_without_a_folder(tmp_path: Path
     source = MnmsSource(tmp_path)
     assert source.patients() == ["A1", "C3"]
     assert source.passed_over() == {
-        "readme.txt": "no folder of a patient",
-        "Training/Extra": "no folder of a patient",
-        "B2": "a line of 211230_M&Ms_Dataset_information_diagnosis_opendataset.csv without a folder",
+        "readme.txt": "not a folder of a patient",
+        "Training/Extra": "not a folder of a patient",
+        "B2": "a row of 211230_M&Ms_Dataset_information_diagnosis_opendataset.csv without a folder",
     }
     with pytest.raises(CaseRefused, match=r"C3_sa.nii.gz is missing"):
         source.load("C3")

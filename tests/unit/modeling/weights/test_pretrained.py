@@ -113,7 +113,7 @@ def test_pickled_code_is_refused_and_never_runs(copy: Path, tmp_path: Path) -> N
 
     (copy / "model.safetensors").unlink()
     torch.save({"latent_tokens": Trap()}, copy / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin: holds pickled code, which is never run"):
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: holds pickled code, which is never executed"):
         TiTok.from_pretrained(copy)
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(ValueError, match=r"pytorch_model\.bin"):
@@ -199,13 +199,13 @@ def test_what_is_neither_a_folder_nor_an_id_and_a_folder_without_weights_are_nam
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (None, "expected an object that describes a model, found None"),
-        ([], r"expected an object that describes a model, found \[\]"),
+        (None, "expected the config of a model, found None"),
+        ([], r"expected the config of a model, found \[\]"),
         ({}, "neither a TiTok-MRI model nor a published tokenizer"),
         ({"format": "titok-mri", "schema_version": 1}, "has no section `model`"),
         ({"format": "titok-mri", "schema_version": 1, "model": None}, "has no section `model`"),
         ({"format": "titok-mri", "schema_version": 1, "model": {}}, "has no `taught_by`"),
-        ({"format": "titok-mri", "schema_version": 99, "model": {}}, "schema_version is 99, this version reads 1"),
+        ({"format": "titok-mri", "schema_version": 99, "model": {}}, "schema_version is 99, but this code reads 1"),
         (
             {
                 "format": "titok-mri",

@@ -1,0 +1,68 @@
+"""One cine from a NIfTI file, and a decoded cine back to a NIfTI file on the same grid.
+
+Axes: H height, W width, D slices, T phases of the cardiac cycle, S side of the model grid.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from data.case import CineCase
+from data.nifti.volume import read_nifti
+from data.preprocess import Prepared, invert
+from utils.files import atomic_path, blake2b
+
+ENDINGS = (".nii.gz", ".nii")
+
+
+def read_cine(path: str | Path) -> CineCase:
+    """Read one 4-D NIfTI file, without masks and without known ED and ES.
+
+    Args:
+        path: a .nii or .nii.gz file of axes (H, W, D, T). The patient's name is the file's name without its ending;
+            characters other than letters, digits, - and _ become _.
+    Raises:
+        CaseRefused: when the file is missing, damaged, not NIfTI, or not a cine.
+    """
+    path = Path(path)
+    patient = re.sub(r"[^A-Za-z0-9_-]", "_", re.sub(r"\.nii(\.gz)?$", "", path.name))[:64]
+    volume = read_nifti(path, 4, patient)
+    return CineCase(
+        patient, volume.stored, {}, volume.grid.spacing_mm, volume.grid.affine, ed=None, es=None, group=None,
+        height_cm=None, weight_kg=None, slope=volume.slope, intercept=volume.intercept, source_hash=blake2b(path),
+    )  # fmt: skip
+
+
+def write_cine(path: str | Path, image: np.ndarray, case: CineCase, prepared: Prepared) -> None:
+    """Write a decoded cine as NIfTI with the size, affine, spacing, data type and scale of its source.
+
+    The header is new: no text of the source's header is copied. Voxels outside the model's field hold the lower end of
+    the intensity window, which is 0 for most cines.
+
+    Args:
+        path: the file to write; it must end in .nii.gz or .nii.
+        image: (1, S, S, D, T) float in [0, 1], one entry of the batch that `decode_tokens` returns.
+        case: the source, (H, W, D, T).
+        prepared: the source on the model grid, from `data.preprocess.prepare`.
+    Raises:
+        ValueError: for another shape or another file ending.
+    """
+    if not str(path).endswith(ENDINGS):
+        raise ValueError(f"{path}: the file ending must be .nii.gz or .nii; choose another name")
+    if image.shape != prepared.image.shape:
+        raise ValueError(f"image has shape {image.shape}, expected {prepared.image.shape}; pass decode_tokens(...)[0]")
+    native = invert(image[0].transpose(2, 3, 0, 1), prepared.geometry).transpose(2, 3, 0, 1)  # (H, W, D, T)
+    low, high = prepared.window
+    stored = ((low + (high - low) * native.astype(np.float64)) - case.intercept) / case.slope
+    dtype = case.cine.dtype
+    if dtype.kind in "iu":
+        stored = np.rint(stored).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
+    nifti = nib.Nifti1Image(stored.astype(dtype), case.affine, dtype=dtype)  # type: ignore[no-untyped-call]
+    nifti.header.set_xyzt_units("mm")
+    nifti.header.set_slope_inter(case.slope, case.intercept)
+    with atomic_path(path) as temporary:
+        nib.save(nifti, temporary)
