@@ -11,6 +11,7 @@ from data.bitstream import container
 from data.scoring import images
 from data.shards.samples import serialize
 from data.sources.nifti import NiftiSource
+from utils.layout import FrameLayout
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "uint64", "float32", "float64")
 
@@ -26,8 +27,8 @@ def test_any_type_of_voxels_is_scored(tmp_path: Path, dtype: str, scale: tuple[f
     members = dict(serialize(case, "4d_mri"))
     assert np.load(io.BytesIO(members["one_z00.cine.npy"])).dtype == case.cine.dtype
     reference = images.open_reference(case, 16, "crop")
-    sizes = {"num_latent_tokens": 1, "num_anatomy_tokens": 0, "codebook_size": 2, "anatomy_codebook_size": 0}
-    data = container.pack(np.zeros((2, 5), np.int64), container.header_for(case, reference.prepared, **sizes))
+    header = container.header_for(case, reference.prepared, FrameLayout(1, 2))
+    data = container.pack(np.zeros((2, 5), np.int64), header)
     _, header = container.unpack(data)
     assert header.window == pytest.approx(reference.prepared.window)
     scores = {**images.score(reference, reference.prepared.image[0] * 0.9), **images.cost(reference, data)}
