@@ -33,7 +33,7 @@ from modeling.weights.pretrained import export_config, read_pretrained, write_pu
 from utils.checkpoint import export, hash_weights
 from utils.config import registry
 from utils.device import exact_float32
-from utils.layout import NOT_TRANSMITTED, FrameLayout, ImageLayout, SequenceLayout, TokenLayout
+from utils.layout import NOT_TRANSMITTED, FrameLayout, SequenceLayout, TokenLayout
 from utils.types import Batch
 
 MAKES_TOKENS = ("adapters.", "tokenizer.latent_tokens", "tokenizer.encoder.", "tokenizer.quantize.", "resampler.")
@@ -80,13 +80,7 @@ class TiTok(nn.Module):
             )
         self.encoder = FrameEncoder(self.tokenizer, self.adapters, self.conditioning, self.resampler, self.chunks)
         self.decoder = FrameDecoder(
-            self.tokenizer,
-            self.conditioning,
-            self.resampler,
-            self.dit,
-            config.dit.draft,
-            config.channels,
-            self.chunks,
+            self.tokenizer, self.conditioning, self.resampler, self.dit, config.dit.draft, config.channels, self.chunks
         )
 
     def _build_tokenizer(self, config: ModelConfig) -> None:
@@ -219,24 +213,21 @@ class TiTok(nn.Module):
                 f"tokens of shape {tuple(tokens.shape)}: nothing to decode; give at least one cine or image"
             )
         single = tokens.ndim == 2 and self.resampler is None
-        if self.resampler is not None:
-            slices, phases = self.config.sequence.grid_for(grid)
-            self.layout.check(tokens, slices, phases)
-            ids = tokens.repeat_interleave(slices, dim=0)  # the tokens of its cine, for each slice
-            anatomy = self.encoder.no_anatomy(len(ids), ids.device)
-        elif grid is not None:
+        layout = self.layout.of_images() if single else self.layout
+        if grid is not None and self.resampler is None:
             raise ValueError(
-                f"grid = {tuple(grid)}: the shape of tokens in layout frame gives their grid; leave it out"
+                f"grid = {tuple(grid)}: the shape of tokens of layout frame gives their grid; leave it out"
             )
-        elif single:
-            slices, phases = 1, 1
-            ImageLayout(self.layout.num_tokens, self.layout.codebook_size).check(tokens)
-            ids, anatomy = tokens[:, None], self.encoder.no_anatomy(len(tokens), tokens.device)
+        slices, phases = self.config.sequence.grid_for(grid) if self.resampler is not None else layout.grid(tokens)
+        layout.check(tokens, slices, phases)
+        parts = layout.split(tokens, slices, phases)
+        if self.resampler is not None:
+            ids = tokens.repeat_interleave(slices, dim=0)  # the tokens of its cine, for each slice
         else:
-            slices, phases = self.layout.grid(tokens)
-            self.layout.check(tokens, slices, phases)
-            parts = self.layout.split(tokens, slices, phases)
-            ids, anatomy = parts["frames"].flatten(0, 1), parts["anatomy"].flatten(0, 1).flatten(1)
+            ids = tokens[:, None] if single else parts["frames"].flatten(0, 1)
+        anatomy = self.encoder.no_anatomy(len(ids), ids.device)
+        if "anatomy" in parts:
+            anatomy = parts["anatomy"].flatten(0, 1).flatten(1)
         position = along_stack(slices, ids.device).repeat(len(tokens))
         phase = cycle(phases, ids.device).expand(len(ids), -1)
         numbers = [index % slices for index in range(len(ids))]
@@ -255,19 +246,10 @@ class TiTok(nn.Module):
         if self.segmenter is not None and batch.has_key_frames:
             segmenter = FixedSegmenter(self.segmenter, at_phases(frames, batch.key_frames))
         return Prediction(
-            image=batch.image,
-            reconstruction=frames,
-            t=t,
-            one_step=t == 0,
-            latents=encoded.latents,
-            quantized=encoded.quantized,
-            ids=encoded.ids,
-            codebook=self.tokenizer.quantize.codebook(),
-            logits=encoded.logits,
-            segmenter=segmenter,
-            context=encoded.context,
-            step=draws.step,
-        )
+            image=batch.image, reconstruction=frames, t=t, one_step=t == 0, latents=encoded.latents,
+            quantized=encoded.quantized, ids=encoded.ids, codebook=self.tokenizer.quantize.codebook(),
+            logits=encoded.logits, segmenter=segmenter, context=encoded.context, step=draws.step,
+        )  # fmt: skip
 
     @property
     def segmenter(self) -> FrameSegmenter | None:

@@ -78,6 +78,10 @@ class TokenLayout:
         """The fields of a cine, in the order in which they are written."""
         raise NotImplementedError
 
+    def of_images(self) -> ImageLayout:
+        """The layout of single images with the same codebook."""
+        return ImageLayout(self.num_tokens, self.codebook_size)
+
     def shape(self, slices: int, phases: int) -> tuple[int, ...]:
         """Shape of the tokens of a cine."""
         return self.fields(slices, phases)[0].shape
@@ -205,10 +209,15 @@ class ImageLayout(TokenLayout):
 
     name = "image"
     words = "(K,)"
+    has_grid = True
 
     def fields(self, slices: int, phases: int) -> tuple[Field, ...]:
         """K ids."""
         return (Field("image", "latent token", ("token",), (self.num_tokens,), self.codebook_size),)
+
+    def grid(self, tokens: Array) -> tuple[int, int]:
+        """One slice of one phase."""
+        return 1, 1
 
 
 LAYOUTS: dict[str, type[TokenLayout]] = {  # of cines; their order is part of the compressed file's format
