@@ -23,7 +23,7 @@ from tqdm import tqdm
 from data.loading.dataset import CineDataset
 from data.loading.stream import CineStream, make_loader
 from data.loading.token_cache import TokenCache
-from modeling.draws import draw, no_draws
+from modeling.draws import Draws, draw, no_draws
 from modeling.flow import draw_noise
 from modeling.objective import Objective, build_objective
 from modeling.prediction import Prediction
@@ -161,7 +161,6 @@ def train(config: RunConfig) -> None:
         print("note: the val split is empty, so there is no val_psnr and no preview")
     history: list[Tensor] = []
     usage = torch.zeros(model.num_codes, device=device)
-    times, dropout = config.flow if model.dit is not None else None, model.conditioning.dropout
     bar = tqdm(range(start, options.max_steps), initial=start, total=options.max_steps, disable=not main, unit="step")
     for step in bar:
         if step == options.continuous_steps > 0:
@@ -171,18 +170,12 @@ def train(config: RunConfig) -> None:
         rate = learning_rate(step, config.optimizer, options.max_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        # All is drawn before the batches move, so that no device is waited for. Counts of the losses are added over
-        # micro-batches and ranks before the first pass.
-        drawn = [(part, draw(part, times, dropout, options.keep_tokens, step))
-                 for part in (next(batches) for _ in range(micro))]  # fmt: skip
-        parts = [(part.to(device), draws.to(device)) for part, draws in drawn]
-        counts = torch.stack([objective.counts(part, draws.one_step, step) for part, draws in parts])
+        # Counts of the losses are added over micro-batches and ranks before the first pass.
+        parts = draw_parts([next(batches) for _ in range(micro)], model, config, step, device)
+        counts = torch.stack([objective.counts(batch, draws.one_step, step) for batch, draws in parts])
         counts = sum_over_ranks(counts.sum(0))
         sums = torch.zeros(len(objective.terms), device=device)
         for number, (batch, draws) in enumerate(parts):
-            if times is not None:
-                noise = draw_noise(drawn[number][0].sample_seed, drawn[number][1].t, batch.image.shape, device)
-                draws = draws._replace(noise=noise)
             with accelerator.no_sync(learner) if number < micro - 1 else nullcontext():
                 with accelerator.autocast():
                     prediction = learner(batch, draws)
@@ -221,12 +214,29 @@ def train(config: RunConfig) -> None:
 
     if main:
         with ema.swapped():
-            taught_by, weights = model.teachers(), model.state_dict()
-            export(folder, export_config(plain["model"], taught_by, model.conditioning.leak), weights)
-            save_checkpoint(folder / "checkpoint_last.pth", {**plain, "taught_by": taught_by}, weights)
+            write_output(folder, plain, model)
         print(f"done: {folder}/model.safetensors, config.json and checkpoint_last.pth; curves in {folder}/log.jsonl")
     log.close()
     accelerator.end_training()
+
+
+def draw_parts(
+    batches: list[Batch], model: TiTok, config: RunConfig, step: int, device: torch.device
+) -> list[tuple[Batch, Draws]]:
+    """Micro-batches and their draws on the device; all is drawn before it moves, so that no device is waited for."""
+    parts, times = [], None if model.dit is None else config.flow
+    for batch in batches:
+        draws = draw(batch, times, model.conditioning.dropout, config.training.keep_tokens, step)
+        noise = None if times is None else draw_noise(batch.sample_seed, draws.t, batch.image.shape, device)
+        parts.append((batch.to(device), draws.to(device)._replace(noise=noise)))
+    return parts
+
+
+def write_output(folder: Path, config: dict[str, Any], model: TiTok) -> None:
+    """Write the trained model: config.json and model.safetensors for users, checkpoint_last.pth for the next stage."""
+    taught_by, weights = model.teachers(), model.state_dict()
+    export(folder, export_config(config["model"], taught_by, model.conditioning.leak), weights)
+    save_checkpoint(folder / "checkpoint_last.pth", {**config, "taught_by": taught_by}, weights)
 
 
 def means(objective: Objective, history: list[Tensor], done: int) -> dict[str, float]:

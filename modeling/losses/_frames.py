@@ -3,16 +3,19 @@
 Source: Isensee et al., nnU-Net, 2021 (Dice + cross-entropy); Milletari et al., V-Net, 2016 (soft Dice).
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from utils.types import Batch
 
+Overlap = Literal["dice", "iou"]
 SMOOTH = 1.0  # pixels: a structure that is neither in the labels nor in the prediction costs nothing
 
 
-def sum_over_frames(logits: Tensor, batch: Batch, counted: Tensor, overlap: str) -> Tensor:
+def sum_over_frames(logits: Tensor, batch: Batch, counted: Tensor, overlap: Overlap) -> Tensor:
     """Sum of `frame_losses` of key frames.
 
     Args:
@@ -26,7 +29,7 @@ def sum_over_frames(logits: Tensor, batch: Batch, counted: Tensor, overlap: str)
     return frame_losses(logits, labels, field, overlap)[counted].sum()
 
 
-def frame_losses(logits: Tensor, labels: Tensor, field: Tensor, overlap: str) -> Tensor:
+def frame_losses(logits: Tensor, labels: Tensor, field: Tensor, overlap: Overlap) -> Tensor:
     """Cross-entropy + 1 - overlap of each frame, a mean over the field and over RV, MYO and LV.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modeling.losses._frames import sum_over_frames
+from modeling.losses._frames import Overlap, sum_over_frames
 from modeling.objective import LossOptions
 from modeling.prediction import Prediction
 from utils.types import Batch
@@ -17,14 +17,14 @@ from utils.types import Batch
 class Options(LossOptions):
     """`overlap` is `dice` or `iou`."""
 
-    overlap: str = "dice"
+    overlap: Overlap = "dice"
 
 
 @dataclass
 class Segmentation:
     """A mean over labelled key frames; zero for right logits."""
 
-    overlap: str
+    overlap: Overlap
     needs = ("segmenter", "key_frames", "labels")
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
@@ -37,11 +37,5 @@ class Segmentation:
 
 
 def build(options: Options) -> Segmentation:
-    """Build the loss.
-
-    Raises:
-        ValueError: for an overlap that is neither.
-    """
-    if options.overlap not in ("dice", "iou"):
-        raise ValueError(f"losses.segmentation.overlap is {options.overlap!r}: expected dice or iou")
+    """Build the loss."""
     return Segmentation(options.overlap)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modeling.losses._frames import sum_over_frames
+from modeling.losses._frames import Overlap, sum_over_frames
 from modeling.objective import LossOptions
 from modeling.prediction import Prediction
 from utils.config.ranges import NotNegative
@@ -20,14 +20,14 @@ class Options(LossOptions):
     """`overlap` is `dice` or `iou`; `warmup_steps` lets a segmenter that trains in the same run learn first."""
 
     weight: NotNegative = 0.1
-    overlap: str = "dice"
+    overlap: Overlap = "dice"
 
 
 @dataclass
 class SegmentationReconstruction:
     """A mean over labelled key frames of one-step samples; zero for right logits."""
 
-    overlap: str
+    overlap: Overlap
     needs = ("decoder", "segmenter", "key_frames", "labels")
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
@@ -45,11 +45,5 @@ class SegmentationReconstruction:
 
 
 def build(options: Options) -> SegmentationReconstruction:
-    """Build the loss.
-
-    Raises:
-        ValueError: for an overlap that is neither.
-    """
-    if options.overlap not in ("dice", "iou"):
-        raise ValueError(f"losses.segmentation_reconstruction.overlap is {options.overlap!r}: expected dice or iou")
+    """Build the loss."""
     return SegmentationReconstruction(options.overlap)
