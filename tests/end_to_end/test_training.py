@@ -115,7 +115,7 @@ def test_a_finished_run_is_never_overwritten_by_another(stages: Path, phantom_sh
     assert train(stages, "stage2", phantom_shards, "kept", *more).returncode == 0
     before = (stages / "kept" / "model.safetensors").read_bytes()
     done = train(stages, "stage2", phantom_shards, "kept", *more, "optimizer.learning_rate=0.1")
-    assert done.returncode == 1 and "optimizer.learning_rate=0.001, this command says 0.1" in done.stderr
+    assert done.returncode == 1 and "optimizer.learning_rate=0.001, but this command has 0.1" in done.stderr
     assert (stages / "kept" / "model.safetensors").read_bytes() == before
 
 
