@@ -68,20 +68,19 @@ def draw_noise(sample_seed: Tensor, t: Tensor, shape: torch.Size, device: torch.
     Args:
         sample_seed: (B,) int64 on the CPU.
         t: (B,) flow times on the CPU.
-        shape: shape of the images, (B, C, H, W, D, T).
+        shape: shape of the images, (B, D, T, C, H, W).
         device: where the noise is drawn.
 
     Returns:
         Standard normal noise of `shape`; 0 for one-step samples.
     """
-    channels, height, width, slices, phases = shape[1:]
-    noise = torch.zeros(len(t), slices, channels, height, width, phases, device=device)
-    for seed, noisy, planes in zip(sample_seed.tolist(), (t > 0).tolist(), noise, strict=True):
+    noise = torch.zeros(shape, device=device)
+    for seed, noisy, slices in zip(sample_seed.tolist(), (t > 0).tolist(), noise, strict=True):
         if noisy:  # slice by slice: the noise of a stack must not depend on how many padded slices follow it
             generator = torch.Generator(device).manual_seed(stable_seed(seed, "flow noise"))
-            for plane in planes:
-                plane.normal_(generator=generator)
-    return noise.movedim(1, 4)
+            for frames in slices:
+                frames.normal_(generator=generator)
+    return noise
 
 
 def along(t: Tensor, x: Tensor) -> Tensor:
@@ -147,7 +146,7 @@ def velocity(predict: Predict, x: Tensor, t: float) -> Tensor:
     return (predict(x, torch.full((len(x),), t, device=x.device)) - x) / (1 - t)
 
 
-class Knobs(NamedTuple):
+class SamplerOptions(NamedTuple):
     """How tokens are decoded.
 
     Args:
@@ -163,7 +162,7 @@ class Knobs(NamedTuple):
     sampler: str = "euler"
 
     def check(self, decoder: str) -> None:
-        """Refuse knobs that contradict each other, or that a decoder does not have, with a ValueError."""
+        """Raise ValueError for options that contradict each other, or that a decoder does not have."""
         if not 0 <= self.realism <= 1:
             raise ValueError(f"realism = {self.realism}: expected 0 (highest PSNR) to 1 (a full sample)")
         if (self.steps > 1) != (self.realism > 0):
@@ -177,20 +176,20 @@ class Knobs(NamedTuple):
             raise ValueError("realism needs model.decoder dit; this model decodes with the tokenizer's own decoder")
 
 
-def decode(predict: Predict, like: Tensor, knobs: Knobs, slices: Sequence[int]) -> Tensor:
+def decode(predict: Predict, like: Tensor, options: SamplerOptions, slices: Sequence[int]) -> Tensor:
     """The posterior mean, moved towards a sample by `realism`.
 
     Args:
         predict: (x_t, t) -> x̂, all (G, T, ...) but t (G,).
         like: (G, T, ...) gives shape, dtype and device.
-        knobs: how.
+        options: how to decode.
         slices: G numbers of the slices in their volumes, which seed the noise.
     """
     mean = posterior_mean(predict, like)
-    if knobs.realism == 0:
+    if options.realism == 0:
         return mean
-    sample = SAMPLERS[knobs.sampler](predict, seeded_noise(like, knobs.seed, slices), knobs.steps)
-    return mean + knobs.realism * (sample - mean)
+    sample = SAMPLERS[options.sampler](predict, seeded_noise(like, options.seed, slices), options.steps)
+    return mean + options.realism * (sample - mean)
 
 
 def seeded_noise(like: Tensor, seed: int, slices: Sequence[int]) -> Tensor:

@@ -1,10 +1,10 @@
-"""What a training pass of the model hands to the losses."""
+"""What a training pass of the model gives to the losses."""
 
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
-from modeling.heart.segmenter import Judge
+from modeling.heart.segmenter import FixedSegmenter
 from modeling.quantizer.vq import Quantized
 
 NEEDS_DECODER = "a decoder (model.decoder)"
@@ -20,25 +20,23 @@ def have(part: Part | None, needed: str) -> Part:
 
 
 class Prediction(NamedTuple):
-    """What the losses see.
+    """What a training pass gives to the losses.
 
     Args:
-        image: (B, C, H, W, D, T) the original.
-        reconstruction: (B, C, H, W, D, T) x̂, not clamped.
+        image: (B, D, T, 1, H, W) the original.
+        reconstruction: (B, D, T, 1, H, W) x̂, not clamped.
         t: (B,) flow time at which x̂ was predicted; 0 for the tokenizer's own decoder.
-        one_step: (B,) bool, True where x̂ saw tokens alone, no noisy image.
+        one_step: (B,) bool, True where x̂ was decoded from tokens alone, without a noisy image.
         latents: (B * D, T, K, E) encoder latents before projection.
         quantized: of all B * D * T frames.
-        ids: their tokens, (B * D * T, K), also where a cache gave them and nothing was encoded; of whole cines (B, N);
-            -1 in padding.
+        ids: their tokens, (B * D * T, K), also where a token cache gave them; of whole cines (B, N); -1 in padding.
         codebook: (codebook_size, token_size).
         logits: (B, D, 2, 4, H, W) of the segmented originals at ED and ES; None without segmenter or key frames.
-        judge: the segmenter's opinion of x̂ at ED and ES, likewise.
-        context: (B * D, T, K, token_size) what the decoder read of the tokens.
-        step: of the optimizer, for terms that wait.
+        segmenter: segments x̂ with fixed weights, its key frames are those of x̂; likewise.
+        context: (B * D, T, K, token_size) the vectors of the tokens.
 
-    Reconstruction, latents, quantized, ids and codebook are None in a model that only segments; latents and quantized
-    are None where the tokens come from a cache.
+    Reconstruction, latents, quantized, ids and codebook are None in a model that only segments; latents, quantized and
+    context are None where the tokens come from a cache.
     """
 
     image: Tensor
@@ -50,12 +48,12 @@ class Prediction(NamedTuple):
     ids: Tensor | None = None
     codebook: Tensor | None = None
     logits: Tensor | None = None
-    judge: Judge | None = None
+    segmenter: FixedSegmenter | None = None
     context: Tensor | None = None
     step: int = 0
 
     def error(self) -> Tensor:
-        """x̂ - x, (B, C, H, W, D, T)."""
+        """x̂ - x, (B, D, T, 1, H, W)."""
         return have(self.reconstruction, NEEDS_DECODER) - self.image
 
     def tokens(self) -> tuple[Quantized, Tensor]:
@@ -67,6 +65,6 @@ class Prediction(NamedTuple):
         """Of the originals at ED and ES, (B, D, 2, 4, H, W)."""
         return have(self.logits, NEEDS_SEGMENTER)
 
-    def key_logits_of_reconstruction(self) -> Tensor:
-        """Of x̂ at ED and ES, (B, D, 2, 4, H, W)."""
-        return have(self.judge, NEEDS_SEGMENTER).logits
+    def fixed_segmenter(self) -> FixedSegmenter:
+        """The segmenter with fixed weights."""
+        return have(self.segmenter, NEEDS_SEGMENTER)

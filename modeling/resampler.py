@@ -4,11 +4,12 @@
     ids (B, N) ─► embeddings ◄─ attended by a query for each slice, phase and token ─► context (B, D, T, K, token_size)
 
 Slices stand at relative positions of the stack and phases on the circle of the cycle, so that any number of either goes
-in, and any grid comes out. A token that is not sent is not attended to.
+in, and any grid comes out. A token that is not transmitted is not attended to.
 
 Source: Jaegle et al., Perceiver IO, 2021, sec. 2 (queries read an array into latents and out of them).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 from modeling.layers.transformer import Block, harmonics, sinusoid
 from modeling.quantizer.fsq import FSQ
-from modeling.tokens import NOT_SENT
 from utils.config.ranges import Heads, Layers, Levels, Positive, Tokens, Width
+from utils.layout import NOT_TRANSMITTED
 
 
 @dataclass
@@ -47,8 +48,23 @@ class SequenceConfig:
         if self.grid is not None and len(self.grid) != 2:
             raise ValueError(f"grid is {self.grid}: expected [slices, phases]")
 
+    def grid_for(self, grid: Sequence[int] | None) -> tuple[int, int]:
+        """Slices and phases that the tokens of a cine decode to: as the call says, else as the config does.
 
-class Reader(nn.Module):
+        Raises:
+            ValueError: where neither says it, or a number is not positive.
+        """
+        chosen = self.grid if grid is None else grid
+        if chosen is None:
+            raise ValueError(
+                "tokens of a whole cine do not say their grid: give grid=(slices, phases), or model.sequence.grid"
+            )
+        if len(chosen) != 2 or min(chosen) < 1:
+            raise ValueError(f"grid = {tuple(chosen)}: expected (slices, phases), both positive")
+        return int(chosen[0]), int(chosen[1])
+
+
+class CrossAttentionBlock(nn.Module):
     """Queries attend to an array of other length, then among themselves; pre-norm and residual."""
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -58,13 +74,13 @@ class Reader(nn.Module):
         self.q, self.kv, self.proj = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
         self.block = Block(width, num_heads)
 
-    def forward(self, x: Tensor, array: Tensor, there: Tensor, group: int) -> Tensor:
-        """What queries know after reading.
+    def forward(self, x: Tensor, array: Tensor, valid: Tensor, group: int) -> Tensor:
+        """Update the queries.
 
         Args:
             x: (B, L, E) queries.
-            array: (B, M, E) what is read.
-            there: (B, M) bool, what may be read; at least one in each row.
+            array: (B, M, E) keys and values.
+            valid: (B, M) bool, entries of the array that are attended to; at least one in each row.
             group: queries that attend among themselves, L or a number that divides it.
 
         Returns:
@@ -72,13 +88,13 @@ class Reader(nn.Module):
         """
         q = self.q(self.ln_q(x)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv(self.ln_kv(array)).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=there[:, None, None])
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=valid[:, None, None])
         x = x + self.proj(out.transpose(1, 2).flatten(2))
         return self.block(x.reshape(-1, group, x.shape[2])).view_as(x)
 
 
-class Places(nn.Module):
-    """Embedding of where a frame's token stands: which token, at which slice and phase."""
+class PositionEmbedding(nn.Module):
+    """Embedding of the position of a frame's token: which token, at which slice and phase."""
 
     frequency_width = 64
     phase_harmonics = 8
@@ -124,14 +140,14 @@ class SequenceResampler(nn.Module):
         self.fsq = FSQ(config.levels)
         self.latent_embedder = nn.Sequential(nn.LayerNorm(latent_width), nn.Linear(latent_width, width))
         self.anatomy_embedder = nn.Linear(anatomy_width, width) if anatomy_width else None
-        self.places_in, self.places_out = Places(frame_tokens, width), Places(frame_tokens, width)
+        self.places_in, self.places_out = PositionEmbedding(frame_tokens, width), PositionEmbedding(frame_tokens, width)
         self.queries = nn.Parameter(torch.randn(config.num_tokens, width))
-        self.compressing = nn.ModuleList(Reader(width, config.num_heads) for _ in range(config.num_layers))
+        self.compressing = nn.ModuleList(CrossAttentionBlock(width, config.num_heads) for _ in range(config.num_layers))
         self.to_code = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.fsq.channels))
         self.code_embedder = nn.Linear(self.fsq.channels, width)
         self.code_places = nn.Parameter(torch.randn(config.num_tokens, width))
-        self.nothing = nn.Parameter(torch.zeros(width))  # read where no token is sent
-        self.expanding = nn.ModuleList(Reader(width, config.num_heads) for _ in range(config.num_layers))
+        self.nothing = nn.Parameter(torch.zeros(width))  # read where no token is transmitted
+        self.expanding = nn.ModuleList(CrossAttentionBlock(width, config.num_heads) for _ in range(config.num_layers))
         self.to_context = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, token_size))
         self.init_local()
 
@@ -146,15 +162,15 @@ class SequenceResampler(nn.Module):
         self.places_out.token.copy_(self.places_in.token)
         self.queries.copy_(self.places_in.token[first])
         self.code_places.copy_(self.places_out.token[first])
-        for reader in (*self.compressing, *self.expanding):
-            width, depth = reader.q.in_features, len(self.compressing)
+        for block in (*self.compressing, *self.expanding):
+            width, depth = block.q.in_features, len(self.compressing)
             noise = 0.2 * width**-0.5 * torch.randn(2, width, width)
-            reader.q.weight.copy_(torch.eye(width) + noise[0])
-            reader.kv.weight[:width] = torch.eye(width) + noise[1]
-            nn.init.trunc_normal_(reader.kv.weight[width:], std=width**-0.5)
-            for linear in (reader.q, reader.kv, reader.proj):
+            block.q.weight.copy_(torch.eye(width) + noise[0])
+            block.kv.weight[:width] = torch.eye(width) + noise[1]
+            nn.init.trunc_normal_(block.kv.weight[width:], std=width**-0.5)
+            for linear in (block.q, block.kv, block.proj):
                 nn.init.zeros_(linear.bias)
-            for linear in (reader.proj, reader.block.attn.out_proj, reader.block.mlp.c_proj):
+            for linear in (block.proj, block.block.attn.out_proj, block.block.mlp.c_proj):
                 nn.init.trunc_normal_(linear.weight, std=(2 * depth * linear.in_features) ** -0.5)
 
     def compress(
@@ -162,30 +178,30 @@ class SequenceResampler(nn.Module):
         latents: Tensor,  # (B, D, T, K, E)
         position: Tensor,  # (B, D) in (0, 1)
         phase: Tensor,  # (B, T) in cycles
-        there: Tensor | None = None,  # (B, D, T) bool, False where a frame is padding; all when not given
+        valid: Tensor | None = None,  # (B, D, T) bool, False where a frame is padding; all when not given
         anatomy: Tensor | None = None,  # (B, D, M, anatomy_width)
     ) -> tuple[Tensor, Tensor]:
         """Quantized values (B, N, C) and ids (B, N) of whole cines."""
         array = self.latent_embedder(latents.to(self.queries.dtype)) + self.places_in(position, phase)
-        there = torch.ones(array.shape[:3], dtype=torch.bool, device=array.device) if there is None else there
-        mask = there[..., None].expand(array.shape[:4]).flatten(1)
+        valid = torch.ones(array.shape[:3], dtype=torch.bool, device=array.device) if valid is None else valid
+        mask = valid[..., None].expand(array.shape[:4]).flatten(1)
         array = array.flatten(1, 3)
         if self.anatomy_embedder is not None and anatomy is not None:
-            slices = self.places_in.slice(sinusoid(position, Places.frequency_width, 100.0).to(array.dtype))
+            slices = self.places_in.slice(sinusoid(position, PositionEmbedding.frequency_width, 100.0).to(array.dtype))
             more = self.anatomy_embedder(anatomy.to(array.dtype)) + slices[:, :, None]  # (B, D, M, E)
             array = torch.cat([array, more.flatten(1, 2)], dim=1)
-            mask = torch.cat([mask, there.any(2)[..., None].expand(more.shape[:3]).flatten(1)], dim=1)
+            mask = torch.cat([mask, valid.any(2)[..., None].expand(more.shape[:3]).flatten(1)], dim=1)
         x = self.queries.expand(len(array), -1, -1)
         for layer in self.compressing:
             x = layer(x, array, mask, self.num_tokens)
         return self.fsq(self.to_code(x))
 
-    def expand(self, values: Tensor, sent: Tensor, position: Tensor, phase: Tensor) -> Tensor:
+    def expand(self, values: Tensor, transmitted: Tensor, position: Tensor, phase: Tensor) -> Tensor:
         """What the decoder reads of each frame.
 
         Args:
             values: (B, N, C) quantized.
-            sent: (B, N) bool; the others are not looked at.
+            transmitted: (B, N) bool; the others are not looked at.
             position: (B, D) of slices in (0, 1).
             phase: (B, T) in cycles.
 
@@ -196,13 +212,13 @@ class SequenceResampler(nn.Module):
         shape = x.shape[:4]
         codes = self.code_embedder(values.to(x.dtype)) + self.code_places
         array = torch.cat([self.nothing.expand(len(codes), 1, -1), codes], dim=1)
-        there = torch.cat([torch.ones_like(sent[:, :1]), sent], dim=1)
+        valid = torch.cat([torch.ones_like(transmitted[:, :1]), transmitted], dim=1)
         x = x.flatten(1, 3)
         for layer in self.expanding:
-            x = layer(x, array, there, shape[3])
+            x = layer(x, array, valid, shape[3])
         x = self.to_context(x).unflatten(1, shape[1:])
         return F.normalize(x.float(), dim=-1).to(x.dtype) if self.on_sphere else x
 
     def context(self, ids: Tensor, position: Tensor, phase: Tensor) -> Tensor:
-        """`expand` of ids (B, N), -1 where not sent."""
-        return self.expand(self.fsq.lookup(ids.clamp(min=0)), ids != NOT_SENT, position, phase)
+        """`expand` of ids (B, N), -1 where not transmitted."""
+        return self.expand(self.fsq.lookup(ids.clamp(min=0)), ids != NOT_TRANSMITTED, position, phase)

@@ -1,32 +1,105 @@
-"""TiTok-MRI's face: a 4-D cine to tokens and back. Composes the parts and holds no math of its own.
+"""TiTok-MRI: a 4-D cine to tokens and back.
 
-    x (B, C, H, W, D, T) ─► adapters ─► tokenizer ─► tokens (B, D, 2 + T*K + 2*A) ─► decoder (dit | titok) ─► x̂
-                                          └─► resampler ─► tokens (B, N), layout `sequence`
+    x (B, C, H, W, D, T) ─► encoder ─► tokens (B, D, 2 + T*K + 2*A), layout `frame`   ─► decoder ─► x̂
+                                  └──► tokens (B, N), layout `sequence` ──────────────┘
+
+Modules live here, so that their names are the keys of a checkpoint; modeling/encoder.py and modeling/decoder.py say
+what is computed with them. Frames come first, (B, D, T, C, H, W), everywhere but in `encode` and `decode_tokens`.
 
 A generative decoder may invent anatomy: research use only, not a medical device.
 """
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
-from modeling import flow
+from modeling.adapters import Adapters
 from modeling.config import ModelConfig
+from modeling.decoder import FrameDecoder
+from modeling.dit import DiT
+from modeling.draws import Draws
+from modeling.encoder import Chunks, FrameEncoder
+from modeling.flow import SamplerOptions
 from modeling.heart.phases import along_stack, at_phases, cycle
-from modeling.heart.segmenter import Judge
-from modeling.layers.recompute import recomputed
-from modeling.parts import Parts
+from modeling.heart.segmenter import FixedSegmenter, FrameSegmenter
+from modeling.inputs import check_images, check_mask
 from modeling.prediction import Prediction
-from modeling.tokens import NOT_SENT, SequenceLayout, TokenParts, check_batch, check_grid, check_images
-from modeling.weights.pretrained import read_pretrained, write_pretrained, write_published
+from modeling.resampler import SequenceResampler
+from modeling.tokenizer import Tokenizer, transformer_size
+from modeling.weights.pretrained import export_config, read_pretrained, write_published
+from utils.checkpoint import export, hash_weights
+from utils.config import registry
 from utils.device import exact_float32
+from utils.layout import NOT_TRANSMITTED, FrameLayout, ImageLayout, SequenceLayout, TokenLayout
+from utils.types import Batch
+
+MAKES_TOKENS = ("adapters.", "tokenizer.latent_tokens", "tokenizer.encoder.", "tokenizer.quantize.", "resampler.")
 
 
-class TiTok(Parts):
-    """A whole model; see `Parts` for what it is made of."""
+class TiTok(nn.Module):
+    """A whole model.
+
+    Args:
+        config: the model as plain data.
+
+    Raises:
+        ValueError: when a part refuses its options.
+    """
+
+    layout: TokenLayout
+    tokenizer: Tokenizer  # None where the model only segments
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, self.chunks = config, Chunks()
+        self.taught_by: list[str] = []
+        chosen, vq = config.conditioning, config.tokenizer.vq_model
+        self.conditioning: Any = registry.build(
+            "modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning"
+        )
+        self.tokenizer = self.adapters = self.resampler = self.dit = None  # type: ignore[assignment]
+        if config.decoder != "none":
+            self._build_tokenizer(config)
+        if config.decoder == "dit":
+            token_rms = vq.token_size**-0.5 if vq.use_l2_norm else 1.0
+            width = self.conditioning.width if self.resampler is None else 0  # a cine's tokens hold its anatomy
+            self.dit = DiT(
+                config.image_size,
+                vq.num_latent_tokens,
+                vq.token_size,
+                token_rms,
+                2 * self.conditioning.num_tokens,
+                width,
+                config.dit,
+            )
+        self.encoder = FrameEncoder(self.tokenizer, self.adapters, self.conditioning, self.resampler, self.chunks)
+        self.decoder = FrameDecoder(
+            self.tokenizer,
+            self.conditioning,
+            self.resampler,
+            self.dit,
+            config.dit.draft,
+            config.channels,
+            self.chunks,
+        )
+
+    def _build_tokenizer(self, config: ModelConfig) -> None:
+        """Tokenizer, adapters and, in layout `sequence`, the resampler."""
+        vq, conditioning = config.tokenizer.vq_model, self.conditioning
+        width = transformer_size(vq.vit_enc_model_size)[0]
+        self.tokenizer = Tokenizer(vq, with_decoder=config.keeps_decoder)
+        self.adapters = Adapters(width, config.adapters) if config.channels == 1 else None
+        if config.layout == "frame":
+            anatomy = (conditioning.num_tokens, conditioning.codebook_size)
+            self.layout = FrameLayout(vq.num_latent_tokens, vq.codebook_size, *anatomy)
+            return
+        self.resampler = SequenceResampler(
+            width, vq.num_latent_tokens, vq.token_size, vq.use_l2_norm, conditioning.width, config.sequence
+        )
+        self.layout = SequenceLayout(config.sequence.num_tokens, self.resampler.fsq.codebook_size)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, revision: str | None = None, cache_dir: str | None = None) -> "TiTok":
@@ -51,11 +124,11 @@ class TiTok(Parts):
         """Write config.json and model.safetensors, each whole or not at all.
 
         Raises:
-            ValueError: for a model that encodes ground truth, which is not to be handed on.
+            ValueError: for a model that encodes ground truth, which must not be published.
         """
         if self.conditioning.leak is not None:
             raise ValueError(f"not saved: {self.conditioning.leak}; train with another model.conditioning to publish")
-        write_pretrained(Path(folder), asdict(self.config), self.state_dict(), self.teachers())
+        export(folder, export_config(asdict(self.config), self.teachers()), self.state_dict())
 
     def save_tokenizer(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the tokenizer alone in the layout of the published ones, without the adapters."""
@@ -77,7 +150,7 @@ class TiTok(Parts):
             x: (B, C, H, W, D, T) or (B, C, H, W), in [0, 1], H = W = image_size.
             ed: phase of end-diastole, an int or (B,); chosen when not given.
             es: phase of end-systole; chosen when not given.
-            keep_tokens: how many tokens of each frame (layout `sequence`: of the cine) to send, from the first; the
+            keep_tokens: how many tokens of each frame (layout `sequence`: of the cine) to transmit, from the first; the
                 others become -1 and cost nothing. A model trained with `training.keep_tokens` decodes them well.
             mask: (B, H, W, D, T) ground-truth labels, for a model of conditioning `mask` alone: an upper bound.
 
@@ -85,40 +158,28 @@ class TiTok(Parts):
             (B, D, 2 + T*K + 2*A) int64, or (B, K) for single images; in layout `sequence` (B, N).
 
         Raises:
-            ValueError: for a wrong size, type or range, NaN, or a phase that is not there.
+            ValueError: for a wrong size, type or range, NaN, or a phase that the cine does not have.
         """
+        encoder = self.encoder
         self.check_tokens()
         check_images(x, self.config.channels, self.config.image_size)
         keep = self.layout.keep(keep_tokens)
-        if mask is not None and (self.conditioning.leak is None or mask.shape != (len(x), *x.shape[2:])):
-            raise ValueError(
-                f"mask of shape {tuple(mask.shape)}: only a model of conditioning mask looks at one, (B, H, W, D, T) "
-                "of the images' size; leave it out"
-            )
+        check_mask(mask, x, leaks=self.conditioning.leak is not None)
         single = x.ndim == 4
-        if single:
-            x = x[..., None, None]
-        latents = self.latents_of_cine(x)
+        frames = x[:, None, None] if single else x.permute(0, 4, 5, 1, 2, 3)  # (B, D, T, C, H, W)
+        mask = None if mask is None else mask.permute(0, 3, 4, 1, 2)
         if self.resampler is not None:
-            slices, phases = x.shape[4:]
-            anatomy = self.conditioning.context(self.see_anatomy(x, ed, es, mask)[2].flatten(0, 1))
-            _, ids = self.resampler.compress(
-                latents,
-                along_stack(slices, x.device).expand(len(x), -1),
-                cycle(phases, x.device).expand(len(x), -1),
-                anatomy=None if anatomy is None else anatomy.unflatten(0, (-1, slices)),
-            )
+            ids = encoder.cine_ids(frames, encoder.encode_anatomy(frames, ed, es, mask)[1])
         else:
-            parts = latents.flatten(0, 2).split(self.frames_per_chunk)
-            ids = torch.cat([self.tokenizer.quantize_latents(part).indices for part in parts])
-            ids = ids.view(*latents.shape[:4])
-        ids[..., keep:] = NOT_SENT
-        if isinstance(self.layout, SequenceLayout):
+            ids = encoder.frame_ids(frames, cycle(frames.shape[2], x.device).expand(len(x), -1))
+        ids[..., keep:] = NOT_TRANSMITTED
+        if self.resampler is not None:
             return ids
         if single:
             return ids[:, 0, 0]
-        ed, es, anatomy = self.see_anatomy(x, ed, es, mask)
-        return self.layout.pack(TokenParts(ed, es, ids, anatomy))
+        phases, anatomy = encoder.encode_anatomy(frames, ed, es, mask)
+        key_phases = phases[:, None].expand(-1, ids.shape[1], -1)  # in every slice's row
+        return self.layout.join({"key_phases": key_phases, "frames": ids, "anatomy": anatomy})
 
     @torch.inference_mode()
     @exact_float32()
@@ -145,102 +206,104 @@ class TiTok(Parts):
             (B, C, H, W, D, T) or (B, C, H, W), in [0, 1].
 
         Raises:
-            ValueError: for tokens that this model cannot have written, or knobs that contradict each other.
+            ValueError: for tokens that this model cannot have written, or options that contradict each other.
         """
         self.check_tokens()
-        check_batch(tokens)
-        knobs = flow.Knobs(steps, realism, seed or 0, sampler)
-        knobs.check(self.config.decoder)
+        options = SamplerOptions(steps, realism, seed or 0, sampler)
+        options.check(self.config.decoder)
+        if not tokens.numel():
+            raise ValueError(
+                f"tokens of shape {tuple(tokens.shape)}: nothing to decode; give at least one cine or image"
+            )
         single = tokens.ndim == 2 and self.resampler is None
-        if isinstance(self.layout, SequenceLayout):
-            self.layout.check(tokens)
-            slices, phases = check_grid(grid, self.config.sequence.grid)
+        if self.resampler is not None:
+            slices, phases = self.config.sequence.grid_for(grid)
+            self.layout.check(tokens, slices, phases)
             ids = tokens.repeat_interleave(slices, dim=0)  # each slice reads the tokens of its cine
-            anatomy = self.nothing_sent(len(ids), ids.device)
+            anatomy = self.encoder.no_anatomy(len(ids), ids.device)
+        elif grid is not None:
+            raise ValueError(f"grid = {tuple(grid)}: tokens of layout frame say their grid themselves; leave it out")
+        elif single:
+            slices, phases = 1, 1
+            ImageLayout(self.layout.num_tokens, self.layout.codebook_size).check(tokens)
+            ids, anatomy = tokens[:, None], self.encoder.no_anatomy(len(tokens), tokens.device)
         else:
-            if grid is not None:
-                raise ValueError(
-                    f"grid = {tuple(grid)}: tokens of layout frame say their grid themselves; leave it out"
-                )
-            parts = self.layout.unpack_images(tokens) if single else self.layout.unpack(tokens)
-            slices, phases = parts.ids.shape[1:3]
-            ids, anatomy = parts.ids.flatten(0, 1), parts.anatomy.flatten(0, 1)
+            slices, phases = self.layout.grid(tokens)
+            self.layout.check(tokens, slices, phases)
+            parts = self.layout.split(tokens, slices, phases)
+            ids, anatomy = parts["frames"].flatten(0, 1), parts["anatomy"].flatten(0, 1).flatten(1)
         position = along_stack(slices, ids.device).repeat(len(tokens))
         phase = cycle(phases, ids.device).expand(len(ids), -1)
-        chunk = max(1, self.frames_per_chunk // phases)
         numbers = [index % slices for index in range(len(ids))]
-        decoded = []
-        for first in range(0, len(ids), chunk):
-            part = slice(first, first + chunk)
-            decoded.append(
-                self.decode_groups(ids[part], anatomy[part], position[part], phase[part], knobs, numbers[part])
-            )
-        frames = rearrange(torch.cat(decoded), "(b d) t c h w -> b c h w d t", d=slices).clamp(0, 1)
-        return frames[..., 0, 0] if single else frames
+        frames = self.decoder.decode(ids, anatomy, position, phase, options, numbers)  # (B * D, T, C, H, W)
+        frames = frames.unflatten(0, (-1, slices)).clamp(0, 1)
+        return frames[:, 0, 0] if single else frames.permute(0, 3, 4, 5, 1, 2)
 
-    def decode_groups(
-        self,
-        ids: Tensor,  # (G, T, K) or (G, N)
-        anatomy: Tensor,  # (G, 2 * A)
-        position: Tensor,  # (G,)
-        phase: Tensor,  # (G, T)
-        knobs: flow.Knobs,
-        numbers: list[int],  # of the G slices in their stacks
-    ) -> Tensor:
-        """Decode G slices, (G, T, C, H, W)."""
-        context = self.context(ids, position, phase)
-        if self.dit is None:
-            return self.own_decode(context)
-        seen = None if self.resampler is not None else self.conditioning.context(anatomy)
-        draft = self.draft(context)
-
-        def predict(x: Tensor, t: Tensor) -> Tensor:
-            return self.dit(x, t, context, position, phase, seen, draft)  # type: ignore[misc]
-
-        like = context.new_empty((*phase.shape, 1, self.config.image_size, self.config.image_size))
-        return (flow.decode(predict, like, knobs, numbers) + 1) / 2
-
-    def forward(
-        self,
-        image: Tensor,  # (B, 1, H, W, D, T)
-        slice_position: Tensor,  # (B, D)
-        phase: Tensor,  # (B, T)
-        t: Tensor,  # (B,)
-        noise: Tensor,  # like image
-        key_frames: Tensor | None = None,  # (B, 2) places of ED and ES along T
-        sent: Tensor | None = None,  # (B,) bool, whose anatomy reaches the decoder; all when not given
-        ids: Tensor | None = None,  # (B, D, T, K) tokens of the image where they are known; encoded when not given
-        there: Tensor | None = None,  # (B, D) bool, False where a slice is padding; all when not given
-        keep: Tensor | None = None,  # (B,) how many tokens reach the decoder; all when not given
-        masks: Tensor | None = None,  # (B, D, 2, H, W) ground truth at ED and ES, where the conditioning leaks it
-    ) -> Prediction:
+    def forward(self, batch: Batch, draws: Draws) -> Prediction:
         """One training pass; gradients flow wherever parameters are trainable."""
-        seen, logits = self.observe(image, key_frames, sent, masks)
+        encoded = self.encoder.train(batch, draws)
         if self.tokenizer is None:
-            return Prediction(image, None, t, t == 0, logits=logits)
-        slices = image.shape[4]
-        there = torch.ones_like(slice_position, dtype=torch.bool) if there is None else there
-        read = self.read(image, slice_position, phase, seen, ids, there, keep)
-        if self.dit is None:
-            x_hat, t = self.own_decode(read.context), torch.zeros_like(t)
-        else:
-            x_hat = recomputed(
-                self.dit,
-                self.recompute_frames and max(1, self.recompute_frames // image.shape[5]),  # slices, as phases attend
-                rearrange(flow.interpolate(2 * image - 1, noise, t), "b c h w d t -> (b d) t c h w"),
-                t.repeat_interleave(slices),
-                read.context,
-                slice_position.flatten(),
-                phase.repeat_interleave(slices, dim=0),
-                None if self.resampler is not None else seen,
-                self.draft(read.context),
-            )
-            x_hat = (x_hat + 1) / 2
-        x_hat = rearrange(x_hat.float(), "(b d) t c h w -> b c h w d t", d=slices)
-        judge = None
-        if self.segmenter is not None and key_frames is not None:
-            judge = Judge(self.segmenter, at_phases(x_hat, key_frames))
+            return Prediction(batch.image, None, draws.t, draws.one_step, logits=encoded.logits, step=draws.step)
+        t = torch.zeros_like(draws.t) if self.dit is None else draws.t  # the tokenizer's own decoder has no flow time
+        frames = self.decoder.train(batch, encoded, draws)
+        segmenter = None
+        if self.segmenter is not None and batch.has_key_frames:
+            segmenter = FixedSegmenter(self.segmenter, at_phases(frames, batch.key_frames))
         return Prediction(
-            image, x_hat, t, t == 0, read.latents, read.quantized, read.ids, self.tokenizer.quantize.codebook(),
-            logits, judge, read.context,
-        )  # fmt: skip
+            image=batch.image,
+            reconstruction=frames,
+            t=t,
+            one_step=t == 0,
+            latents=encoded.latents,
+            quantized=encoded.quantized,
+            ids=encoded.ids,
+            codebook=self.tokenizer.quantize.codebook(),
+            logits=encoded.logits,
+            segmenter=segmenter,
+            context=encoded.context,
+            step=draws.step,
+        )
+
+    @property
+    def segmenter(self) -> FrameSegmenter | None:
+        """The conditioning's segmenter, where it has one."""
+        return self.conditioning.segmenter
+
+    @property
+    def num_codes(self) -> int:
+        """Entries of the codebook; 0 in a model that only segments."""
+        return 0 if self.tokenizer is None else self.layout.codebook_size
+
+    def recompute(self, frames: int) -> None:
+        """Let training keep the activations of a few frames at a time, and compute the others again.
+
+        Args:
+            frames: of a chunk; the DiT takes whole slices, at least one. 0 keeps all activations.
+
+        Raises:
+            ValueError: for a negative number.
+        """
+        if frames < 0:
+            raise ValueError(f"training.recompute_frames is {frames}: expected a number of frames, or 0 to keep all")
+        self.chunks.recompute = frames
+        if self.segmenter is not None:
+            self.segmenter.recompute_frames = frames
+
+    def bypass_quantizer(self, bypass: bool) -> None:
+        """Let latents pass unchanged, or quantize them."""
+        if self.tokenizer is not None:
+            self.tokenizer.quantize.bypass = bypass
+
+    def check_tokens(self) -> None:
+        """Raise ValueError in a model that only segments."""
+        if self.tokenizer is None:
+            raise ValueError("this model only segments (model.decoder none): it has no tokens; load a trained stage")
+
+    def teachers(self) -> list[str]:
+        """Hashes of all segmenters that taught this model, in this run or in one that it started from; its own too."""
+        own = [] if self.segmenter is None else [hash_weights(self.segmenter.state_dict())]
+        return sorted({*self.taught_by, *own})
+
+    def tokens_hash(self) -> str:
+        """Hash of all weights that the tokens of an image depend on."""
+        return hash_weights({k: v for k, v in self.state_dict().items() if k.startswith(MAKES_TOKENS)})

@@ -31,7 +31,7 @@ from data.shards.conversion import Plan, convert, is_done
 from data.shards.manifest import SPLITS
 from data.shards.splits import fold_patients, read_split, split_patients
 from utils.config import registry
-from utils.config.parse import section
+from utils.config.recipe import section
 from utils.log import user_errors
 
 SOURCES = "data.sources"

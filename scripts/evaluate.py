@@ -81,8 +81,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.sweep:  # what it would be told is no part of the command that the report shows
         args.sweep = args.steps = args.realism = args.sampler = None
-    for knobs in sweep.knobs_of(args.steps, args.realism, args.sampler) if args.sweep else ():
-        knobs.check("dit")
+    for options in sweep.settings(args.steps, args.realism, args.sampler) if args.sweep else ():
+        options.check("dit")
     for name in ("batch_frames", "limit"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_sweep(args: argparse.Namespace, model: TiTok, reader: ShardReader, patients: list[str], name: str) -> None:
     """Sample the last model over steps x realism, print the table and write it beside the report."""
-    chosen = sweep.knobs_of(args.steps, args.realism, args.sampler)
+    chosen = sweep.settings(args.steps, args.realism, args.sampler)
     rows = sweep.sweep(model, reader, patients, chosen)
     about = {"model": name, "data": reader.folder.resolve().name, "split": args.split, "patients": len(patients)}
     device = next(model.parameters()).device.type

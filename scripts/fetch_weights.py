@@ -20,7 +20,7 @@ from modeling.config import ModelConfig
 from modeling.weights.hub import find_pretrained
 from modeling.weights.pretrained import published_vq_model
 from scripts.recipe import RunConfig
-from utils.config import parse
+from utils.config.recipe import parse
 from utils.log import user_errors
 
 

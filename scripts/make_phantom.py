@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from data.case import CineCase
 from data.sources.phantom import Options, build
-from utils.config.parse import from_plain
+from utils.config.recipe import from_plain
 from utils.files import atomic_dir, read_json, write_json, write_text
 from utils.log import user_errors
 

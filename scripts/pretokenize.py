@@ -1,4 +1,4 @@
-"""Work out the tokens of a training once, so that it runs without the frozen encoder.
+"""Precompute the tokens of a training with the frozen tokenizer, so that the training runs without the encoder.
 
 Research use only, not a medical device.
 
@@ -36,7 +36,7 @@ from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
 from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, training_data
-from utils.config import parse
+from utils.config.recipe import parse
 from utils.device import exact_float32, pick_device
 from utils.files import read_json
 from utils.log import user_errors
@@ -48,14 +48,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @torch.inference_mode()
 @exact_float32()
-def encode(model: TiTok, batch: Batch, dtype: torch.dtype) -> torch.Tensor:
-    """Tokens as a training pass works them out, (B, D, T, K) int64 on the CPU."""
-    depth, phases = batch.image.shape[4:]
-    frames = batch.image.permute(0, 4, 5, 1, 2, 3).flatten(0, 1).to(dtype)  # (B * D, T, C, H, W)
-    latents = model.latents(frames, batch.phase.repeat_interleave(depth, dim=0))
-    return (
-        model.tokenizer.quantize_latents(latents.flatten(0, 1)).indices.view(len(batch.image), depth, phases, -1).cpu()
-    )
+def encode(model: TiTok, batch: Batch) -> torch.Tensor:
+    """Tokens of a training batch, (B, D, T, K) int64 on the CPU."""
+    return model.encoder.frame_ids(batch.image, batch.phase).cpu()
 
 
 def groups(dataset: CineDataset, most_frames: int) -> list[list[int]]:
@@ -81,7 +76,7 @@ def fill(model: TiTok, dataset: CineDataset, folder: Path, described: dict[str, 
         bar = tqdm(loader, total=len(wheres), unit="batch", desc="tokenizing")
         for where, batch in zip(wheres, bar, strict=True):
             start = time.perf_counter()
-            ids = encode(model, batch.to(device), DTYPES[options.dtype])
+            ids = encode(model, batch.to(device))
             spent += time.perf_counter() - start
             variant, begin, end = where[0][0], first[where[0][1]], first[where[-1][1] + 1]
             tokens[variant, begin:end] = ids.flatten(0, 2).numpy()
@@ -92,7 +87,7 @@ def check(options: argparse.Namespace, dataset: CineDataset, model: TiTok) -> No
     """Refuse what a cache cannot stand for."""
     if model.resampler is not None:
         raise ValueError("a cache holds tokens of frames, but the recipe's model.layout is sequence; train without one")
-    if model.tokenizer is None or not model.is_frozen():
+    if model.tokenizer is None or not model.encoder.is_frozen():
         raise ValueError(
             "the recipe trains tokenizer or adapters, whose tokens change at every step; give one of stage 2 or 3"
         )
@@ -168,7 +163,7 @@ def share_equal(config: RunConfig, dataset: CineDataset, options: argparse.Names
     """Share of the first sample's tokens that the other type of weights leaves as float32 has them."""
     exact, _ = start_model(config.model, config.experiment.init_weight)
     batch = collate([dataset[0, 0]]).to(device)
-    ids = [encode(exact.to(device, dtype), batch, dtype) for dtype in (torch.float32, DTYPES[options.dtype])]
+    ids = [encode(exact.to(device, dtype), batch) for dtype in (torch.float32, DTYPES[options.dtype])]
     return float((ids[0] == ids[1]).float().mean())
 
 

@@ -27,7 +27,7 @@ from data.loading.dataset import CineDataset
 from modeling.config import ModelConfig
 from scripts.recipe import RunConfig
 from utils.clinical import KEY_FRAMES, STRUCTURES, volume_ml
-from utils.config import parse
+from utils.config.recipe import parse
 from utils.log import user_errors
 from utils.report.figures import GREY, INK, save
 from utils.report.overlays import CONTOURS, outline
@@ -98,8 +98,8 @@ def _draw_sample(part: SubFigure, key: str, versions: list[Arrays], heights: lis
         title = key if column == 0 else f"draw {column}"
         for row, (name, place) in enumerate(zip(KEY_FRAMES, arrays["key_frames"].tolist(), strict=True)):
             ax = part.add_subplot(grid[row, column])
-            labels = arrays["mask"][:, :, 0, place]
-            _show(ax, arrays["image"][0, :, :, 0, place], arrays["spacing_mm"])
+            labels = arrays["mask"][0, place]
+            _show(ax, arrays["image"][0, place, 0], arrays["spacing_mm"])
             outline(ax, labels)
             volume = volume_ml(labels, STRUCTURES["LV"], arrays["spacing_mm"].tolist())
             ax.set_title(f"{title}\nphase {place + 1}, LV {volume:.1f} mL", fontsize=8, color=INK)
@@ -107,9 +107,9 @@ def _draw_sample(part: SubFigure, key: str, versions: list[Arrays], heights: lis
                 ax.set_ylabel(name, fontsize=8, color=INK)
     for row, (arrays, name) in enumerate(zip(versions[:2], ("stored", "draw 1"), strict=True), start=2):
         ax = part.add_subplot(grid[row, :])
-        phases = arrays["image"].shape[-1]
+        phases = arrays["image"].shape[1]
         chosen = sorted({phases * i // STRIP for i in range(STRIP)})
-        frames = np.moveaxis(arrays["image"][0, :, :, 0], -1, 0)[chosen]  # (T, S, S)
+        frames = arrays["image"][0, chosen, 0]  # (T, S, S)
         _show(ax, np.concatenate(frames, axis=1), arrays["spacing_mm"])
         ax.set_title(f"{name}, phases {', '.join(str(t + 1) for t in chosen)} of {phases}", fontsize=8, color=INK)
 

@@ -23,25 +23,23 @@ from tqdm import tqdm
 from data.loading.dataset import CineDataset
 from data.loading.stream import CineStream, make_loader
 from data.loading.token_cache import TokenCache
-from modeling import flow
-from modeling.flow import FlowConfig
+from modeling.draws import draw, no_draws
+from modeling.flow import draw_noise
 from modeling.objective import Objective, build_objective
 from modeling.prediction import Prediction
 from modeling.titok import TiTok
-from modeling.tokens import anatomy_is_sent, budgets
 from modeling.weights.pretrained import export_config
 from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, check_losses, held_out_slices, same_run, training_data
-from utils.checkpoint import latest_training, load_training, save_model, save_training
-from utils.config import parse
-from utils.config.parse import to_plain
+from utils.checkpoint import export, latest_training, load_training, save_checkpoint, save_training
+from utils.config.recipe import parse, to_plain
 from utils.device import cpu_cores, native_precision
 from utils.ema import EMA
 from utils.launch import environment_notes, make_accelerator
 from utils.log import RunLog, user_errors
 from utils.optim import learning_rate, parameter_groups, select_trainable
 from utils.ranks import average_gradients, gather_rows, sum_over_ranks
-from utils.report import preview
+from utils.report.preview import preview
 from utils.types import Batch
 
 CODEBOOK = "tokenizer.quantize.embedding.weight"
@@ -50,16 +48,15 @@ CODEBOOK = "tokenizer.quantize.embedding.weight"
 @torch.no_grad()
 def fit_codebook(model: TiTok, dataset: CineDataset | CineStream, seed: int, device: torch.device) -> None:
     """Place the codebook by k-means on latents of training samples, the same on every rank."""
-    needed, parts, found = 32 * model.layout.codebook_size, [], 0
+    needed, latents = 32 * model.layout.codebook_size, []
     for batch in make_loader(dataset, global_batch_size=32):
         batch = batch.to(device)
-        zero = torch.zeros_like(batch.image)
-        z = model(batch.image, batch.slice_position, batch.phase, zero[:, 0, 0, 0, 0, 0], zero).tokens()[0].z
-        parts.append(z[batch.frames()].flatten(0, 1))
-        found += len(parts[-1])
-        if found >= needed:
+        quantized = model.encoder.train(batch, no_draws(batch)).quantized
+        assert quantized is not None
+        latents.append(quantized.z[batch.valid_frames()].flatten(0, 1))
+        if sum(len(part) for part in latents) >= needed:
             break
-    model.tokenizer.quantize.fit_codebook(torch.cat(parts), seed)
+    model.tokenizer.quantize.fit_codebook(torch.cat(latents), seed)
 
 
 def open_data(config: RunConfig, model: TiTok) -> CineDataset | CineStream:
@@ -77,13 +74,13 @@ def open_data(config: RunConfig, model: TiTok) -> CineDataset | CineStream:
             raise ValueError("dataset.tokens holds cines of one number of phases; set dataset.max_phases=null")
         if model.resampler is not None:
             raise ValueError("dataset.tokens holds tokens of frames, but model.layout is sequence; leave it out")
-        if not model.is_frozen():
+        if not model.encoder.is_frozen():
             raise ValueError(
                 "dataset.tokens is given, but training.trainable names tokenizer or adapters; leave one out"
             )
         dataset.tokens = TokenCache(config.dataset.tokens, dataset, model.tokens_hash())
     if config.model.conditioning.get("name", "none") != "none" and not dataset.has_key_frames:
-        raise ValueError("model.conditioning looks at ED and ES: set dataset.unit=slice and dataset.key_frames=true, "
+        raise ValueError("model.conditioning needs ED and ES: set dataset.unit=slice and dataset.key_frames=true, "
                          "or dataset.unit=stack")  # fmt: skip
     return dataset
 
@@ -92,7 +89,7 @@ def reseed_codebook(
     model: TiTok, prediction: Prediction, batch: Batch, dead: Tensor, seed: int, optimizer: Any, ema: EMA
 ) -> None:
     """Move entries that nothing used to latents of this batch, alike on every rank; their averages begin anew."""
-    z = prediction.tokens()[0].z[batch.frames()].flatten(0, 1).detach()
+    z = prediction.tokens()[0].z[batch.valid_frames()].flatten(0, 1).detach()
     model.tokenizer.quantize.reseed(dead, gather_rows(z), seed)
     for name in ("exp_avg", "exp_avg_sq"):
         optimizer.state[model.tokenizer.quantize.embedding.weight][name][dead] = 0
@@ -164,6 +161,7 @@ def train(config: RunConfig) -> None:
         print("note: the val split is empty, so there is no val_psnr and no preview")
     history: list[Tensor] = []
     usage = torch.zeros(model.num_codes, device=device)
+    times, dropout = config.flow if model.dit is not None else None, model.conditioning.dropout
     bar = tqdm(range(start, options.max_steps), initial=start, total=options.max_steps, disable=not main, unit="step")
     for step in bar:
         if step == options.continuous_steps > 0:
@@ -173,20 +171,22 @@ def train(config: RunConfig) -> None:
         rate = learning_rate(step, config.optimizer, options.max_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        # Flow times are drawn before the batches move, so that no device is waited for. What the terms count is added
-        # over micro-batches and ranks before the first pass.
-        drawn = [next(batches) for _ in range(micro)]
-        times = [draw_times(part, model, config.flow) for part in drawn]
-        parts = [(part.to(device), t.to(device)) for part, t in zip(drawn, times, strict=True)]
-        counts = sum_over_ranks(torch.stack([objective.counts(part, t == 0, step) for part, t in parts]).sum(0))
+        # All is drawn before the batches move, so that no device is waited for. Counts of the losses are added over
+        # micro-batches and ranks before the first pass.
+        drawn = [(part, draw(part, times, dropout, options.keep_tokens, step))
+                 for part in (next(batches) for _ in range(micro))]  # fmt: skip
+        parts = [(part.to(device), draws.to(device)) for part, draws in drawn]
+        counts = torch.stack([objective.counts(part, draws.one_step, step) for part, draws in parts])
+        counts = sum_over_ranks(counts.sum(0))
         sums = torch.zeros(len(objective.terms), device=device)
-        for number, (batch, t) in enumerate(parts):
-            noise = flow.draw_noise(drawn[number].sample_seed, times[number], batch.image.shape, device)
-            given = given_to(batch, model, dataset.has_key_frames, options.keep_tokens)
+        for number, (batch, draws) in enumerate(parts):
+            if times is not None:
+                noise = draw_noise(drawn[number][0].sample_seed, drawn[number][1].t, batch.image.shape, device)
+                draws = draws._replace(noise=noise)
             with accelerator.no_sync(learner) if number < micro - 1 else nullcontext():
                 with accelerator.autocast():
-                    prediction = learner(batch.image, batch.slice_position, batch.phase, t, noise, **given)
-                values, _ = objective(prediction._replace(step=step), batch)
+                    prediction = learner(batch, draws)
+                values = objective(prediction, batch)
                 # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean.
                 accelerator.backward(objective.total(values, counts) * ranks)
             sums += values.detach()
@@ -212,7 +212,8 @@ def train(config: RunConfig) -> None:
             usage.zero_()
         if held_out is not None and (done % options.preview_every == 0 or done == options.max_steps):
             with ema.swapped():
-                preview(model, held_out[0].to(device), held_out[1], done, log)
+                batch = held_out[0].to(device)
+                preview(model, batch, no_draws(batch), held_out[1], done, log)
         if main and (done % options.checkpoint_every == 0 or done == options.max_steps):
             save_training(folder, done, {"step": done, "config": plain, "model": model.state_dict(),
                                          "ema": ema.state_dict(), "optimizer": optimizer.state_dict(),
@@ -220,29 +221,12 @@ def train(config: RunConfig) -> None:
 
     if main:
         with ema.swapped():
-            taught_by = model.teachers()
-            save_model(folder, {**plain, "taught_by": taught_by}, model.state_dict(),
-                       export_config(plain["model"], taught_by, model.conditioning.leak))  # fmt: skip
+            taught_by, weights = model.teachers(), model.state_dict()
+            export(folder, export_config(plain["model"], taught_by, model.conditioning.leak), weights)
+            save_checkpoint(folder / "checkpoint_last.pth", {**plain, "taught_by": taught_by}, weights)
         print(f"done: {folder}/model.safetensors, config.json and checkpoint_last.pth; curves in {folder}/log.jsonl")
     log.close()
     accelerator.end_training()
-
-
-def draw_times(batch: Batch, model: TiTok, config: FlowConfig) -> Tensor:
-    """Flow times of a batch on the CPU, (B,); 0 where no DiT decodes."""
-    return flow.draw_times(batch.sample_seed, config) if model.dit is not None else torch.zeros(len(batch.image))
-
-
-def given_to(batch: Batch, model: TiTok, key_frames: bool, budget: list[int]) -> dict[str, Tensor | None]:
-    """What a training pass is told beside image, place and noise; what is drawn follows from each sample's seed."""
-    return {
-        "key_frames": batch.key_frames if key_frames else None,
-        "sent": anatomy_is_sent(batch.sample_seed, model.conditioning.dropout),
-        "ids": batch.tokens,
-        "there": batch.there(),
-        "keep": budgets(batch.sample_seed, budget),
-        "masks": batch.key_labels()[0] if model.conditioning.leak else None,
-    }
 
 
 def means(objective: Objective, history: list[Tensor], done: int) -> dict[str, float]:

@@ -1,45 +1,64 @@
-"""Tokens that a model has to beat: none of the patient's own, or its own at the wrong place.
+"""Tokens of trivial baselines: without content, of another patient, or of the same patient at the wrong place.
 
-Axes: D slices, T phases, K latent tokens a frame, A anatomy tokens a key frame; tokens are (D, 2 + T*K + 2*A), the
-indices of ED and ES first, -1 where not sent.
+Axes: D slices, T phases of the cardiac cycle.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from utils.layout import Field, TokenLayout
 
-def zeroed(tokens: np.ndarray) -> np.ndarray:
-    """Every id that is sent becomes 0; the ED and ES indices stay."""
-    return np.concatenate([tokens[:, :2], np.where(tokens[:, 2:] >= 0, 0, tokens[:, 2:])], axis=1)
+Grid = tuple[int, int]  # slices and phases
 
 
-def borrowed(source: np.ndarray, source_phases: int, slices: int, phases: int, anatomy_tokens: int) -> np.ndarray:
+def zeroed(layout: TokenLayout, tokens: np.ndarray, grid: Grid) -> np.ndarray:
+    """Every transmitted id becomes 0; the phases of ED and ES stay."""
+    parts = layout.split(tokens, *grid)
+    for field in layout.fields(*grid):
+        if not field.is_index:
+            parts[field.name] = np.minimum(parts[field.name], 0)
+    return layout.join(parts)
+
+
+def borrowed(layout: TokenLayout, source: np.ndarray, source_grid: Grid, grid: Grid) -> np.ndarray:
     """Another patient's tokens in this patient's shape.
 
     Args:
-        source: (D', 2 + T'*K + 2*A) the other's tokens.
-        source_phases: T'.
-        slices: D of this patient; slices are matched by relative position.
-        phases: T of this patient; phases, and with them the ED and ES indices, are matched by relative phase.
-        anatomy_tokens: A.
-
-    Returns:
-        (D, 2 + T*K + 2*A).
+        layout: of both patients' tokens.
+        source: the other patient's tokens, of `source_grid` slices and phases.
+        source_grid: D' and T' of the other patient.
+        grid: D and T of this patient; slices and phases, and with them the phases of ED and ES, are matched by
+            relative position.
     """
-    rows = source[((np.arange(slices) + 0.5) * len(source) / slices).astype(int)]
-    keys, ids, anatomy = np.split(rows, [2, rows.shape[1] - 2 * anatomy_tokens], axis=1)
-    matched = np.floor(np.arange(phases) * source_phases / phases + 0.5).astype(int) % source_phases
-    ids = ids.reshape(slices, source_phases, -1)[:, matched].reshape(slices, -1)
-    moved = np.floor(keys * phases / source_phases + 0.5).astype(int) % phases
-    return np.concatenate([np.where(keys >= 0, moved, -1), ids, anatomy], axis=1)
+    (slices, phases), (source_slices, source_phases) = grid, source_grid
+    places = {
+        "slice": ((np.arange(slices) + 0.5) * source_slices / slices).astype(int),
+        "phase": np.floor(np.arange(phases) * source_phases / phases + 0.5).astype(int) % source_phases,
+    }
+    parts = layout.split(source, *source_grid)
+    for field in layout.fields(*source_grid):
+        values = parts[field.name]
+        for axis, name in enumerate(field.axes):
+            values = np.take(values, places[name], axis) if name in places else values
+        if field.is_index:
+            moved = np.floor(values * phases / source_phases + 0.5).astype(int) % phases
+            values = np.where(values >= 0, moved, -1)
+        parts[field.name] = values
+    return layout.join(parts)
 
 
-def shuffled_within(tokens: np.ndarray, phases: int, anatomy_tokens: int) -> np.ndarray:
-    """One patient's own tokens, half a stack away; of a single slice, half a cycle away. The indices stay."""
-    keys, ids, anatomy = np.split(tokens, [2, tokens.shape[1] - 2 * anatomy_tokens], axis=1)
-    if len(tokens) > 1:
-        shift = len(tokens) // 2
-        return np.concatenate([keys, np.roll(ids, shift, axis=0), np.roll(anatomy, shift, axis=0)], axis=1)
-    moved = np.roll(ids.reshape(phases, -1), phases // 2, axis=0).reshape(1, -1)
-    return np.concatenate([keys, moved, anatomy], axis=1)
+def shuffled_within(layout: TokenLayout, tokens: np.ndarray, grid: Grid) -> np.ndarray:
+    """One patient's own tokens, half a stack away; of one slice half a cycle away. The phases of ED and ES stay."""
+    parts = layout.split(tokens, *grid)
+    for field in layout.fields(*grid):
+        axis = None if field.is_index else _shifted_axis(field, grid)
+        if axis is not None:
+            parts[field.name] = np.roll(parts[field.name], field.shape[axis] // 2, axis)
+    return layout.join(parts)
+
+
+def _shifted_axis(field: Field, grid: Grid) -> int | None:
+    """The axis along which tokens are moved: slices, of one slice phases, without either the tokens themselves."""
+    wanted = "token" if "slice" not in field.axes else "slice" if grid[0] > 1 else "phase"
+    return field.axes.index(wanted) if wanted in field.axes else None

@@ -17,24 +17,30 @@ State = dict[str, Tensor]
 SCHEMA_VERSION = 1  # of config.json
 
 
-def save_model(
-    folder: str | Path, config: dict[str, Any], state: State, safetensors_config: dict[str, Any] | None = None
-) -> None:
-    """Write an output folder's model: `model.safetensors`, `config.json` and `checkpoint_last.pth`.
+def export(folder: str | Path, config: dict[str, Any], state: State, dtype: torch.dtype | None = None) -> None:
+    """Write `config.json` and `model.safetensors`, each whole or not at all.
 
     Args:
-        folder: the output folder.
-        config: the resolved config as plain values; stands in the checkpoint.
+        folder: made where it does not exist.
+        config: plain values.
         state: the weights by name.
-        safetensors_config: what `config.json` holds, where that is not `config`.
+        dtype: of the written weights; as they are when not given.
     """
     folder = Path(folder)
-    state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config)
     with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
-    write_json(folder / "config.json", config if safetensors_config is None else safetensors_config)
-    with atomic_path(folder / "checkpoint_last.pth") as temporary:
-        torch.save({"config": config, "model": state}, temporary)
+        save_file(_on_cpu(state, dtype), temporary, metadata={"format": "pt"})
+
+
+def save_checkpoint(path: str | Path, config: dict[str, Any], state: State) -> None:
+    """Write weights and the resolved config of a run as one file, whole or not at all, for `load_weights`."""
+    with atomic_path(Path(path)) as temporary:
+        torch.save({"config": config, "model": _on_cpu(state)}, temporary)
+
+
+def _on_cpu(state: State, dtype: torch.dtype | None = None) -> State:
+    return {name: tensor.detach().to("cpu", dtype, copy=True).contiguous() for name, tensor in state.items()}
 
 
 def load_weights(path: str | Path) -> tuple[State, dict[str, Any] | None]:
@@ -113,19 +119,45 @@ def start_from(module: nn.Module, state: State, source: str) -> list[str]:
     Raises:
         ValueError: naming the component, if its keys or shapes differ, or if no component is there at all.
     """
-    ours, theirs = _by_component(module.state_dict()), _by_component(state)
-    shared = [component for component in ours if component in theirs]
+    expected, given = _by_component(module.state_dict()), _by_component(state)
+    shared = [component for component in expected if component in given]
     if not shared:
         raise ValueError(
-            f"{source}: holds none of the model's components ({', '.join(ours)}), found {_first(theirs)}; "
+            f"{source}: holds none of the model's components ({', '.join(expected)}), found {_first(given)}; "
             "give a checkpoint of this project"
         )
     for component in shared:
-        _check_component(component, ours[component], theirs[component], source)
+        check_keys(expected[component], given[component], f"{source}: component {component}")
     module.load_state_dict(
-        {key: value for component in shared for key, value in theirs[component].items()}, strict=False
+        {key: value for component in shared for key, value in given[component].items()}, strict=False
     )
-    return [component for component in ours if component not in theirs]
+    return [component for component in expected if component not in given]
+
+
+def check_keys(expected: State, state: State, source: str) -> None:
+    """Refuse weights whose keys or shapes are not those of a model, naming the first few that differ.
+
+    Args:
+        expected: the model's state dict, which may stand on the meta device.
+        state: the weights.
+        source: where they come from, for error messages.
+
+    Raises:
+        ValueError: saying which keys are missing, unknown or of another shape.
+    """
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    groups = {
+        "missing keys": [key for key in expected if key not in state],
+        "unknown keys": [key for key in state if key not in expected],
+        "other shapes": shapes,
+    }
+    problems = [f"{what}: {_first(keys)}" for what, keys in groups.items() if keys]
+    if problems:
+        raise ValueError(f"{source}: {'; '.join(problems)}; use the config that the weights were trained with")
 
 
 def save_training(folder: str | Path, step: int, payload: dict[str, Any], keep: int = 2) -> Path:
@@ -206,25 +238,6 @@ def _by_component(state: State) -> dict[str, State]:
     for key, value in state.items():
         components.setdefault(key.split(".", 1)[0], {})[key] = value
     return components
-
-
-def _check_component(component: str, ours: State, theirs: State, source: str) -> None:
-    problems = []
-    if missing := [key for key in ours if key not in theirs]:
-        problems.append(f"missing {_first(missing)}")
-    if extra := [key for key in theirs if key not in ours]:
-        problems.append(f"unknown {_first(extra)}")
-    if shapes := [
-        f"{key} is {tuple(theirs[key].shape)}, expected {tuple(ours[key].shape)}"
-        for key in ours
-        if key in theirs and theirs[key].shape != ours[key].shape
-    ]:
-        problems.append(_first(shapes, separator="; "))
-    if problems:
-        raise ValueError(
-            f"{source}: component {component} does not fit the model: {'; '.join(problems)}; "
-            "make the config agree with the one that the file was trained with"
-        )
 
 
 def _first(names: Any, count: int = 4, separator: str = ", ") -> str:

@@ -1,4 +1,4 @@
-"""What rooms of the house hand to one another.
+"""Types shared by data and modeling.
 
 Axes, everywhere: B batch, C channels, H height, W width, D slices in stored order, T phases of the cardiac cycle.
 """
@@ -15,21 +15,22 @@ class Batch(NamedTuple):
     Stacks of fewer slices than the batch's D are padded at the end.
 
     Args:
-        image: (B, 1, H, W, D, T) float32 in [0, 1]; 0 in padding.
-        mask: (B, H, W, D, T) uint8; 0 background, 1 RV, 2 MYO, 3 LV; 0 wherever `has_label` is False.
+        image: (B, D, T, 1, H, W) float32 in [0, 1]; 0 in padding.
+        mask: (B, D, T, H, W) uint8; 0 background, 1 RV, 2 MYO, 3 LV; 0 wherever `has_label` is False.
         has_label: (B, D, T) bool; True where a ground-truth mask exists (ED and ES).
-        field: (B, H, W, D) bool; True where a native pixel lies under the grid, False in padding pixels and slices.
+        field: (B, D, H, W) bool; True where a native pixel lies under the grid, False in padding pixels and slices.
         slice_position: (B, D) float32 in (0, 1); (slice index + 0.5) / slices of the stack; 0.5 in padding.
         phase: (B, T) float32 in [0, 1); phase index / phases of the cycle.
         key_frames: (B, 2) int64; places along T of ED and ES in this batch, -1 where they are not among its phases
             (unit `frame`, or key frames not asked for).
         spacing_mm: (B, 3) float32; along H, W and D, on this grid.
-        bsa_m2: (B,) float32; body surface, NaN where height or weight is unknown.
+        bsa_m2: (B,) float32; body surface area, NaN where height or weight is unknown.
         sample_seed: (B,) int64; a function of (seed, epoch, key), from which all randomness of the sample follows.
         patient: (B,) int64; the same number for samples of one patient, a hash of the name.
         key: B sample ids, such as `patient001_z03`.
-        tokens: (B, D, T, K) int64 ids where a cache has them, -1 in padding slices.
-        finest_mm: the smallest in-plane spacing of the batch, a number of the host: reading it waits for no device.
+        tokens: (B, D, T, K) int64 ids where a token cache has them, -1 in padding slices.
+        has_key_frames: whether ED and ES are among the phases of every sample; known on the CPU.
+        finest_mm: the smallest in-plane spacing of the batch; known on the CPU, so that no device is waited for.
     """
 
     image: Tensor
@@ -45,25 +46,26 @@ class Batch(NamedTuple):
     patient: Tensor
     key: list[str]
     tokens: Tensor | None = None
+    has_key_frames: bool = False
     finest_mm: float = 0.5
 
     def to(self, device: torch.device | str) -> "Batch":
         """Move every tensor to a device."""
         moved = {k: v.to(device, non_blocking=True) for k, v in self._asdict().items() if isinstance(v, Tensor)}
-        return self._replace(**moved)  # type: ignore[arg-type]  # key, the one list, is never among them
+        return self._replace(**moved)  # type: ignore[arg-type]  # only tensors are among them
 
-    def there(self) -> Tensor:
-        """Which slices are there and no padding, (B, D) bool."""
-        return self.field.any(2).any(1)
+    def valid(self) -> Tensor:
+        """Which slices are no padding, (B, D) bool."""
+        return self.field.any(3).any(2)
 
-    def frames(self) -> Tensor:
-        """Which frames are there and no padding, (B * D * T,) bool, in the order of the model's tokens."""
-        return self.there().flatten().repeat_interleave(self.phase.shape[1])
+    def valid_frames(self) -> Tensor:
+        """Which frames are no padding, (B * D * T,) bool, in the order of the model's tokens."""
+        return self.valid().flatten().repeat_interleave(self.phase.shape[1])
 
     def key_labels(self) -> tuple[Tensor, Tensor]:
         """Ground truth at ED and ES: labels (B, D, 2, H, W) int64, and where there is one, (B, D, 2) bool."""
         rows = torch.arange(len(self.mask), device=self.mask.device)[:, None]
         keys = self.key_frames.clamp(min=0)
-        labels = self.mask.permute(0, 4, 3, 1, 2)[rows, keys].transpose(1, 2).long()
+        labels = self.mask.transpose(1, 2)[rows, keys].transpose(1, 2).long()
         labelled = self.has_label.transpose(1, 2)[rows, keys].transpose(1, 2)
         return labels, labelled & (self.key_frames >= 0)[:, None]

@@ -1,11 +1,11 @@
-"""Token ids as bits: fixed width, and how those that are not sent (-1) are told from the others."""
+"""Token ids as bits of fixed width, and how ids that are not transmitted (-1) are marked."""
 
 from __future__ import annotations
 
 import numpy as np
 
-NONE, ALL, MIXED = 0, 1, 2  # how many ids are sent: of a kind of tokens, or of one block of them
-PREFIX = 3  # of a kind of tokens: every block sends equally many ids, the first
+NONE, ALL, MIXED = 0, 1, 2  # how many ids are transmitted: of a field, or of one block of it
+PREFIX = 3  # of a field: every block transmits equally many ids, the first
 PREFIX_WIDTH = 16
 
 
@@ -15,14 +15,14 @@ def id_width(codebook_size: int) -> int:
 
 
 def presence_of(blocks: np.ndarray) -> int:
-    """Which ids of blocks (count, length) are sent: NONE, ALL, PREFIX or MIXED; ALL where there are no ids."""
-    sent = blocks >= 0
-    if sent.all():
+    """Which ids of blocks (count, length) are transmitted: NONE, ALL, PREFIX or MIXED; ALL where there are no ids."""
+    transmitted = blocks >= 0
+    if transmitted.all():
         return ALL
-    if not sent.any():
+    if not transmitted.any():
         return NONE
-    count = int(sent[0].sum())
-    return PREFIX if sent[:, :count].all() and not sent[:, count:].any() else MIXED
+    count = int(transmitted[0].sum())
+    return PREFIX if transmitted[:, :count].all() and not transmitted[:, count:].any() else MIXED
 
 
 def to_bits(values: np.ndarray, width: int) -> np.ndarray:
@@ -67,7 +67,7 @@ class BitReader:
 
 
 def blocks_to_bits(blocks: np.ndarray, codebook_size: int) -> list[np.ndarray]:
-    """Blocks of ids as bits; whether all, none or some are sent (`presence_of`) has to be stored beside them.
+    """Blocks of ids as bits; whether all, none or some are transmitted (`presence_of`) has to be stored beside them.
 
     Args:
         blocks: (count, length) integers in [-1, codebook_size). A PREFIX has its length written once; MIXED has two
@@ -77,15 +77,15 @@ def blocks_to_bits(blocks: np.ndarray, codebook_size: int) -> list[np.ndarray]:
     Returns:
         Pieces of flat uint8 zeros and ones.
     """
-    sent = blocks >= 0
-    ids = to_bits(blocks[sent], id_width(codebook_size))
+    transmitted = blocks >= 0
+    ids = to_bits(blocks[transmitted], id_width(codebook_size))
     presence = presence_of(blocks)
     if presence == PREFIX:
-        return [to_bits(np.array(sent[0].sum()), PREFIX_WIDTH), ids]
+        return [to_bits(np.array(transmitted[0].sum()), PREFIX_WIDTH), ids]
     if presence != MIXED:
         return [ids]
-    state = np.where(sent.all(axis=1), ALL, np.where(sent.any(axis=1), MIXED, NONE))
-    return [to_bits(state, 2), sent[state == MIXED].ravel().astype(np.uint8), ids]
+    state = np.where(transmitted.all(axis=1), ALL, np.where(transmitted.any(axis=1), MIXED, NONE))
+    return [to_bits(state, 2), transmitted[state == MIXED].ravel().astype(np.uint8), ids]
 
 
 def take_blocks(reader: BitReader, shape: tuple[int, int], codebook_size: int, presence: int) -> np.ndarray:
@@ -98,19 +98,19 @@ def take_blocks(reader: BitReader, shape: tuple[int, int], codebook_size: int, p
         presence: of all the blocks: NONE, ALL, PREFIX or MIXED.
 
     Returns:
-        `shape` int64, -1 where not sent.
+        `shape` int64, -1 where not transmitted.
 
     Raises:
         ValueError: the bytes end before.
     """
-    sent = np.full(shape, presence == ALL)
+    transmitted = np.full(shape, presence == ALL)
     if presence == PREFIX:
-        sent[:, : int(reader.take(1, PREFIX_WIDTH)[0])] = True
+        transmitted[:, : int(reader.take(1, PREFIX_WIDTH)[0])] = True
     if presence == MIXED:
         state = reader.take(shape[0], 2)
-        sent[state == ALL] = True
+        transmitted[state == ALL] = True
         partial = state == MIXED
-        sent[partial] = reader.take(int(partial.sum()) * shape[1], 1).reshape(-1, shape[1]).astype(bool)
+        transmitted[partial] = reader.take(int(partial.sum()) * shape[1], 1).reshape(-1, shape[1]).astype(bool)
     blocks = np.full(shape, -1, np.int64)
-    blocks[sent] = reader.take(int(sent.sum()), id_width(codebook_size))
+    blocks[transmitted] = reader.take(int(transmitted.sum()), id_width(codebook_size))
     return blocks

@@ -5,11 +5,12 @@
 
 The magic ends in RUO: research use only, not a medical device.
 
-Axes: D slices, T phases, K latent tokens a frame, A anatomy tokens a key frame.
+Axes: D slices, T phases of the cardiac cycle.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.bitstream.bits import BitReader
-from data.bitstream.payload import LAYOUTS, Sizes
+from data.bitstream.payload import tokens_from_bits, tokens_to_bits
 from data.case import CineCase
 from data.preprocess import MODES, Geometry, Prepared
+from utils.layout import LAYOUTS, TokenLayout
 
 MAGIC = b"TTMRI-RUO"
 VERSION = 2
@@ -39,10 +41,7 @@ class Header:
     Args:
         slices: D.
         phases: T.
-        num_latent_tokens: K; of layout `sequence` N, the tokens of the whole cine.
-        num_anatomy_tokens: A, 0 without anatomy.
-        codebook_size: ids of latent tokens lie in [0, codebook_size).
-        anatomy_codebook_size: ids of anatomy tokens lie below it; any value where A is 0.
+        layout: of the tokens, see utils/layout.py.
         geometry: from the native grid to the model grid.
         window: (low, high) in real values, mapped to [0, 1].
         spacing_mm: native spacing along H, W, D.
@@ -50,7 +49,6 @@ class Header:
         slope: real value = stored * slope + intercept.
         intercept: see slope; both cost bits only where they are not (1, 0).
         dtype: of the stored values.
-        layout: of the tokens: `frame` or `sequence`.
 
     Raises:
         ValueError: naming the field, the value found and what was expected.
@@ -58,10 +56,7 @@ class Header:
 
     slices: int
     phases: int
-    num_latent_tokens: int
-    num_anatomy_tokens: int
-    codebook_size: int
-    anatomy_codebook_size: int
+    layout: TokenLayout
     geometry: Geometry
     window: tuple[float, float]
     spacing_mm: tuple[float, float, float]
@@ -69,16 +64,21 @@ class Header:
     slope: float = 1.0
     intercept: float = 0.0
     dtype: str = "int16"
-    layout: str = "frame"
 
     def __post_init__(self) -> None:
-        for name, low in (("slices", 1), ("phases", 1), ("num_latent_tokens", 1), ("num_anatomy_tokens", 0)):
-            _in_range(name, getattr(self, name), low, 0xFFFF)
-        _in_range("codebook_size", self.codebook_size, 1, 1 << 31)
-        _in_range("anatomy_codebook_size", self.anatomy_codebook_size, 1 if self.num_anatomy_tokens else 0, 1 << 31)
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"the layout is {self.layout!r}, expected one of {', '.join(LAYOUTS)}")
-        _in_range("number of tokens", LAYOUTS[self.layout].count(self.sizes), 1, MAX_TOKENS)
+        layout = self.layout
+        for name, count, low in (
+            ("slices", self.slices, 1),
+            ("phases", self.phases, 1),
+            ("number of latent tokens", layout.num_tokens, 1),
+            ("number of anatomy tokens", layout.num_anatomy, 0),
+        ):
+            _in_range(name, count, low, 0xFFFF)
+        _in_range("codebook size", layout.codebook_size, 1, 1 << 31)
+        _in_range("anatomy codebook size", layout.anatomy_codebook_size, 1 if layout.num_anatomy else 0, 1 << 31)
+        if layout.name not in LAYOUTS:
+            raise ValueError(f"the layout is {layout.name!r}, expected one of {', '.join(LAYOUTS)}")
+        _in_range("number of tokens", math.prod(layout.shape(self.slices, self.phases)), 1, MAX_TOKENS)
         for name, size in zip(
             ("native height", "native width", "model grid"), (*self.geometry.native_hw, self.geometry.size), strict=True
         ):
@@ -96,39 +96,14 @@ class Header:
         if self.dtype not in DTYPES:
             raise ValueError(f"the dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
 
-    @property
-    def sizes(self) -> Sizes:
-        """What the payload's shape follows from."""
-        return Sizes(
-            self.slices,
-            self.phases,
-            self.num_latent_tokens,
-            self.num_anatomy_tokens,
-            self.codebook_size,
-            self.anatomy_codebook_size,
-        )
 
-
-def header_for(
-    case: CineCase,
-    prepared: Prepared,
-    *,
-    num_latent_tokens: int,
-    num_anatomy_tokens: int,
-    codebook_size: int,
-    anatomy_codebook_size: int,
-    layout: str = "frame",
-) -> Header:
+def header_for(case: CineCase, prepared: Prepared, layout: TokenLayout) -> Header:
     """The header of a case that was brought onto the model grid.
 
     Args:
         case: the native cine.
         prepared: the same on the model grid.
-        num_latent_tokens: K of the model.
-        num_anatomy_tokens: A of the model.
-        codebook_size: of the model's latent tokens.
-        anatomy_codebook_size: of the model's anatomy tokens.
-        layout: of the model's tokens.
+        layout: of the model's tokens, `model.layout`.
 
     Returns:
         The header that `pack` takes.
@@ -137,10 +112,7 @@ def header_for(
     return Header(
         slices=slices,
         phases=phases,
-        num_latent_tokens=num_latent_tokens,
-        num_anatomy_tokens=num_anatomy_tokens,
-        codebook_size=codebook_size,
-        anatomy_codebook_size=anatomy_codebook_size,
+        layout=layout,
         geometry=prepared.geometry,
         window=prepared.window,
         spacing_mm=case.spacing_mm,
@@ -148,7 +120,6 @@ def header_for(
         slope=case.slope,
         intercept=case.intercept,
         dtype=case.cine.dtype.name,
-        layout=layout,
     )
 
 
@@ -156,7 +127,7 @@ def pack(tokens: np.ndarray, header: Header) -> bytes:
     """The whole compressed file.
 
     Args:
-        tokens: (D, 2 + T*K + 2*A) integers in layout `frame`, (N,) in layout `sequence`, -1 where not sent.
+        tokens: integers of the layout's shape, -1 where not transmitted.
         header: what belongs to them.
 
     Returns:
@@ -165,7 +136,7 @@ def pack(tokens: np.ndarray, header: Header) -> bytes:
     Raises:
         ValueError: the tokens have another shape than the header says, or an id lies outside its codebook.
     """
-    states, bits = LAYOUTS[header.layout].to_bits(np.asarray(tokens), header.sizes)
+    states, bits = tokens_to_bits(header.layout, np.asarray(tokens), header.slices, header.phases)
     head = _pack_header(header, states << _STATES_SHIFT)
     payload = np.packbits(np.concatenate(bits)).tobytes()
     length = _PREFIX.size + len(head) + len(payload) + _CRC.size
@@ -187,19 +158,20 @@ def unpack(data: bytes) -> tuple[np.ndarray, Header]:
     """
     _check_file(data)
     header, flags, start = _unpack_header(data)
-    tokens = LAYOUTS[header.layout].from_bits(BitReader(data[start : -_CRC.size]), header.sizes, flags >> _STATES_SHIFT)
+    reader = BitReader(data[start : -_CRC.size])
+    tokens = tokens_from_bits(header.layout, reader, header.slices, header.phases, flags >> _STATES_SHIFT)
     return tokens, header
 
 
 def _pack_header(header: Header, flags: int) -> bytes:
-    geometry, affine = header.geometry, np.asarray(header.affine, np.float64)
+    geometry, layout, affine = header.geometry, header.layout, np.asarray(header.affine, np.float64)
     has_affine = not np.array_equal(affine, np.diag([*header.spacing_mm, 1.0]))
     has_scaling = (header.slope, header.intercept) != (1.0, 0.0)
     packed = _FIXED.pack(
-        list(LAYOUTS).index(header.layout),
+        list(LAYOUTS).index(layout.name),
         flags | _HAS_AFFINE * has_affine | _HAS_SCALING * has_scaling,
-        *(header.slices, header.phases, header.num_latent_tokens, header.num_anatomy_tokens),
-        *(header.codebook_size, header.anatomy_codebook_size),
+        *(header.slices, header.phases, layout.num_tokens, layout.num_anatomy),
+        *(layout.codebook_size, layout.anatomy_codebook_size),
         MODES.index(geometry.mode),
         *(*geometry.native_hw, geometry.size, *geometry.offset),
         *(*header.window, *header.spacing_mm),
@@ -224,7 +196,9 @@ def _unpack_header(data: bytes) -> tuple[Header, int, int]:
             scaling = _SCALING.unpack_from(data, start)
             start += _SCALING.size
         header = Header(
-            *(slices, phases, latents, anatomy, size, anatomy_size),
+            slices,
+            phases,
+            list(LAYOUTS.values())[layout](latents, size, anatomy, anatomy_size),
             geometry=Geometry(MODES[mode], (height, width), side, (row, col)),
             window=(low, high),
             spacing_mm=(spacing[0], spacing[1], spacing[2]),
@@ -232,7 +206,6 @@ def _unpack_header(data: bytes) -> tuple[Header, int, int]:
             slope=scaling[0],
             intercept=scaling[1],
             dtype=DTYPES[dtype],
-            layout=list(LAYOUTS)[layout],
         )
     except (struct.error, IndexError, ValueError) as error:
         raise ValueError(f"the header of the compressed file makes no sense ({error}); write the file again") from None

@@ -102,8 +102,8 @@ def augment(
     """Change one sample at random within the limits of the config, whatever `config.enabled` says.
 
     Args:
-        arrays: of a `Sample`, but in the whole resized image; of these change image (1, h, w, D, T) float32 in [0, 1];
-            mask (h, w, D, T) uint8; field (h, w, D) bool; spacing_mm (3,) float32; and by a roll has_label (D, T)
+        arrays: of a `Sample`, but in the whole resized image; of these change image (D, T, 1, h, w) float32 in [0, 1];
+            mask (D, T, h, w) uint8; field (D, h, w) bool; spacing_mm (3,) float32; and by a roll has_label (D, T)
             bool, phase (T,) float32 and key_frames (2,) int64. They are left as they are.
         config: the limits.
         seed: of the sample; equal seeds give equal results.
@@ -116,19 +116,17 @@ def augment(
     rng = np.random.Generator(np.random.PCG64(stable_seed(seed, "augment")))
     drawn = draw(config, rng)
     arrays = roll(arrays, cycle, int(drawn.start * cycle))
-    frames, mask = arrays["image"][0].transpose(3, 2, 0, 1), arrays["mask"].transpose(3, 2, 0, 1)  # (T, D, h, w)
-    field, spacing = arrays["field"].transpose(2, 0, 1), arrays["spacing_mm"].copy()  # (D, h, w)
+    frames, mask = arrays["image"][:, :, 0], arrays["mask"]  # (D, T, h, w)
+    field, spacing = arrays["field"], arrays["spacing_mm"].copy()  # (D, h, w)
     if drawn.moves:
         source = source_pixels(drawn, geometry, spacing)
         mask, field = nearest(mask, source), nearest(field, source)
-        frames = (linear if drawn.resamples else nearest)(frames, source) * field
+        frames = (linear if drawn.resamples else nearest)(frames, source) * field[:, None]
         spacing[:2] /= drawn.zoom  # a magnified image has smaller pixels
     else:  # not even rounding touches a pixel
         frames, mask, field = (look(part, geometry) for part in (frames, mask, field))
     frames = _intensity(frames, field, drawn, rng)
-    image = frames.transpose(2, 3, 1, 0)[None]  # (1, S, S, D, T)
-    return {**arrays, "image": image, "mask": mask.transpose(2, 3, 1, 0), "field": field.transpose(1, 2, 0),
-            "spacing_mm": spacing}  # fmt: skip
+    return {**arrays, "image": frames[:, :, None], "mask": mask, "field": field, "spacing_mm": spacing}
 
 
 def roll(arrays: dict[str, np.ndarray], cycle: int, first: int) -> dict[str, np.ndarray]:
@@ -138,7 +136,7 @@ def roll(arrays: dict[str, np.ndarray], cycle: int, first: int) -> dict[str, np.
     a rolled whole cycle has the `phase` of a stored one, and phase 0 is its first frame as ever.
 
     Args:
-        arrays: of a `Sample`; image and mask with T last, has_label (D, T), phase (T,), key_frames (2,).
+        arrays: of a `Sample`; image, mask and has_label (D, T, ...), phase (T,), key_frames (2,).
         cycle: phases of the stored cycle.
         first: the phase at which it is to begin, 0 to cycle - 1.
     Returns:
@@ -149,7 +147,7 @@ def roll(arrays: dict[str, np.ndarray], cycle: int, first: int) -> dict[str, np.
         return arrays
     places = (np.rint(phase * cycle).astype(np.int64) - first) % cycle  # whole numbers: no rounding creeps in
     order = np.argsort(places, kind="stable")
-    moved = {name: arrays[name][..., order] for name in ("image", "mask", "has_label")}
+    moved = {name: arrays[name][:, order] for name in ("image", "mask", "has_label")}
     moved["phase"] = (places[order] / cycle).astype(np.float32)
     return {**arrays, **moved, "key_frames": np.where(keys < 0, keys, np.argsort(order)[keys])}
 
@@ -201,10 +199,10 @@ def nearest(images: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def _intensity(frames: np.ndarray, field: np.ndarray, drawn: Draw, rng: np.random.Generator) -> np.ndarray:
-    """New frames (T, D, S, S) with contrast and noise, where field is (D, S, S); padding stays 0."""
+    """New frames (D, T, S, S) with contrast and noise, where field is (D, S, S); padding stays 0."""
     if drawn.exponent != 1:
         frames = frames ** np.float32(drawn.exponent)
     if drawn.noise:
         noise = rng.standard_normal(frames.shape, dtype=np.float32)
-        frames = frames + np.float32(drawn.noise) * noise * field
+        frames = frames + np.float32(drawn.noise) * noise * field[:, None]
     return np.clip(frames, 0.0, 1.0)

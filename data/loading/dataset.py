@@ -207,20 +207,20 @@ def on_grid(
         The arrays of `Batch` without B, but `key_frames`; with h and w for S where `whole`.
     """
     entry, depth = slices[0].entry, len(slices)
-    frames = slices[0].cine[:, None] if depth == 1 else np.stack([part.cine for part in slices], axis=1)
+    frames = slices[0].cine[None] if depth == 1 else np.stack([part.cine for part in slices])
     real = real_values(frames, entry.info["slope"], entry.info["intercept"])
-    image = (resized if whole else to_grid)(real, entry.info["window"], geometry)  # (T, D, S, S)
+    image = (resized if whole else to_grid)(real, entry.info["window"], geometry)  # (D, T, S, S)
     field = np.ones(geometry.resized_hw, bool) if whole else model_field(geometry)
     mask = np.zeros(image.shape, np.uint8)
     for d, part in enumerate(slices):
         for phase, labels in part.masks.items():
-            mask[times == phase, d] = resize(labels, field.shape, 0) if whole else apply_mask(labels, geometry)
+            mask[d, times == phase] = resize(labels, field.shape, 0) if whole else apply_mask(labels, geometry)
     positions = [(part.entry.slice + 0.5) / part.entry.slices for part in slices]
     return {
-        "image": image.transpose(2, 3, 1, 0)[None],  # (1, S, S, D, T)
-        "mask": mask.transpose(2, 3, 1, 0),  # (S, S, D, T)
+        "image": image[:, :, None],  # (D, T, 1, S, S)
+        "mask": mask,  # (D, T, S, S)
         "has_label": np.array([[time in part.masks for time in times] for part in slices]),  # (D, T)
-        "field": np.repeat(field[..., None], depth, axis=2),  # (S, S, D)
+        "field": np.repeat(field[None], depth, axis=0),  # (D, S, S)
         "slice_position": np.array(positions, np.float32),  # (D,)
         "phase": (times / entry.phases).astype(np.float32),  # (T,)
         "spacing_mm": np.array(model_spacing(entry.info["spacing_mm"], geometry), np.float32),  # (3,)

@@ -20,14 +20,7 @@ from data.loading.dataset import CineDataset, Sample
 from utils.seeding import stable_seed
 from utils.types import Batch
 
-SLICE_AXIS = {
-    "image": 3,
-    "mask": 2,
-    "has_label": 0,
-    "field": 2,
-    "slice_position": 0,
-    "tokens": 0,
-}  # of arrays without B
+BY_SLICE = ("image", "mask", "has_label", "field", "slice_position", "tokens")  # arrays whose first axis is D
 PADDING = {"slice_position": 0.5, "tokens": -1}  # 0 elsewhere
 
 
@@ -50,18 +43,22 @@ def collate(samples: list[Sample]) -> Batch:
     }
     seeds = torch.tensor([sample.sample_seed for sample in samples], dtype=torch.int64)
     finest = min(float(sample.arrays["spacing_mm"][:2].min()) for sample in samples)
-    return Batch(**arrays, sample_seed=seeds, key=[sample.key for sample in samples], finest_mm=finest)
+    has_keys = all(int(sample.arrays["key_frames"].min()) >= 0 for sample in samples)
+    return Batch(
+        **arrays,
+        sample_seed=seeds,
+        key=[sample.key for sample in samples],
+        has_key_frames=has_keys,
+        finest_mm=finest,
+    )
 
 
 def padded(name: str, array: np.ndarray, depth: int) -> np.ndarray:
     """One of a sample's arrays with `depth` slices: no image, no label and no field in those that are added."""
-    axis = SLICE_AXIS.get(name)
-    if axis is None or array.shape[axis] == depth:
+    if name not in BY_SLICE or len(array) == depth:
         return array
-    shape = list(array.shape)
-    shape[axis] = depth - array.shape[axis]
-    added = np.full(shape, PADDING.get(name, 0), array.dtype)
-    return np.concatenate([array, added], axis=axis)
+    added = np.full((depth - len(array), *array.shape[1:]), PADDING.get(name, 0), array.dtype)
+    return np.concatenate([array, added])
 
 
 class Stream(Sampler[list[tuple[int, ...]]]):

@@ -1,4 +1,4 @@
-"""What conditionings share: a summary of a key frame said in A ids, and the context that ids give the decoder."""
+"""Shared by conditionings: a summary of a key frame in A ids, and the context of the ids for the decoder."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from modeling.heart.segmenter import NUM_CLASSES
 from modeling.quantizer.fsq import FSQ
-from modeling.tokens import NOT_SENT
 from utils.config.ranges import Fraction, Levels, Tokens, Width
+from utils.layout import NOT_TRANSMITTED
 
 STRUCTURES = NUM_CLASSES - 1
 SHAPE = 3 * STRUCTURES + 1  # numbers of `morphology`
@@ -33,7 +33,7 @@ class AnatomyOptions:
 
 
 class Anatomy(NamedTuple):
-    """What training sees of G slices.
+    """Output of a conditioning in training, of G slices.
 
     Args:
         context: (G, 2 * A, width) what the decoder attends to.
@@ -48,40 +48,43 @@ class AnatomyTokens(nn.Module):
     """A summary of a key frame in A ids of a finite scalar quantizer, and their context for the decoder.
 
     Args:
-        seen: numbers of the summary.
+        summary_size: length of the summary.
         num_tokens: A, tokens a key frame.
         levels: of the quantizer.
         width: channels of the summary's network and of the context.
     """
 
-    def __init__(self, seen: int, num_tokens: int, levels: list[int], width: int) -> None:
+    def __init__(self, summary_size: int, num_tokens: int, levels: list[int], width: int) -> None:
         super().__init__()
         self.num_tokens = num_tokens
         self.fsq = FSQ(levels)
         self.summary = nn.Sequential(
-            nn.LayerNorm(seen), nn.Linear(seen, width), nn.SiLU(), nn.Linear(width, num_tokens * self.fsq.channels)
+            nn.LayerNorm(summary_size),
+            nn.Linear(summary_size, width),
+            nn.SiLU(),
+            nn.Linear(width, num_tokens * self.fsq.channels),
         )
         self.embedder = nn.Linear(self.fsq.channels, width)
         self.place_embed = nn.Parameter(torch.randn(2 * num_tokens, width) * 0.02)  # A of ED, A of ES
         self.not_sent = nn.Parameter(torch.zeros(width))
 
-    def quantize(self, summary: Tensor) -> tuple[Tensor, Tensor]:  # (N, seen)
+    def quantize(self, summary: Tensor) -> tuple[Tensor, Tensor]:  # (N, summary_size)
         """Quantized values (N, A, C) and ids (N, A)."""
         return self.fsq(self.summary(summary.to(self.not_sent.dtype)).unflatten(1, (self.num_tokens, -1)))
 
-    def train_context(self, summary: Tensor, sent: Tensor) -> Tensor:  # (G, 2, seen), (G,) bool
+    def train_context(self, summary: Tensor, transmitted: Tensor) -> Tensor:  # (G, 2, summary_size), (G,) bool
         """Context of the summaries of ED and ES, (G, 2 * A, width)."""
         values = self.quantize(summary.flatten(0, 1))[0].unflatten(0, summary.shape[:2]).flatten(1, 2)
-        return self.embed(values, sent[:, None].expand(-1, values.shape[1]))
+        return self.embed(values, transmitted[:, None].expand(-1, values.shape[1]))
 
     def context(self, ids: Tensor) -> Tensor:  # (G, 2 * A)
         """Context of ids, (G, 2 * A, width)."""
-        return self.embed(self.fsq.lookup(ids.clamp(min=0)), ids != NOT_SENT)
+        return self.embed(self.fsq.lookup(ids.clamp(min=0)), ids != NOT_TRANSMITTED)
 
-    def embed(self, values: Tensor, sent: Tensor) -> Tensor:  # (G, 2 * A, C), (G, 2 * A) bool
-        """Context of quantized values, (G, 2 * A, width); what was not sent has an embedding of its own."""
+    def embed(self, values: Tensor, transmitted: Tensor) -> Tensor:  # (G, 2 * A, C), (G, 2 * A) bool
+        """Context of quantized values, (G, 2 * A, width); what was not transmitted has an embedding of its own."""
         tokens = self.embedder(values.to(self.not_sent.dtype))
-        return torch.where(sent.unsqueeze(-1), tokens, self.not_sent.to(tokens)) + self.place_embed
+        return torch.where(transmitted.unsqueeze(-1), tokens, self.not_sent.to(tokens)) + self.place_embed
 
 
 def morphology(p: Tensor) -> Tensor:  # (N, 3, H, W) soft masks of RV, MYO, LV

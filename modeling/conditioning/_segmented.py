@@ -2,9 +2,9 @@
 
     key frames ─► segmenter ─► soft masks, mid-level features ─► summary ─► A x FSQ ids ─► context of the decoder
 
-The summary of a frame is what a reader would note: the soft masks on a coarse grid, the mean feature below each
-structure, and morphology (area, centroid, wall thickness). Gradients of the image losses end at the summary: they train
-what is said about the anatomy, never the segmenter.
+The summary of a frame holds the soft masks on a coarse grid, the mean feature of each structure, and morphology (area,
+centroid, wall thickness). Gradients of the image losses end at the summary: they train the anatomy tokens, never the
+segmenter.
 """
 
 from dataclasses import dataclass
@@ -46,15 +46,17 @@ class SegmentedConditioning(nn.Module):
         self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, options.dropout
         self.mask_grid = options.mask_grid
         self.segmenter = segmenter
-        seen = STRUCTURES * (options.mask_grid**2 + segmenter.feature_channels) + SHAPE
-        self.tokens = AnatomyTokens(seen, options.num_tokens, options.levels, options.width)
+        size = STRUCTURES * (options.mask_grid**2 + segmenter.feature_channels) + SHAPE
+        self.tokens = AnatomyTokens(size, options.num_tokens, options.levels, options.width)
         self.codebook_size = self.tokens.fsq.codebook_size
 
-    def forward(self, key_frames: Tensor, sent: Tensor, masks: Tensor | None = None) -> Anatomy:
+    def forward(self, key_frames: Tensor, transmitted: Tensor, masks: Tensor | None = None) -> Anatomy:
         """Context and logits of slices (G, 2, 1, H, W); gradients flow to tokens and segmenter, not between them."""
         segmented = self.segmenter.recomputed(key_frames.flatten(0, 1))
-        seen = summarize(segmented, self.mask_grid).unflatten(0, key_frames.shape[:2])
-        return Anatomy(self.tokens.train_context(seen, sent), segmented.logits.unflatten(0, key_frames.shape[:2]))
+        summary = summarize(segmented, self.mask_grid).unflatten(0, key_frames.shape[:2])
+        return Anatomy(
+            self.tokens.train_context(summary, transmitted), segmented.logits.unflatten(0, key_frames.shape[:2])
+        )
 
     def encode(self, key_frames: Tensor, masks: Tensor | None = None) -> Tensor:  # (N, 1, H, W)
         """Anatomy token ids of ED or ES frames, (N, A)."""
@@ -66,7 +68,7 @@ class SegmentedConditioning(nn.Module):
 
 
 def summarize(segmented: Segmented, grid: int) -> Tensor:
-    """What the segmenter saw of each frame, (N, 3 * (grid² + features + 3) + 1), without gradient.
+    """Summary of segmented frames, (N, 3 * (grid² + features + 3) + 1), without gradient.
 
     Args:
         segmented: of N frames.

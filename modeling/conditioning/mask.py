@@ -1,9 +1,9 @@
-"""Ground truth in A ids a key frame: an upper bound for studies of what anatomy can be worth, never a method.
+"""Ground truth in A ids a key frame: an upper bound for studies of the value of anatomy, not a method.
 
     ground-truth masks of ED and ES ─► coarse grid, areas, centroids, wall thickness ─► A x FSQ ids ─► context
 
-The ids are sent and counted like any others, and the decoder sees them alone; but who encodes must know the truth. So
-the mask is an argument of its own, models are stamped with `leak`, and such a model is not published.
+The ids are transmitted and counted like any others, and the decoder gets them alone; but encoding needs the ground
+truth. So the mask is an argument of its own, models are stamped with `leak`, and such a model is not published.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Options(AnatomyOptions):
 
 
 class MaskConditioning(nn.Module):
-    """Says ground-truth masks in A tokens.
+    """Encodes ground-truth masks in A tokens.
 
     Args:
         options: see `Options`.
@@ -42,14 +42,14 @@ class MaskConditioning(nn.Module):
         super().__init__()
         self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, options.dropout
         self.mask_grid = options.mask_grid
-        seen = STRUCTURES * options.mask_grid**2 + SHAPE
-        self.tokens = AnatomyTokens(seen, options.num_tokens, options.levels, options.width)
+        size = STRUCTURES * options.mask_grid**2 + SHAPE
+        self.tokens = AnatomyTokens(size, options.num_tokens, options.levels, options.width)
         self.codebook_size = self.tokens.fsq.codebook_size
 
-    def forward(self, key_frames: Tensor, sent: Tensor, masks: Tensor | None = None) -> Anatomy:
-        """Context of training slices, from masks (G, 2, H, W) alone; key_frames (G, 2, 1, H, W), sent (G,) bool."""
-        seen = self.summarize(given(masks).flatten(0, 1)).unflatten(0, key_frames.shape[:2])
-        return Anatomy(self.tokens.train_context(seen, sent))
+    def forward(self, key_frames: Tensor, transmitted: Tensor, masks: Tensor | None = None) -> Anatomy:
+        """Context of training slices, from masks (G, 2, H, W) alone; transmitted is (G,) bool."""
+        summary = self.summarize(given(masks).flatten(0, 1)).unflatten(0, key_frames.shape[:2])
+        return Anatomy(self.tokens.train_context(summary, transmitted))
 
     def encode(self, key_frames: Tensor, masks: Tensor | None = None) -> Tensor:  # (N, 1, H, W), (N, H, W)
         """Anatomy token ids of ED or ES frames, (N, A), from their masks alone."""
@@ -60,7 +60,7 @@ class MaskConditioning(nn.Module):
         return self.tokens.context(ids)
 
     def summarize(self, masks: Tensor) -> Tensor:  # (N, H, W) labels
-        """Pooled masks and their morphology, (N, seen)."""
+        """Pooled masks and their morphology, (N, summary_size)."""
         p = F.one_hot(masks.long(), NUM_CLASSES).movedim(-1, 1)[:, 1:].float()
         return torch.cat([F.adaptive_avg_pool2d(p, self.mask_grid).flatten(1), morphology(p)], dim=1)
 

@@ -16,10 +16,10 @@ class NoConditioning(nn.Module):
 
     Attributes:
         segmenter: modeling/heart/segmenter.py's, where the conditioning has one.
-        dropout: share of training slices whose anatomy is not sent.
+        dropout: share of training slices whose anatomy is not transmitted.
         num_tokens: A, anatomy tokens a key frame.
         codebook_size: ids an anatomy token can take.
-        leak: what of the ground truth the encoding side must know, in words; None in every method.
+        leak: which ground truth encoding needs, in words; None in every method.
         width: channels of the context that the decoder attends to; 0 leaves cross-attention out of the decoder.
     """
 
@@ -30,8 +30,8 @@ class NoConditioning(nn.Module):
     segmenter = None
     leak = None
 
-    def __call__(self, key_frames: Tensor, sent: Tensor, masks: Tensor | None = None) -> None:
-        """What training sees of key_frames (G, 2, 1, H, W), sent (G,) bool, masks (G, 2, H, W): nothing."""
+    def __call__(self, key_frames: Tensor, transmitted: Tensor, masks: Tensor | None = None) -> None:
+        """No context; key_frames (G, 2, 1, H, W), transmitted (G,) bool, masks (G, 2, H, W)."""
         return None
 
     def encode(self, key_frames: Tensor, masks: Tensor | None = None) -> Tensor:  # (N, 1, H, W), (N, H, W)

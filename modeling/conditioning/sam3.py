@@ -64,14 +64,14 @@ class Sam3Conditioning(nn.Module):
         self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, options.dropout
         self.features = FeatureCache(options)
         self.place = nn.Linear(options.feature_channels, options.channels)
-        seen = options.channels * options.grid**2
-        self.tokens = AnatomyTokens(seen, options.num_tokens, options.levels, options.width)
+        size = options.channels * options.grid**2
+        self.tokens = AnatomyTokens(size, options.num_tokens, options.levels, options.width)
         self.codebook_size = self.tokens.fsq.codebook_size
 
-    def forward(self, key_frames: Tensor, sent: Tensor, masks: Tensor | None = None) -> Anatomy:
+    def forward(self, key_frames: Tensor, transmitted: Tensor, masks: Tensor | None = None) -> Anatomy:
         """Context of training slices (G, 2, 1, H, W); gradients end at the features."""
-        seen = self.summarize(key_frames.flatten(0, 1)).unflatten(0, key_frames.shape[:2])
-        return Anatomy(self.tokens.train_context(seen, sent))
+        summary = self.summarize(key_frames.flatten(0, 1)).unflatten(0, key_frames.shape[:2])
+        return Anatomy(self.tokens.train_context(summary, transmitted))
 
     def encode(self, key_frames: Tensor, masks: Tensor | None = None) -> Tensor:  # (N, 1, H, W)
         """Anatomy token ids of ED or ES frames, (N, A)."""
@@ -82,7 +82,7 @@ class Sam3Conditioning(nn.Module):
         return self.tokens.context(ids)
 
     def summarize(self, frames: Tensor) -> Tensor:  # (N, 1, H, W)
-        """A few channels a place, (N, seen)."""
+        """A few channels a place, (N, summary_size)."""
         return self.place(self.features(frames).to(self.place.weight)).flatten(1)
 
 

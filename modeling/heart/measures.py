@@ -1,4 +1,4 @@
-"""What a cardiologist measures, softly: volumes, ejection fraction and wall thickness, with gradients to the logits.
+"""Volumes, ejection fraction and wall thickness from soft masks, with gradients to the logits.
 
 A soft mask leaks: a hundredth of softmax tail over a slice is several mL. So logits are sharpened, and only the
 neighbourhood of a known heart counts.
@@ -28,7 +28,7 @@ class Measured(NamedTuple):
     Args:
         masks: (B, D, 2, S, H, W) in [0, 1].
         truth: likewise, 0 and 1.
-        labelled: (B, D, 2) bool, where there is a truth.
+        labelled: (B, D, 2) bool, where the ground truth is known.
     """
 
     masks: Tensor
@@ -78,8 +78,8 @@ def whole_stacks(batch: Batch, labelled: Tensor) -> Tensor:
         batch: padded slices, which lie in no field, need no truth.
         labelled: (B, D, 2) bool.
     """
-    there = batch.there()  # (B, D)
-    return (there.sum(1) > 1) & (labelled.all(2) | ~there).all(1)
+    valid = batch.valid()  # (B, D)
+    return (valid.sum(1) > 1) & (labelled.all(2) | ~valid).all(1)
 
 
 def ejection_fraction(ml: Tensor, truth_ml: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,10 @@ def along_stack(slices: int, device: torch.device) -> Tensor:
     return (torch.arange(slices, device=device) + 0.5) / slices
 
 
-def at_phases(x: Tensor, phases: Tensor) -> Tensor:  # (B, C, H, W, D, T), (B, M)
-    """Frames at M phases of each volume, (B, D, M, C, H, W)."""
+def at_phases(x: Tensor, phases: Tensor) -> Tensor:  # (B, D, T, ...), (B, M)
+    """Frames or masks at M phases of each volume, (B, D, M, ...)."""
     rows = torch.arange(len(x), device=x.device)[:, None]
-    return x.permute(0, 5, 4, 1, 2, 3)[rows, phases].transpose(1, 2)
+    return x.transpose(1, 2)[rows, phases].transpose(1, 2)
 
 
 def key_phases(
@@ -28,22 +28,22 @@ def key_phases(
     Where no LV is known, they are phase 0 and the phase most unlike it.
 
     Args:
-        x: (B, C, H, W, D, T).
+        x: (B, D, T, C, H, W).
         ed: phase of end-diastole, an int or (B,).
         es: phase of end-systole, an int or (B,).
-        lv: (B, T) segmented LV volume in any unit, 0 where none was found.
+        lv: (B, T) segmented LV volume in any unit, 0 where no LV was segmented.
 
     Raises:
         ValueError: for a phase that the cine does not have.
     """
-    batch, phases = x.shape[0], x.shape[5]
-    found = torch.zeros(batch, dtype=torch.bool, device=x.device) if lv is None else lv.amax(1) > 0
+    batch, phases = x.shape[0], x.shape[2]
+    segmented = torch.zeros(batch, dtype=torch.bool, device=x.device) if lv is None else lv.amax(1) > 0
     lv = x.new_zeros(batch, phases) if lv is None else lv
-    first = lv.argmax(1) * found if ed is None else as_phases(ed, batch, x)
+    first = lv.argmax(1) * segmented if ed is None else as_phases(ed, batch, x)
     if es is None:
-        reference = x[torch.arange(batch, device=x.device), ..., first][..., None]  # (B, C, H, W, D, 1)
-        es = (x - reference).abs().float().mean(dim=(1, 2, 3, 4)).argmax(dim=1)
-        es = torch.where(found, lv.argmin(1), es)
+        reference = at_phases(x, first[:, None])  # (B, D, 1, C, H, W)
+        es = (x - reference).abs().float().mean(dim=(1, 3, 4, 5)).argmax(dim=1)
+        es = torch.where(segmented, lv.argmin(1), es)
     last = as_phases(es, batch, x)
     for name, value in (("ed", first), ("es", last)):
         if int(value.min()) < 0 or int(value.max()) >= phases:

@@ -26,7 +26,7 @@ WIDTHS = (128, 64, 48, 32)  # of the decoder at /16, /8, /4, /2
 
 
 class Segmented(NamedTuple):
-    """What the segmenter makes of frames.
+    """A segmenter's output.
 
     Args:
         logits: (N, 4, H, W) float32 of background, RV, MYO, LV.
@@ -42,13 +42,11 @@ class Segmented(NamedTuple):
         return self.pyramid[2]
 
 
-class Judge:
-    """A segmenter's opinion of reconstructed frames, formed when asked for.
-
-    Gradients reach the frames; the segmenter's own weights are held still.
+class FixedSegmenter:
+    """A segmenter with fixed weights: gradients reach the frames that it segments, not its weights.
 
     Args:
-        segmenter: whose weights judge.
+        segmenter: the network.
         frames: (..., 1, H, W) in [0, 1], the key frames.
     """
 
@@ -57,21 +55,21 @@ class Judge:
         self.autocast = torch.is_autocast_enabled(frames.device.type)
 
     @cached_property
-    def seen(self) -> Segmented:
-        """What it makes of the key frames."""
+    def segmented(self) -> Segmented:
+        """The segmented key frames; computed when first asked for."""
         return self.segment(self.frames)
 
     @property
     def logits(self) -> Tensor:
         """Of the key frames, (..., 4, H, W)."""
-        return self.seen.logits
+        return self.segmented.logits
 
     def segment(self, frames: Tensor) -> Segmented:  # (..., 1, H, W)
-        """What it makes of any frames, leading axes kept."""
-        still = {name: value.detach() for name, value in self.segmenter.state_dict(keep_vars=True).items()}
+        """Segment any frames; leading axes are kept."""
+        fixed = {name: value.detach() for name, value in self.segmenter.state_dict(keep_vars=True).items()}
 
         def work(frames: Tensor) -> Segmented:
-            return torch.func.functional_call(self.segmenter, still, (frames,))
+            return torch.func.functional_call(self.segmenter, fixed, (frames,))
 
         with torch.autocast(frames.device.type, enabled=self.autocast):
             logits, pyramid = recomputed(work, self.segmenter.recompute_frames, frames.flatten(0, -4))

@@ -22,7 +22,7 @@ def sum_over_frames(logits: Tensor, batch: Batch, counted: Tensor, overlap: str)
         overlap: `dice` or `iou`.
     """
     labels, _ = batch.key_labels()
-    field = batch.field.permute(0, 3, 1, 2).unsqueeze(2).expand_as(labels)
+    field = batch.field.unsqueeze(2).expand_as(labels)
     return frame_losses(logits, labels, field, overlap)[counted].sum()
 
 

@@ -10,6 +10,7 @@ from math import log
 import torch
 from torch import Tensor
 
+from modeling.objective import LossOptions
 from modeling.prediction import Prediction
 from utils.config.ranges import AboveZero, NotNegative
 from utils.ranks import sum_over_ranks
@@ -17,7 +18,7 @@ from utils.types import Batch
 
 
 @dataclass
-class Options:
+class Options(LossOptions):
     """`temperature` divides the squared distances; smaller is nearer to the hard assignment."""
 
     weight: NotNegative = 0.01
@@ -28,27 +29,26 @@ class Options:
 class CodebookUsage:
     """Nats short of full usage; padded slices do not count."""
 
-    weight: float
     temperature: float
     needs = ("encoder",)
 
-    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+    def count(self, batch: Batch, one_step: Tensor) -> Tensor:
         """One value a batch."""
         return torch.ones((), device=batch.image.device)
 
-    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The value and a count of one: the assignment is averaged over all ranks first."""
+    def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Nats short of full usage; the assignment is averaged over all ranks first."""
         quantized, codebook = prediction.tokens()
-        weight = batch.frames().to(quantized.z).repeat_interleave(quantized.z.shape[1])
+        weight = batch.valid_frames().to(quantized.z).repeat_interleave(quantized.z.shape[1])
         z = quantized.z.flatten(0, 1)
         distance = codebook.square().sum(1) - 2 * z @ codebook.T  # |z|² is the same for every entry
         assigned = weight @ (-distance / self.temperature).softmax(1)  # (V,)
         p = sum_over_ranks(assigned)
         p = p / p.sum()
         entropy = -(p * p.clamp(min=1e-12).log()).sum()
-        return log(len(codebook)) - entropy, self.count(batch, prediction.one_step, prediction.step)
+        return log(len(codebook)) - entropy
 
 
 def build(options: Options) -> CodebookUsage:
-    """Build the term."""
-    return CodebookUsage(options.weight, options.temperature)
+    """Build the loss."""
+    return CodebookUsage(options.temperature)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from modeling.objective import LossOptions
 from modeling.prediction import Prediction
 from utils.config.ranges import NotNegative
 from utils.types import Batch
 
 
 @dataclass
-class Options:
+class Options(LossOptions):
     """`cost` is the published commitment_cost."""
 
-    weight: NotNegative = 1.0
     cost: NotNegative = 0.25
 
 
@@ -24,22 +24,21 @@ class Options:
 class Commitment:
     """The published quantizer loss, a mean over frames of the mean over latent elements; padded slices do not count."""
 
-    weight: float
     cost: float
     needs = ("encoder",)
 
-    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+    def count(self, batch: Batch, one_step: Tensor) -> Tensor:
         """How many frames are no padding."""
-        return batch.frames().sum()
+        return batch.valid_frames().sum()
 
-    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over frames, and their count."""
+    def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Sum over frames."""
         quantized, _ = prediction.tokens()
         z, codes = quantized.z, quantized.codes
         error = self.cost * (z - codes.detach()).square() + (z.detach() - codes).square()
-        return error.mean((1, 2))[batch.frames()].sum(), self.count(batch, prediction.one_step, prediction.step)
+        return error.mean((1, 2))[batch.valid_frames()].sum()
 
 
 def build(options: Options) -> Commitment:
-    """Build the term."""
-    return Commitment(options.weight, options.cost)
+    """Build the loss."""
+    return Commitment(options.cost)

@@ -1,7 +1,7 @@
 """Contrastive: a frame's latents are nearer to its neighbours in the cycle than to another patient's.
 
-InfoNCE over the encoder's latents before projection, a mean over the K tokens of a frame, seen through a projection
-head that belongs to this term and is no part of the model. Positives are the phases before and after, around the cycle;
+InfoNCE over the encoder's latents before projection, a mean over the K tokens of a frame, after a projection
+head that belongs to this loss and is no part of the model. Positives are the phases before and after, around the cycle;
 negatives all frames of other patients, on all ranks. Other frames of the same patient are neither: they are alike.
 
 Source: van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018, eq. 4; projection head as
@@ -15,21 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.objective import LossOptions
 from modeling.prediction import Prediction, have
 from utils.config.ranges import AboveZero, NotNegative, Width
 from utils.ranks import gather_rows
 from utils.types import Batch
 
 LARGEST_SCALE = 100.0  # 1 / temperature, clamped as CLIP's
-NEVER = -1e4  # a similarity that counts nothing; minus infinity would make gradients of lone patients NaN
+EXCLUDED = -1e4  # a similarity that adds nothing; minus infinity would make gradients of lone patients NaN
 
 
 @dataclass
-class Options:
-    """The term.
+class Options(LossOptions):
+    """Options beside `LossOptions`.
 
     Args:
-        weight: of the term.
         width: E, of the encoder's latents.
         dim: of the projected frames.
         temperature: to start with; it is learned.
@@ -48,7 +48,7 @@ class Contrastive(nn.Module):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self.weight, self.width = options.weight, options.width
+        self.width = options.width
         self.head = nn.Sequential(
             nn.LayerNorm(options.width),
             nn.Linear(options.width, options.width),
@@ -57,19 +57,19 @@ class Contrastive(nn.Module):
         )
         self.log_scale = nn.Parameter(torch.tensor(log(1 / options.temperature)))
 
-    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+    def count(self, batch: Batch, one_step: Tensor) -> Tensor:
         """How many frames have at least one positive and one negative."""
         return self.counted(batch)[1].sum()
 
     def counted(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Which frames of all ranks are negatives of each frame, and which frames count, (B * D * T, ...) bool."""
-        patient = batch.patient.repeat_interleave(batch.image.shape[4] * batch.phase.shape[1])
-        frames = batch.frames()
+        patient = batch.patient.repeat_interleave(batch.image.shape[1] * batch.phase.shape[1])
+        frames = batch.valid_frames()
         negative = patient[:, None] != gather_rows(patient[frames])[None]
         return negative, frames & negative.any(1) & (batch.phase.shape[1] > 1)
 
-    def forward(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over frames with at least one positive and one negative, and their count."""
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Sum over frames with at least one positive and one negative."""
         latents = have(prediction.latents, "an encoder that runs (model.decoder titok, no dataset.tokens)")
         groups, phases, _, width = latents.shape
         if width != self.width:
@@ -78,28 +78,28 @@ class Contrastive(nn.Module):
             )
         pooled = latents.mean(2).flatten(0, 1).float()
         frames = F.normalize(self.head(pooled), dim=1)  # (G * T, dim)
-        others = gather_rows(frames[batch.frames()])
+        others = gather_rows(frames[batch.valid_frames()])
         negative, counted = self.counted(batch)
         scale = self.log_scale.exp().clamp(max=LARGEST_SCALE)
-        against = (scale * frames @ others.T).masked_fill(~negative, NEVER).logsumexp(1)  # (G * T,)
-        losses = [self._pull(frames, groups, scale, against, shift) for shift in neighbours(phases)]
+        against = (scale * frames @ others.T).masked_fill(~negative, EXCLUDED).logsumexp(1)  # (G * T,)
+        losses = [self._info_nce(frames, groups, scale, against, shift) for shift in neighbours(phases)]
         if not losses:
-            return frames.sum() * 0, counted.sum()
-        return torch.stack(losses).mean(0)[counted].sum(), counted.sum()
+            return frames.sum() * 0
+        return torch.stack(losses).mean(0)[counted].sum()
 
     @staticmethod
-    def _pull(frames: Tensor, groups: int, scale: Tensor, against: Tensor, shift: int) -> Tensor:
-        """-log of a neighbour's share among it and the strangers, (G * T,)."""
-        near = frames.unflatten(0, (groups, -1)).roll(shift, dims=1).flatten(0, 1)
-        alike = scale * (frames * near).sum(1)
+    def _info_nce(frames: Tensor, groups: int, scale: Tensor, against: Tensor, shift: int) -> Tensor:
+        """InfoNCE of one positive against all negatives, (G * T,)."""
+        positive = frames.unflatten(0, (groups, -1)).roll(shift, dims=1).flatten(0, 1)
+        alike = scale * (frames * positive).sum(1)
         return torch.logaddexp(alike, against) - alike
 
 
 def neighbours(phases: int) -> tuple[int, ...]:
-    """Which way the neighbours of a phase lie: none, one that is both, or the one before and the one after."""
+    """Shifts to the neighbours of a phase in the cycle: none of 1 phase, one of 2 phases, else the one on each side."""
     return {1: (), 2: (1,)}.get(phases, (1, -1))
 
 
 def build(options: Options) -> Contrastive:
-    """Build the term."""
+    """Build the loss."""
     return Contrastive(options)

@@ -23,17 +23,17 @@ from torch import Tensor
 
 from modeling.heart.measures import slice_volumes_ml, soft_masks
 from modeling.heart.region import near
-from modeling.prediction import NEEDS_DECODER, NEEDS_SEGMENTER, Prediction, have
+from modeling.objective import LossOptions
+from modeling.prediction import NEEDS_DECODER, Prediction, have
 from utils.config.ranges import AboveZero, Count, Millimetres, NotNegative, Range
 from utils.types import Batch
 
 
 @dataclass
-class Options:
-    """The term and its three parts.
+class Options(LossOptions):
+    """The three parts.
 
     Args:
-        weight: of the term.
         difference: weight of the match of phase differences; 0 leaves the part out.
         fourier: weight of the match of low harmonics; 0 leaves the part out.
         harmonics: M.
@@ -41,10 +41,9 @@ class Options:
         delta: of the curve's Huber loss, in log(1 + mL).
         sharpness: factor on the logits.
         margin_mm: distance from the original's segmented heart up to which pixels are counted, in the plane.
-        warmup_steps: curves are compared from this optimizer step on.
+        curve_warmup_steps: volume curves are compared from this optimizer step on.
     """
 
-    weight: NotNegative = 1.0
     difference: NotNegative = 1.0
     fourier: NotNegative = 1.0
     harmonics: Annotated[int, Range(1, 100)] = 3
@@ -52,7 +51,7 @@ class Options:
     delta: AboveZero = 0.1
     sharpness: AboveZero = 4.0
     margin_mm: Millimetres = 10.0
-    warmup_steps: Count = 0
+    curve_warmup_steps: Count = 0
 
 
 @dataclass
@@ -62,49 +61,40 @@ class Cycle:
     options: Options
 
     @property
-    def weight(self) -> float:
-        """Of the term in the sum."""
-        return self.options.weight
-
-    @property
     def needs(self) -> tuple[str, ...]:
         """Of the recipe; the curve's part alone segments."""
         return ("decoder", "segmenter", "key_frames") if self.options.curve else ("decoder",)
 
-    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+    def count(self, batch: Batch, one_step: Tensor) -> Tensor:
         """How many pixels lie in the field, over the steps of one-step samples."""
         return (batch.field.sum((1, 2, 3)) * steps_of(batch, one_step)[1].sum(1)).sum()
 
-    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over pixels and steps of one-step samples, and their count."""
+    def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Sum over pixels and steps of one-step samples."""
         options, error = self.options, prediction.error()
         gaps, steps = steps_of(batch, prediction.one_step)
-        value = options.difference * (error.roll(-1, -1) - error).square()
+        value = options.difference * (error.roll(-1, 2) - error).square()
         if options.fourier:
-            value = value + options.fourier * harmonic_power(error, batch.phase, gaps, options.harmonics)[..., None]
+            value = value + options.fourier * harmonic_power(error, batch.phase, gaps, options.harmonics)[:, :, None]
         rows = steps.any(1).nonzero()[:, 0]
-        if options.curve and prediction.step >= options.warmup_steps and len(rows):
+        if options.curve and prediction.step >= options.curve_warmup_steps and len(rows):
             curve = self.curve_error(prediction, batch, rows)  # (rows, D)
             everywhere = curve.new_zeros(len(steps), curve.shape[1]).index_copy(0, rows, curve)
-            value = value + options.curve * everywhere[:, None, None, None, :, None]
-        counted = (batch.field.unsqueeze(-1) & steps[:, None, None, None]).unsqueeze(1).expand_as(value)
-        count = self.count(batch, prediction.one_step, prediction.step)
-        return torch.where(counted, value, torch.zeros_like(value)).sum(), count
+            value = value + options.curve * everywhere[:, :, None, None, None, None]
+        counted = batch.field[:, :, None, None] & steps[:, None, :, None, None, None]  # (B, D, T, 1, H, W)
+        return torch.where(counted.expand_as(value), value, torch.zeros_like(value)).sum()
 
     def curve_error(self, prediction: Prediction, batch: Batch, rows: Tensor) -> Tensor:  # samples that count
         """Error of the volume curves in each slice, a mean over phases and structures, (rows, D)."""
-        options, judge = self.options, have(prediction.judge, NEEDS_SEGMENTER)
-        reconstruction, image = (
-            x[rows].permute(0, 4, 5, 1, 2, 3)  # (rows, D, T, C, H, W)
-            for x in (have(prediction.reconstruction, NEEDS_DECODER), prediction.image)
-        )
+        options, segmenter = self.options, prediction.fixed_segmenter()
+        reconstruction = have(prediction.reconstruction, NEEDS_DECODER)[rows]  # (rows, D, T, C, H, W)
         with torch.no_grad():
-            original = judge.segment(image).logits
+            original = segmenter.segment(prediction.image[rows]).logits
         heart = near(original.argmax(3) > 0, options.margin_mm, batch, rows)
-        region = heart & batch.field[rows].permute(0, 3, 1, 2).unsqueeze(2)
+        region = heart & batch.field[rows].unsqueeze(2)
         v, truth = (
             slice_volumes_ml(soft_masks(logits, region, options.sharpness), batch.spacing_mm[rows])
-            for logits in (judge.segment(reconstruction).logits, original)
+            for logits in (segmenter.segment(reconstruction).logits, original)
         )
         return F.huber_loss(v.log1p(), truth.log1p(), delta=options.delta, reduction="none").mean((2, 3))
 
@@ -116,10 +106,10 @@ def steps_of(batch: Batch, one_step: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def harmonic_power(error: Tensor, phase: Tensor, gaps: Tensor, harmonics: int) -> Tensor:
-    """Power of the low harmonics of an error along the cycle, (B, C, H, W, D).
+    """Power of the low harmonics of an error along the cycle, (B, D, C, H, W).
 
     Args:
-        error: (B, C, H, W, D, T).
+        error: (B, D, T, C, H, W).
         phase: (B, T) in [0, 1).
         gaps: (B, T) from each phase to the next; they add up to 1, or to 0 where there is one phase only.
         harmonics: how many from the first on, as far as T phases tell them apart.
@@ -129,11 +119,11 @@ def harmonic_power(error: Tensor, phase: Tensor, gaps: Tensor, harmonics: int) -
     order = torch.arange(1, count + 1, device=phase.device)
     angle = 2 * math.pi * order[:, None] * phase[:, None]  # (B, M, T)
     waves = torch.cat([angle.cos(), angle.sin()], dim=1) * share[:, None]  # (B, 2 M, T)
-    return 2 * torch.einsum("bchwdt,bmt->bmchwd", error, waves).square().sum(1)
+    return 2 * torch.einsum("bdtchw,bmt->bmdchw", error, waves).square().sum(1)
 
 
 def build(options: Options) -> Cycle:
-    """Build the term.
+    """Build the loss.
 
     Raises:
         ValueError: for parts that are all 0.

@@ -26,8 +26,9 @@ from modeling.heart.measures import (
     wall_thickness_mm,
     whole_stacks,
 )
-from modeling.prediction import NEEDS_SEGMENTER, Prediction, have
-from utils.config.ranges import AboveZero, Count, Millimetres, NotNegative
+from modeling.objective import LossOptions
+from modeling.prediction import Prediction
+from utils.config.ranges import AboveZero, Millimetres, NotNegative
 from utils.types import Batch
 
 MEASURES = ("rv_ef", "lv_ef", "rv_edvi", "lv_edvi", "wall")  # %, %, mL/m², mL/m², mm of the thickest segment at ED
@@ -55,17 +56,15 @@ ONE_IS_ENOUGH = ("RV",)
 
 
 @dataclass
-class Options:
-    """The term.
+class Options(LossOptions):
+    """Margins of the criteria.
 
     Args:
-        weight: of the term.
         ef_margin: of ejection fractions, in points of %.
         volume_margin: of volumes indexed by body surface, in mL/m².
         wall_margin: of the wall's thickness, in mm.
         sharpness: factor on the logits.
         margin_mm: distance from the true heart up to which pixels count, in the plane of the slice.
-        warmup_steps: counted from this optimizer step on.
     """
 
     weight: NotNegative = 0.1
@@ -74,7 +73,6 @@ class Options:
     wall_margin: AboveZero = 1.5
     sharpness: AboveZero = 4.0
     margin_mm: Millimetres = 10.0
-    warmup_steps: Count = 0
 
 
 @dataclass
@@ -84,30 +82,24 @@ class Disease:
     options: Options
     needs = ("decoder", "segmenter", "key_frames", "labels", "stacks")
 
-    @property
-    def weight(self) -> float:
-        """Of the term in the sum."""
-        return self.options.weight
+    def count(self, batch: Batch, one_step: Tensor) -> Tensor:
+        """How many one-step samples are whole labelled stacks."""
+        return self.counted(batch, one_step).sum()
 
-    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
-        """How many one-step samples are whole labelled stacks; none during the warm-up."""
-        return self.counted(batch, one_step, step).sum()
-
-    def counted(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+    def counted(self, batch: Batch, one_step: Tensor) -> Tensor:
         """Which samples count, (B,) bool."""
-        return whole_stacks(batch, batch.key_labels()[1]) & one_step & (step >= self.options.warmup_steps)
+        return whole_stacks(batch, batch.key_labels()[1]) & one_step
 
-    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over whole labelled stacks drawn from tokens alone, and their count."""
-        options = self.options
-        stacks = self.counted(batch, prediction.one_step, prediction.step)
-        judge = have(prediction.judge, NEEDS_SEGMENTER)
+    def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Sum over whole labelled stacks that are decoded from tokens alone."""
+        options, segmenter = self.options, prediction.fixed_segmenter()
+        stacks = self.counted(batch, prediction.one_step)
         if not stacks.any():
-            return torch.zeros((), device=stacks.device), stacks.sum()
-        found = measure(judge.logits, batch, options.sharpness, options.margin_mm)
-        ours, its, known = measures(found, batch)
-        error = hinge(self.evidence(ours, known), self.evidence(its, known))  # (B, groups)
-        return error.mean(1)[stacks].sum(), stacks.sum()
+            return torch.zeros((), device=stacks.device)
+        measured = measure(segmenter.logits, batch, options.sharpness, options.margin_mm)
+        predicted, target, known = measures(measured, batch)
+        error = hinge(self.evidence(predicted, known), self.evidence(target, known))  # (B, groups)
+        return error.mean(1)[stacks].sum()
 
     def evidence(self, values: Tensor, known: Tensor) -> Tensor:
         """Evidence for each group, in margins.
@@ -121,31 +113,31 @@ class Disease:
         """
         options = self.options
         margins = (options.ef_margin,) * 2 + (options.volume_margin,) * 2 + (options.wall_margin,)
-        found = []
+        evidence = []
         for group, criteria in GROUPS.items():
             places = [MEASURES.index(criterion.measure) for criterion in criteria]
             thresholds = values.new_tensor([criterion.threshold for criterion in criteria])
             scale = values.new_tensor([c.side / margins[place] for c, place in zip(criteria, places, strict=True)])
             distance = (values[:, places] - thresholds) * scale
             if group in ONE_IS_ENOUGH:
-                found.append(torch.where(known[:, places], distance, -torch.inf).amax(1))
+                evidence.append(torch.where(known[:, places], distance, -torch.inf).amax(1))
             else:
-                found.append(torch.where(known[:, places], distance, torch.inf).amin(1))
-        return torch.stack(found, dim=1)
+                evidence.append(torch.where(known[:, places], distance, torch.inf).amin(1))
+        return torch.stack(evidence, dim=1)
 
 
-def measures(found: Measured, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """What the criteria look at, of the reconstruction and of the truth, (B, measures) each, and what is known of it.
+def measures(measured: Measured, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Measures of the reconstruction and of the truth, (B, measures) each, and which of them are known.
 
     Args:
-        found: masks of both at ED and ES.
+        measured: masks of both at ED and ES.
         batch: of the same samples; `bsa_m2` is used.
     """
-    both = (found.masks, found.truth)
+    both = (measured.masks, measured.truth)
     ml, true_ml = (slice_volumes_ml(masks, batch.spacing_mm).sum(1) for masks in both)  # (B, 2, S)
     has_bsa = batch.bsa_m2 > 0  # false for NaN too
     bsa = torch.where(has_bsa, batch.bsa_m2, torch.ones_like(batch.bsa_m2))
-    truth_at_ed, values = found.truth[:, :, 0], []
+    truth_at_ed, values = measured.truth[:, :, 0], []
     for masks, volumes in zip(both, (ml, true_ml), strict=True):
         ef, has_ef = ejection_fraction(volumes, true_ml)
         wall, closed = wall_thickness_mm(masks[:, :, 0], truth_at_ed, batch.spacing_mm)
@@ -156,11 +148,11 @@ def measures(found: Measured, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def hinge(evidence: Tensor, truth: Tensor) -> Tensor:
-    """What the evidence lacks to be on the truth's side by one margin; 0 where the truth is nearer to it than that."""
+    """Distance of the evidence from one margin on the truth's side; 0 where the truth is within its margin."""
     asked = truth.isfinite() & (truth.abs() >= 1)
     return torch.where(asked, (1 - truth.sign() * evidence).relu(), torch.zeros_like(truth))
 
 
 def build(options: Options) -> Disease:
-    """Build the term."""
+    """Build the loss."""
     return Disease(options)

@@ -8,38 +8,32 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.flow import along, velocity_weight
-from modeling.heart.region import pixels_in_field, sum_in_field
+from modeling.objective import LossOptions, pixels_in_field, sum_in_field
 from modeling.prediction import Prediction
-from utils.config.ranges import NotNegative
 from utils.types import Batch
 
 
 @dataclass
-class Options:
-    """No options beside the weight."""
-
-    weight: NotNegative = 1.0
+class Options(LossOptions):
+    """No options beside `LossOptions`."""
 
 
-@dataclass
 class Flow:
     """Zero for a perfect network, at every t."""
 
-    weight: float
     needs = ("decoder",)
 
-    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+    def count(self, batch: Batch, one_step: Tensor) -> Tensor:
         """How many pixels lie in the field."""
         return pixels_in_field(batch)
 
-    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over pixels, and their count."""
+    def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Sum over pixels."""
         error = 2 * prediction.error()  # [0, 1] to [-1, 1] doubles a difference
         weight = along(velocity_weight(prediction.t), error)
-        count = self.count(batch, prediction.one_step, prediction.step)
-        return sum_in_field(weight * error.square(), batch.field), count
+        return sum_in_field(weight * error.square(), batch.field)
 
 
 def build(options: Options) -> Flow:
-    """Build the term."""
-    return Flow(options.weight)
+    """Build the loss."""
+    return Flow()

@@ -1,4 +1,4 @@
-"""LPIPS of the one-step decode: what a classifier of photographs thinks of the difference. Needs `pip install lpips`.
+"""LPIPS of the one-step decode: distance of the features of a photograph classifier. Needs `pip install lpips`.
 
 The package downloads the weights of its backbone when it is first used. Frames are shown as grey pictures, [-1, 1].
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from modeling.objective import LossOptions
 from modeling.prediction import Prediction
 from utils.config.ranges import NotNegative
 from utils.types import Batch
@@ -18,7 +19,7 @@ BACKBONES = ("alex", "squeeze", "vgg")
 
 
 @dataclass
-class Options:
+class Options(LossOptions):
     """`net` is the backbone: alex, squeeze or vgg."""
 
     weight: NotNegative = 0.1
@@ -26,36 +27,36 @@ class Options:
 
 
 class Lpips:
-    """A mean over frames drawn from tokens alone; zero on identity. No module: it is neither trained nor saved."""
+    """A mean over frames decoded from tokens alone; zero on identity. No module: it is neither trained nor saved."""
 
     needs = ("decoder",)
 
-    def __init__(self, weight: float, network: Any) -> None:
-        self.weight, self.network = weight, network.eval().requires_grad_(False)
+    def __init__(self, network: Any) -> None:
+        self.network = network.eval().requires_grad_(False)
 
-    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+    def count(self, batch: Batch, one_step: Tensor) -> Tensor:
         """How many frames of one-step samples are no padding."""
         return frames_of(batch, one_step).sum()
 
-    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over frames of one-step samples that are no padding, and their count."""
+    def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Sum over frames of one-step samples that are no padding."""
         counted = frames_of(batch, prediction.one_step)
         if not counted.any():
-            return prediction.image.new_zeros(()), counted.sum()
+            return prediction.image.new_zeros(())
         pictures = (prediction.image + prediction.error(), prediction.image)
-        frames = (x.permute(0, 4, 5, 1, 2, 3).flatten(0, 2)[counted].float().expand(-1, 3, -1, -1) for x in pictures)
+        frames = (x.flatten(0, 2)[counted].float().expand(-1, 3, -1, -1) for x in pictures)
         self.network.to(prediction.image.device)
         distance = self.network(*frames, normalize=True)  # [0, 1] to [-1, 1]
-        return distance.sum(), counted.sum()
+        return distance.sum()
 
 
 def frames_of(batch: Batch, one_step: Tensor) -> Tensor:
     """Which frames of one-step samples are no padding, (B * D * T,) bool."""
-    return batch.frames() & one_step.repeat_interleave(batch.image.shape[4] * batch.phase.shape[1])
+    return batch.valid_frames() & one_step.repeat_interleave(batch.image.shape[1] * batch.phase.shape[1])
 
 
 def build(options: Options) -> Lpips:
-    """Build the term.
+    """Build the loss.
 
     Raises:
         ValueError: for an unknown backbone, or where the package is not installed.
@@ -69,4 +70,4 @@ def build(options: Options) -> Lpips:
             "losses.lpips needs a package that is not installed: pip install lpips, which downloads its backbone's "
             "weights when first used; losses.perceptual needs neither"
         ) from None
-    return Lpips(options.weight, lpips.LPIPS(net=options.net, verbose=False))
+    return Lpips(lpips.LPIPS(net=options.net, verbose=False))

@@ -4,25 +4,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from modeling.heart.region import pixels_in_field, sum_in_field, weight_of
+from modeling.heart.region import weight_of
+from modeling.objective import LossOptions, pixels_in_field, sum_in_field
 from modeling.prediction import Prediction
 from utils.config.ranges import AboveZero, Millimetres, NotNegative
 from utils.types import Batch
 
 
 @dataclass
-class Options:
-    """The term.
+class Options(LossOptions):
+    """Options beside `LossOptions`.
 
     Args:
-        weight: of the term.
         mse: weight of the squared error of intensities in [0, 1].
         l1: weight of the absolute error.
         heart: weight of a pixel near the labelled heart, against 1 elsewhere; an even error costs the same.
         margin_mm: distance from the labels up to which a pixel is near, in the plane of the slice.
     """
 
-    weight: NotNegative = 1.0
     mse: NotNegative = 1.0
     l1: NotNegative = 0.0
     heart: AboveZero = 1.0
@@ -36,24 +35,18 @@ class Reconstruction:
     options: Options
     needs = ("decoder",)
 
-    @property
-    def weight(self) -> float:
-        """Of the term in the sum."""
-        return self.options.weight
-
-    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+    def count(self, batch: Batch, one_step: Tensor) -> Tensor:
         """How many pixels lie in the field."""
         return pixels_in_field(batch)
 
-    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over pixels, and their count."""
+    def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Sum over pixels."""
         options, error = self.options, prediction.error()
         weight = weight_of(batch, options.heart, options.margin_mm)
         error = options.mse * error.square() + options.l1 * error.abs()
-        count = self.count(batch, prediction.one_step, prediction.step)
-        return sum_in_field(error, batch.field, weight=weight), count
+        return sum_in_field(error, batch.field, weight=weight)
 
 
 def build(options: Options) -> Reconstruction:
-    """Build the term."""
+    """Build the loss."""
     return Reconstruction(options)

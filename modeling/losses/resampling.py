@@ -1,45 +1,41 @@
-"""Resampling: what the decoder reads of a whole cine's tokens is what it would read of each frame's own.
+"""Resampling: the contexts that a cine's tokens expand to equal the quantized latents of its frames.
 
-A mean of |c - q|², where c is the context that the resampler expands for a frame's token and q that frame's own
-quantized latent. The codes are targets without gradient: the term leads the resampler to what the frame decoder knows.
+A mean of |c - q|², where c is the context that the resampler expands for a frame's token and q that frame's quantized
+latent. The codes are targets without gradient: the resampler learns the inputs that the frame decoder was trained on.
 """
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from modeling.objective import LossOptions
 from modeling.prediction import Prediction, have
-from utils.config.ranges import NotNegative
 from utils.types import Batch
 
 
 @dataclass
-class Options:
-    """Weight of the term."""
-
-    weight: NotNegative = 1.0
+class Options(LossOptions):
+    """No options beside `LossOptions`."""
 
 
-@dataclass
 class Resampling:
     """A mean over frames of the mean over latent tokens, without padding; zero where the contexts are the codes."""
 
-    weight: float
     needs = ("resampler", "encoder")
 
-    def count(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
+    def count(self, batch: Batch, one_step: Tensor) -> Tensor:
         """How many frames are no padding."""
-        return batch.frames().sum()
+        return batch.valid_frames().sum()
 
-    def __call__(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum over frames, and their count."""
+    def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Sum over frames."""
         needed = "a resampler (model.layout sequence)"
         context = have(prediction.context, needed).float().flatten(0, 1)  # (B * D * T, K, token_size)
         target = prediction.tokens()[0].codes.detach()
         error = (context - target).square().sum(-1).mean(1)
-        return error[batch.frames()].sum(), self.count(batch, prediction.one_step, prediction.step)
+        return error[batch.valid_frames()].sum()
 
 
 def build(options: Options) -> Resampling:
-    """Build the term."""
-    return Resampling(options.weight)
+    """Build the loss."""
+    return Resampling()

@@ -3,21 +3,12 @@
 Source: Mentzer et al., Finite Scalar Quantization: VQ-VAE Made Simple, 2023, sec. 3.1.
 """
 
-from dataclasses import dataclass, field
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from utils.config.ranges import LARGEST, Levels
-
-
-@dataclass
-class Options:
-    """`levels` a channel; an id takes one of their product."""
-
-    levels: Levels = field(default_factory=lambda: [8, 8, 8, 8])
-
+from utils.config.ranges import LARGEST
 
 EPS = 1e-3  # the outermost levels are reached, not only approached
 
@@ -61,8 +52,3 @@ class FSQ(nn.Module):
         """The quantized values of ids, (..., C), as `forward` gave them."""
         level = ids.unsqueeze(-1) // self.basis % self.levels
         return (level - self.levels // 2) / (self.levels // 2)
-
-
-def build(options: Options) -> FSQ:
-    """Build the quantizer."""
-    return FSQ(options.levels)

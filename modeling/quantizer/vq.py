@@ -1,6 +1,5 @@
 """Vector quantizer: each latent token is replaced by its nearest codebook entry."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -8,17 +7,6 @@ import torch
 import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
-
-from utils.config.ranges import Codes, Width
-
-
-@dataclass
-class Options:
-    """Options of the vector quantizer, named as in the published tokenizers."""
-
-    codebook_size: Codes = 4096
-    token_size: Width = 12
-    use_l2_norm: bool = True
 
 
 class Quantized(NamedTuple):
@@ -119,8 +107,3 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:  # (M, C), (V, C)
     """Index of the codebook entry at the smallest squared distance, (M,)."""
     distance = torch.addmm(codebook.square().sum(1), z, codebook.T, alpha=-2)  # |z|² is the same for every entry
     return distance.argmin(dim=1)
-
-
-def build(options: Options) -> VectorQuantizer:
-    """Build the quantizer."""
-    return VectorQuantizer(options.codebook_size, options.token_size, options.use_l2_norm)

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, get_session
 
 from utils.checkpoint import read_config
-from utils.config.parse import REPOSITORY
+from utils.config.recipe import REPOSITORY
 from utils.config.yaml_text import read_yaml
 
 CONFIG = "config.json"

@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from modeling.tokenizer import VQModelConfig
 from modeling.weights.hub import Pretrained, find_pretrained
-from utils.checkpoint import SCHEMA_VERSION, load_weights
-from utils.config.parse import from_plain
-from utils.files import atomic_path, write_json
+from utils.checkpoint import SCHEMA_VERSION, check_keys, export, load_weights
+from utils.config.recipe import from_plain
 
 FORMAT = "titok-mri"
 OWN_DECODER = ("tokenizer.decoder.", "tokenizer.pixel_quantize.", "tokenizer.pixel_decoder.")
@@ -78,8 +76,8 @@ def read_pretrained(
         model_config = config_class(channels=3, decoder="titok")
         model_config.tokenizer.init, model_config.tokenizer.vq_model = str(source), vq_model
     with torch.device("meta"):
-        names = {key: tuple(value.shape) for key, value in model_class(model_config).state_dict().items()}
-    check_keys(names, state, str(found.weights))
+        expected = model_class(model_config).state_dict()
+    check_keys(expected, state, str(found.weights))
     model = model_class(model_config)
     model.load_state_dict(state)
     model.taught_by = sorted(lineage(found.config, found.where))  # type: ignore[assignment]
@@ -98,21 +96,6 @@ def lineage(config: dict[str, Any] | None, where: str) -> set[str]:
     return set(taught_by)
 
 
-def check_keys(names: dict[str, tuple[int, ...]], state: State, where: str) -> None:
-    """Raise ValueError unless keys and shapes are the model's, naming the first few that are not."""
-    missing = sorted(set(names) - set(state))
-    unknown = sorted(set(state) - set(names))
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {names[key]}"
-        for key in names
-        if key in state and tuple(state[key].shape) != names[key]
-    ]
-    for what, keys in (("missing keys", missing), ("unknown keys", unknown), ("other shapes", shapes)):
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise ValueError(f"{where}: {what}: {', '.join(keys[:3])}{more}; config.json describes another model")
-
-
 def export_config(model: dict[str, Any], taught_by: list[str], leak: str | None = None) -> dict[str, Any]:
     """What config.json of an export holds.
 
@@ -127,19 +110,8 @@ def export_config(model: dict[str, Any], taught_by: list[str], leak: str | None 
 
 def write_published(folder: Path, vq_model: dict[str, Any], state: State, dtype: torch.dtype) -> None:
     """Write a tokenizer in the published layout: config.json with model.vq_model, keys without `tokenizer.`."""
-    folder.mkdir(parents=True, exist_ok=True)
     vq_model = dict(vq_model)
     config = {"dataset": {"preprocessing": {"crop_size": vq_model.pop("image_size")}}, "model": {"vq_model": vq_model}}
-    write_json(folder / "config.json", config)
     prefix = "tokenizer."
-    bare = {key.removeprefix(prefix): value.to("cpu", dtype) for key, value in state.items() if key.startswith(prefix)}
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file({key: value.contiguous() for key, value in bare.items()}, temporary)
-
-
-def write_pretrained(folder: Path, model: dict[str, Any], state: State, taught_by: list[str]) -> None:
-    """Write config.json and model.safetensors, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", export_config(model, taught_by))
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary)
+    bare = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    export(folder, config, bare, dtype)

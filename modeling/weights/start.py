@@ -3,9 +3,9 @@
 from modeling.config import ModelConfig
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
-from modeling.weights.pretrained import check_keys, lineage, read_tokenizer, without_decoder
-from utils.checkpoint import load_weights, start_from
-from utils.config.parse import from_plain
+from modeling.weights.pretrained import lineage, read_tokenizer, without_decoder
+from utils.checkpoint import check_keys, load_weights, start_from
+from utils.config.recipe import from_plain
 
 
 def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, list[str]]:
@@ -70,8 +70,8 @@ def bring_segmenter(model: TiTok, source: str) -> set[str]:
         raise ValueError(
             f"model.conditioning.weights {source}: holds no segmenter; give a model that was trained with one"
         )
-    names = {key: tuple(v.shape) for key, v in model.state_dict().items() if key.startswith(prefix)}
-    check_keys(names, state, source)
+    expected = {key: value for key, value in model.state_dict().items() if key.startswith(prefix)}
+    check_keys(expected, state, source)
     model.load_state_dict(state, strict=False)
     return lineage(saved, source)
 

@@ -20,7 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modeling.config import ModelConfig, TokenizerOptions
-from modeling.heart.segmenter import Judge, Segmented
+from modeling.draws import no_draws
+from modeling.heart.segmenter import FixedSegmenter, Segmented
 from modeling.objective import Objective, build_objective
 from modeling.prediction import Prediction
 from modeling.quantizer.vq import Quantized
@@ -30,7 +31,7 @@ from modeling.weights.start import saved_vq_model
 from scripts.benchmarks.saved import Saved, like_a_gpu
 from scripts.recipe import RunConfig
 from utils.checkpoint import load_weights
-from utils.config import parse
+from utils.config.recipe import parse
 from utils.files import write_json
 from utils.optim import select_trainable
 from utils.types import Batch
@@ -139,44 +140,45 @@ def made_up(config: RunConfig, slices: int, phases: int) -> Batch:
     labels = ((distance < 0.4).byte() * 2 + (distance < 0.25).byte()).to(torch.uint8)
     labels[side // 3 : side // 2, : side // 4] = 1
     return Batch(
-        image=torch.rand(1, 1, side, side, depth, times),
-        mask=labels[None, ..., None, None].repeat(1, 1, 1, depth, times),
+        image=torch.rand(1, depth, times, 1, side, side),
+        mask=labels[None, None, None].repeat(1, depth, times, 1, 1),
         has_label=torch.ones(1, depth, times, dtype=torch.bool),
-        field=torch.ones(1, side, side, depth, dtype=torch.bool),
+        field=torch.ones(1, depth, side, side, dtype=torch.bool),
         slice_position=torch.linspace(0.1, 0.9, depth)[None], phase=(torch.arange(times) / times)[None],
         key_frames=torch.tensor([[0, times // 2]]), spacing_mm=torch.tensor([[1.5, 1.5, 10.0]]), bsa_m2=torch.ones(1),
         sample_seed=torch.zeros(1, dtype=torch.int64), patient=torch.zeros(1, dtype=torch.int64), key=["a"],
+        has_key_frames=data.key_frames or data.unit == "stack",
     )  # fmt: skip
 
 
 def forward(model: TiTok, config: RunConfig, batch: Batch, samples: int, saved: Saved) -> Prediction:
     """A training pass of fake tensors, as many samples as a micro-batch has."""
-    image, place, phase, keys = (
-        torch.zeros((samples, *x.shape[1:]), dtype=x.dtype)
-        for x in (batch.image, batch.slice_position, batch.phase, batch.key_frames)
-    )
-    looks = config.dataset.key_frames or config.dataset.unit == "stack"
-    masks = torch.zeros(samples, *batch.key_labels()[0].shape[1:]) if model.conditioning.leak else None
+    zeros = {
+        name: torch.zeros((samples, *x.shape[1:]), dtype=x.dtype)
+        for name, x in batch._asdict().items() if isinstance(x, Tensor)
+    }  # fmt: skip
+    fake = batch._replace(**zeros)
+    draws = no_draws(fake)._replace(noise=torch.zeros_like(fake.image))
     lowers = config.training.mixed_precision != "no"
     with saved.counting(), like_a_gpu(), torch.autocast("cpu", torch.bfloat16, enabled=lowers):
-        return model(
-            image, place, phase, torch.zeros(samples), torch.zeros_like(image), keys if looks else None, masks=masks
-        )
+        return model(fake, draws)
 
 
-class Counted(Judge):
-    """A judge that counts what its segmenter keeps, and answers one real sample with zeros."""
+class CountedSegmenter(FixedSegmenter):
+    """Counts what a segmenter keeps for the backward pass, and returns zeros for one real sample."""
 
-    def __init__(self, judge: Judge, frames: Tensor, samples: int, saved: Saved, mode: FakeTensorMode) -> None:
-        super().__init__(judge.segmenter, frames)
-        self.judge, self.samples, self.saved, self.mode = judge, samples, saved, mode
+    def __init__(
+        self, counted: FixedSegmenter, frames: Tensor, samples: int, saved: Saved, mode: FakeTensorMode
+    ) -> None:
+        super().__init__(counted.segmenter, frames)
+        self.counted, self.samples, self.saved, self.mode = counted, samples, saved, mode
 
     def segment(self, frames: Tensor) -> Segmented:  # (1, ..., 1, H, W)
         """Zeros of the shapes and types that the segmenter gives."""
         with self.mode, self.saved.counting(), like_a_gpu():
             fake = torch.empty(self.samples, *frames.shape[1:], requires_grad=frames.requires_grad)
-            found = self.judge.segment(fake)
-        logits, *pyramid = (real(x, 1) for x in (found.logits, *found.pyramid))
+            segmented = self.counted.segment(fake)
+        logits, *pyramid = (real(x, 1) for x in (segmented.logits, *segmented.pyramid))
         return Segmented(logits, tuple(pyramid))
 
 
@@ -196,16 +198,17 @@ def run_losses(
 
     quantized = None if prediction.quantized is None else Quantized(*map(one, prediction.quantized))  # type: ignore[arg-type]
     codebook = None if prediction.codebook is None else real(prediction.codebook, len(prediction.codebook))
-    judge = prediction.judge
-    if judge is not None:
-        judge = Counted(judge, real(judge.frames, 1), samples, saved, mode)
-    seen = Prediction(
+    segmenter = prediction.segmenter
+    if segmenter is not None:
+        segmenter = CountedSegmenter(segmenter, real(segmenter.frames, 1), samples, saved, mode)
+    of_one = Prediction(
         batch.image, one(prediction.reconstruction), torch.zeros(1), torch.ones(1, dtype=torch.bool),
-        one(prediction.latents), quantized, one(prediction.ids), codebook, one(prediction.logits), judge,
+        one(prediction.latents), quantized, one(prediction.ids), codebook, one(prediction.logits), segmenter,
         one(prediction.context), AFTER_WARMUP,
     )  # fmt: skip
     with saved.counting(times=samples, known=[batch.image]):
-        objective.total(*objective(seen, batch))
+        sums = objective(of_one, batch)
+        objective.total(sums, torch.ones_like(sums))
 
 
 def table(found: Needed) -> str:

@@ -21,7 +21,6 @@ from data.shards.manifest import SPLITS
 from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
-from modeling.tokens import FrameLayout
 from utils.device import pick_device
 from utils.files import write_json
 from utils.metrics import finite_mean, frame_scores, psnr
@@ -44,8 +43,8 @@ def measure(model: TiTok, x: torch.Tensor, field: np.ndarray) -> dict[str, float
     """Share of changed ids, and PSNR in dB of the frames decoded from either, of a cine (1, C, S, S, D, T)."""
     few = x[..., ::2]
     tokens, tokens_of_few = model.encode(x, ed=0, es=1), model.encode(few, ed=0, es=1)
-    assert isinstance(model.layout, FrameLayout)
-    ids, ids_of_few = (model.layout.unpack(each).ids for each in (tokens, tokens_of_few))  # (1, D, T, K)
+    ids, ids_of_few = (model.layout.split(each, *model.layout.grid(each))["frames"]  # (1, D, T, K)
+                       for each in (tokens, tokens_of_few))  # fmt: skip
     original = few[0, 0].permute(2, 3, 0, 1).cpu().numpy()  # (D, T / 2, S, S)
     decoded = (model.decode_tokens(tokens)[..., ::2], model.decode_tokens(tokens_of_few))
     frames = [image[0].float().mean(0).permute(2, 3, 0, 1).cpu().numpy() for image in decoded]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.recipe import RunConfig
-from utils.config import parse
+from utils.config.recipe import parse
 from utils.files import write_json
 
 HELP = "two training steps of a recipe on a CPU, with time and peak memory"

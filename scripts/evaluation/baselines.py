@@ -1,4 +1,4 @@
-"""What a model has to beat: a picture of nobody, its own decoder without content, and another patient's tokens."""
+"""Trivial baselines: the mean frame, the model's decoder without content, and tokens of another patient."""
 
 from __future__ import annotations
 
@@ -22,24 +22,19 @@ Contender = Callable[[Reference, bytes, bytes], np.ndarray]  # (patient, its fil
 
 
 def without_content(model: TiTok, data: bytes) -> np.ndarray:
-    """Every id that is sent set to 0."""
+    """Every transmitted id set to 0."""
     tokens, header = container.unpack(data)
-    if header.layout == "sequence":
-        return decode(model, np.where(tokens >= 0, 0, tokens), header)
-    return decode(model, zeroed(tokens), header)
+    return decode(model, zeroed(header.layout, tokens, (header.slices, header.phases)), header)
 
 
 def exchanged(model: TiTok, data: bytes, next_data: bytes) -> np.ndarray:
     """The next patient's tokens in this patient's shape; of a single patient, its own at another place."""
     tokens, header = container.unpack(data)
-    if header.layout == "sequence":
-        others = np.roll(tokens, len(tokens) // 2) if next_data is data else container.unpack(next_data)[0]
-        return decode(model, others, header)
+    grid = header.slices, header.phases
     if next_data is data:
-        return decode(model, shuffled_within(tokens, header.phases, header.num_anatomy_tokens), header)
-    source, source_header = container.unpack(next_data)
-    anatomy = header.num_anatomy_tokens
-    return decode(model, borrowed(source, source_header.phases, header.slices, header.phases, anatomy), header)
+        return decode(model, shuffled_within(header.layout, tokens, grid), header)
+    source, other = container.unpack(next_data)
+    return decode(model, borrowed(header.layout, source, (other.slices, other.phases), grid), header)
 
 
 def mean_frame(reader: ShardReader, size: int, mode: str) -> tuple[np.ndarray, int]:
@@ -55,7 +50,7 @@ def mean_frame(reader: ShardReader, size: int, mode: str) -> tuple[np.ndarray, i
 
 
 def make_baselines(model: TiTok, folder: str | Path, patients: int) -> tuple[dict[str, Contender], dict[str, str]]:
-    """What the model has to beat: name -> reconstruction, name -> note."""
+    """Trivial baselines of a model: name -> reconstruction, name -> note."""
     config, train = model.config, ShardReader(folder, "train")
     contenders: dict[str, Contender] = {}
     notes: dict[str, str] = {}

@@ -12,14 +12,14 @@ from data.bitstream import container
 from data.bitstream.container import Header
 from data.preprocess import apply_mask
 from data.scoring.images import Reference
-from modeling.flow import Knobs
+from modeling.flow import SamplerOptions
 from modeling.titok import TiTok
 
 
 def load_model(folder: Path, device: torch.device, batch_frames: int) -> TiTok:
     """A model from its folder, on its device, that takes `batch_frames` frames at a time."""
     model = TiTok.from_pretrained(folder).to(device).eval()
-    model.frames_per_chunk = batch_frames
+    model.chunks.frames = batch_frames
     return model
 
 
@@ -31,15 +31,7 @@ def compress(model: TiTok, reference: Reference, keep: int | None = None) -> byt
     if model.conditioning.leak is not None:
         leaked = {"ed": case.ed, "es": case.es, "mask": torch.from_numpy(masks_on_grid(reference)).to(device)}
     tokens = model.encode(x.to(device), keep_tokens=keep, **leaked)[0].cpu().numpy()
-    header = container.header_for(
-        reference.case,
-        reference.prepared,
-        num_latent_tokens=model.layout.num_tokens,
-        num_anatomy_tokens=model.layout.num_anatomy,
-        codebook_size=model.layout.codebook_size,
-        anatomy_codebook_size=model.layout.anatomy_codebook_size,
-        layout=model.config.layout,
-    )
+    header = container.header_for(reference.case, reference.prepared, model.layout)
     return container.pack(tokens, header)
 
 
@@ -61,24 +53,23 @@ def masks_on_grid(reference: Reference) -> np.ndarray:
     return grid
 
 
-def decode(model: TiTok, tokens: np.ndarray, header: Header, knobs: Knobs | None = None) -> np.ndarray:
+def decode(model: TiTok, tokens: np.ndarray, header: Header, options: SamplerOptions | None = None) -> np.ndarray:
     """A cine's tokens, and nothing else, to (S, S, D, T); a colour tokenizer's channels are averaged."""
     batch = torch.from_numpy(tokens)[None].to(next(model.parameters()).device)
-    grid = (header.slices, header.phases) if header.layout == "sequence" else None
-    image = model.decode_tokens(batch, **(knobs or Knobs())._asdict(), grid=grid)
+    grid = None if header.layout.has_grid else (header.slices, header.phases)
+    image = model.decode_tokens(batch, **(options or SamplerOptions())._asdict(), grid=grid)
     return image[0].float().mean(0).cpu().numpy()
 
 
-def decompress(model: TiTok, data: bytes, knobs: Knobs | None = None) -> np.ndarray:
+def decompress(model: TiTok, data: bytes, options: SamplerOptions | None = None) -> np.ndarray:
     """A compressed file, and nothing else, to (S, S, D, T)."""
-    return decode(model, *container.unpack(data), knobs)
+    return decode(model, *container.unpack(data), options)
 
 
 def tokens_in(data: bytes) -> int:
     """How many ids a compressed file holds."""
     tokens, header = container.unpack(data)
-    ids = tokens if header.layout == "sequence" else tokens[:, 2:]
-    return int((ids >= 0).sum())
+    return header.layout.transmitted(tokens, header.slices, header.phases)
 
 
 def field_of(model: TiTok) -> str:

@@ -1,4 +1,4 @@
-"""Steps x realism: what sampling makes of the same tokens, in quality, detail and time."""
+"""Sampling by steps x realism: quality, detail and time of the same tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from data.scoring.images import open_reference, score, to_native
 from data.shards.reader import ShardReader
-from modeling.flow import Knobs
+from modeling.flow import SamplerOptions
 from modeling.titok import TiTok
 from scripts.evaluation.coding import compress, decompress
 from utils.files import write_json, write_text
@@ -33,13 +33,15 @@ COLUMNS = {  # heading and decimals
 }
 
 
-def knobs_of(steps: Sequence[int], realism: Sequence[float], sampler: str) -> list[Knobs]:
+def settings(steps: Sequence[int], realism: Sequence[float], sampler: str) -> list[SamplerOptions]:
     """The one-step decode, and every pair of steps above 1 with a realism above 0."""
     pairs = [(count, blend) for count in steps for blend in realism if count > 1 and blend > 0]
-    return [Knobs(), *(Knobs(count, blend, 0, sampler) for count, blend in pairs)]
+    return [SamplerOptions(), *(SamplerOptions(count, blend, 0, sampler) for count, blend in pairs)]
 
 
-def sweep(model: TiTok, reader: ShardReader, patients: Sequence[str], chosen: Sequence[Knobs]) -> list[dict[str, Any]]:
+def sweep(
+    model: TiTok, reader: ShardReader, patients: Sequence[str], chosen: Sequence[SamplerOptions]
+) -> list[dict[str, Any]]:
     """One row a setting, each figure a mean over patients, scored on native voxels as everywhere.
 
     Args:
@@ -48,24 +50,24 @@ def sweep(model: TiTok, reader: ShardReader, patients: Sequence[str], chosen: Se
         patients: whom to score.
         chosen: the settings.
     """
-    found: dict[Knobs, list[dict[str, float]]] = {knobs: [] for knobs in chosen}
+    scores: dict[SamplerOptions, list[dict[str, float]]] = {options: [] for options in chosen}
     bar = tqdm(total=len(patients) * len(chosen), desc="sweep", unit="decode")
     for patient in patients:
         reference = open_reference(reader.read_case(patient), model.config.image_size, model.config.geometry)
         data, frames = compress(model, reference), reference.original.shape[0] * reference.original.shape[1]
-        for knobs in chosen:
+        for options in chosen:
             start = time.perf_counter()
-            grid = decompress(model, data, knobs)  # ends on the CPU, so that the device is done
+            grid = decompress(model, data, options)  # ends on the CPU, so that the device is done
             spent = 1e3 * (time.perf_counter() - start) / frames
             quality = score(reference, grid)
             ratio = high_frequency_ratio(reference.original, to_native(reference, grid))
-            found[knobs].append({"psnr": quality["psnr"], "ssim": quality["ssim"], "high_frequency_ratio": ratio,
+            scores[options].append({"psnr": quality["psnr"], "ssim": quality["ssim"], "high_frequency_ratio": ratio,
                                  "ms_per_frame": spent})  # fmt: skip
             bar.update()
     bar.close()
     return [
-        {**knobs._asdict(), **{key: finite_mean([row[key] for row in rows]) for key in rows[0]}}
-        for knobs, rows in found.items()
+        {**options._asdict(), **{key: finite_mean([row[key] for row in rows]) for key in rows[0]}}
+        for options, rows in scores.items()
     ]
 
 

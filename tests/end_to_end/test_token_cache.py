@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling.encoder import FrameEncoder
 from scripts import pretokenize
 from tests.training import STAGE1, STAGE2, curve, train
 
@@ -63,8 +64,8 @@ def test_a_cache_does_not_run_the_encoder(
     data = ("dataset.phases=null", "training.preview_every=100", "training.max_steps=2")
     cached = tokenize(workplace, phantom_shards, "tokens_idle", "dataset.phases=null")
     calls: list[int] = []
-    latents = pretokenize.TiTok.latents
-    monkeypatch.setattr(pretokenize.TiTok, "latents", lambda *a: calls.append(1) or latents(*a))
+    latents = FrameEncoder.latents
+    monkeypatch.setattr(FrameEncoder, "latents", lambda *a: calls.append(1) or latents(*a))
     assert train(workplace, "stage2", phantom_shards, "idle", FIRST, cached, *data).returncode == 0
     assert len(calls) == 1  # the preview of held-out slices at the end
 

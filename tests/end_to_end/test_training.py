@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modeling.flow import Knobs
+from modeling.flow import SamplerOptions
 from modeling.titok import TiTok
 from tests.tiny import REPOSITORY, tiny_config
 from tests.training import STAGE1, STAGE2, STAGE3, curve, train
@@ -191,10 +191,10 @@ def test_the_decoder_overfits_one_batch_to_more_than_30_db() -> None:
     image = torch.nn.functional.interpolate(torch.rand(4, 1, 4, 4), size=32, mode="bicubic").clamp(0, 1)
     frames = image.view(2, 2, 1, 32, 32)  # (G, T, C, H, W)
     phase, position = torch.tensor([[0.0, 0.5]] * 2), torch.full((2,), 0.5)
+    ids, anatomy = tokens[:, 0, 2:].view(2, 2, 8), tokens[:, 0, :0]
     optimizer = torch.optim.AdamW(model.dit.parameters(), lr=3e-3)
     for _ in range(400):
-        parts = model.layout.unpack(tokens)
-        decoded = model.decode_groups(parts.ids[:, 0], parts.anatomy[:, 0], position, phase, Knobs(), [0, 0])
+        decoded = model.decoder.decode(ids, anatomy, position, phase, SamplerOptions(), [0, 0])
         optimizer.zero_grad()
         (decoded - frames).square().mean().backward()
         optimizer.step()

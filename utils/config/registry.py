@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from utils.config.parse import ConfigError, join, options, unknown_key
+from utils.config.recipe import ConfigError, join, options, unknown_key
 
 
 def names(package: str) -> list[str]:
@@ -39,10 +39,16 @@ def build(package: str, name: str, data: dict[str, Any], where: str, **context: 
     Raises:
         ConfigError: for an unknown name, listing the known ones, or for options that the component does not have.
     """
+    return build_with_options(package, name, data, where, **context)[0]
+
+
+def build_with_options(package: str, name: str, data: dict[str, Any], where: str, **context: Any) -> tuple[Any, Any]:
+    """`build`, and the options that the component was built from."""
     module = _module(package, name, where)
     if isinstance(data, dict) and data.get("name") == name:
         data = {key: value for key, value in data.items() if key != "name"}
-    return module.build(options(module.Options, data, where), **context)
+    chosen = options(module.Options, data, where)
+    return module.build(chosen, **context), chosen
 
 
 def option_names(package: str, name: str, where: str) -> list[str]:

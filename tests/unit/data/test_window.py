@@ -18,6 +18,7 @@ from data.shards.reader import ShardReader
 from data.sources.nifti import NiftiSource
 from data.window import percentiles, window_of
 from tests.shards import make_shards
+from utils.layout import FrameLayout
 
 SPACING = (1.5, 1.5, 8.0)
 SCALES = [
@@ -93,9 +94,8 @@ def test_a_record_of_a_scaled_case_is_that_of_the_plain_one():
 def test_the_way_back_ends_at_the_stored_values(slope, intercept):
     case = stored(np.minimum(beating(), 400), np.int16, slope, intercept)
     prepared = prepare(case, 72, "crop")
-    sizes = {"num_latent_tokens": 1, "num_anatomy_tokens": 0, "codebook_size": 2, "anatomy_codebook_size": 0}
     tokens = np.zeros((2, 2 + 6), np.int64)
-    _, header = unpack(pack(tokens, header_for(case, prepared, **sizes)))
+    _, header = unpack(pack(tokens, header_for(case, prepared, FrameLayout(1, 2))))
     native = invert(prepared.image[0].transpose(2, 3, 0, 1), header.geometry).transpose(2, 3, 0, 1)
     low, high = header.window
     found = (low + (high - low) * native - header.intercept) / header.slope

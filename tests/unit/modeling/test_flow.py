@@ -23,9 +23,9 @@ def test_time_and_noise_of_a_sample_follow_from_its_seed_alone() -> None:
 
 def test_the_noise_of_a_slice_does_not_depend_on_the_slices_behind_it() -> None:
     seeds, config = torch.tensor([11]), FlowConfig(one_step_share=0.0)
-    (_, noise), (_, padded) = (draw(seeds, torch.Size((1, 1, 5, 5, d, 3)), config) for d in (2, 4))
-    assert torch.equal(padded[..., :2, :], noise)
-    assert not torch.equal(padded[..., 2:, :], noise)
+    (_, noise), (_, padded) = (draw(seeds, torch.Size((1, d, 3, 1, 5, 5)), config) for d in (2, 4))
+    assert torch.equal(padded[:, :2], noise)
+    assert not torch.equal(padded[:, 2:], noise)
 
 
 def test_the_stated_share_of_samples_is_one_step_with_zero_noise() -> None:
@@ -94,19 +94,19 @@ def test_noise_is_a_function_of_seed_slice_and_phase_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "words"),
+    ("options", "words"),
     [
-        (flow.Knobs(realism=2.0, steps=2), "realism = 2.0"),
-        (flow.Knobs(steps=3), "needs both"),
-        (flow.Knobs(realism=0.5), "needs both"),
-        (flow.Knobs(2, 0.5, 0, "dpm"), "expected euler or heun"),
+        (flow.SamplerOptions(realism=2.0, steps=2), "realism = 2.0"),
+        (flow.SamplerOptions(steps=3), "needs both"),
+        (flow.SamplerOptions(realism=0.5), "needs both"),
+        (flow.SamplerOptions(2, 0.5, 0, "dpm"), "expected euler or heun"),
     ],
 )
-def test_knobs_that_contradict_each_other_are_refused(knobs: flow.Knobs, words: str) -> None:
+def test_knobs_that_contradict_each_other_are_refused(options: flow.SamplerOptions, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        knobs.check("dit")
+        options.check("dit")
 
 
 def test_the_tokenizers_own_decoder_does_not_sample() -> None:
     with pytest.raises(ValueError, match=r"needs model.decoder dit"):
-        flow.Knobs(2, 0.5).check("titok")
+        flow.SamplerOptions(2, 0.5).check("titok")

@@ -1,17 +1,18 @@
 """Laws of the layout `sequence`: a whole cine in a few tokens, any grid of slices and phases, and prefixes of them."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from modeling.losses import resampling
+from modeling.draws import no_draws
 from modeling.resampler import SequenceConfig, SequenceResampler
 from modeling.titok import TiTok
+from tests.losses import sum_and_count
 from tests.tiny import tiny_config, tiny_model
-from utils.config.parse import from_plain
+from tests.unit.modeling.losses.test_where_gradients_go import hearts
+from utils.config.recipe import from_plain
 
 POSITION, PHASE = torch.tensor([[0.25, 0.75]]), torch.tensor([[0.0, 1 / 3, 2 / 3]])
 
@@ -138,10 +139,10 @@ def test_a_prefix_is_sent_and_the_rest_is_minus_one(layout: str) -> None:
 @pytest.mark.parametrize("layout", ["frame", "sequence"])
 def test_training_at_a_budget_sees_what_decoding_that_prefix_sees(layout: str) -> None:
     model, x = tiny_model(layout=layout), torch.rand(2, 1, 32, 32, 2, 4)
-    position, phase = torch.tensor([[0.25, 0.75]] * 2), (torch.arange(4) / 4).expand(2, -1)
-    zero = torch.zeros_like(x)
+    batch = hearts()._replace(image=x.permute(0, 4, 5, 1, 2, 3), has_key_frames=False)
     with torch.no_grad():
-        trained = model(x, position, phase, torch.zeros(2), zero, keep=torch.tensor([3, 5])).reconstruction
+        trained = model(batch, no_draws(batch)._replace(keep=torch.tensor([3, 5]))).reconstruction
+        trained = trained.permute(0, 3, 4, 5, 1, 2)
     grid = (2, 4) if layout == "sequence" else None
     for index, keep in enumerate((3, 5)):
         decoded = model.decode_tokens(model.encode(x[index : index + 1], keep_tokens=keep), grid=grid)
@@ -152,8 +153,8 @@ def test_the_reconstruction_reaches_the_resampler_and_not_the_frozen_tokenizer()
     model = tiny_model(layout="sequence")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("resampler."))
-    x = torch.rand(1, 1, 32, 32, 2, 3)
-    prediction = model(x, POSITION, PHASE, torch.zeros(1), torch.zeros_like(x))
+    batch = hearts()
+    prediction = model(batch, no_draws(batch))
     prediction.error().square().mean().backward()
     assert all(parameter.grad is not None for name, parameter in model.named_parameters() if "resampler" in name)
     assert model.resampler.latent_embedder[1].weight.grad.any()
@@ -161,16 +162,12 @@ def test_the_reconstruction_reaches_the_resampler_and_not_the_frozen_tokenizer()
 
 
 def test_the_resampling_term_is_zero_where_the_contexts_are_the_frames_own_codes() -> None:
-    model, x = tiny_model("titok", layout="sequence"), torch.rand(1, 1, 32, 32, 2, 3)
-    prediction = model(x, POSITION, PHASE, torch.zeros(1), torch.zeros_like(x))
-    term, batch = (
-        resampling.build(resampling.Options()),
-        SimpleNamespace(frames=lambda: torch.ones(6, dtype=torch.bool)),
-    )
-    total, count = term(prediction, batch)  # type: ignore[arg-type]
-    assert total > 0 and count == 2 * 3
-    codes = prediction.quantized.codes.view(2, 3, 8, -1)
-    assert term(prediction._replace(context=codes), batch)[0] == 0  # type: ignore[arg-type]
+    model, batch = tiny_model("titok", layout="sequence"), hearts()
+    prediction = model(batch, no_draws(batch))
+    total, count = sum_and_count("resampling", prediction, batch)
+    assert total > 0 and count == 2 * 2 * 4
+    codes = prediction.quantized.codes.view(4, 4, 8, -1)
+    assert sum_and_count("resampling", prediction._replace(context=codes), batch)[0] == 0
 
 
 def test_a_saved_sequence_model_comes_back(tmp_path: Path) -> None:

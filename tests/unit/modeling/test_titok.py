@@ -52,7 +52,7 @@ def test_a_batch_decodes_as_its_members_do_and_chunks_change_nothing() -> None:
     tokens = model.encode(x)
     whole = model.decode_tokens(tokens)
     assert torch.allclose(model.decode_tokens(tokens[1:]), whole[1:], atol=1e-5)
-    model.frames_per_chunk = 1
+    model.chunks.frames = 1
     assert torch.equal(model.encode(x), tokens)
     assert torch.allclose(model.decode_tokens(tokens), whole, atol=1e-5)
 
@@ -82,14 +82,14 @@ def test_samples_follow_the_seed_and_realism_blends_them_with_the_mean() -> None
 def test_a_sample_is_the_same_whatever_the_batch_and_the_chunks(sampler: str, layout: str) -> None:
     model = tiny_model(layout=layout)
     grid = (3, 4) if layout == "sequence" else None
-    knobs = {"steps": 3, "realism": 0.7, "seed": 4, "sampler": sampler, "grid": grid}
+    options = {"steps": 3, "realism": 0.7, "seed": 4, "sampler": sampler, "grid": grid}
     tokens = model.encode(cine())
-    whole = model.decode_tokens(tokens, **knobs)
-    alone = torch.cat([model.decode_tokens(part, **knobs) for part in tokens.split(1)])
+    whole = model.decode_tokens(tokens, **options)
+    alone = torch.cat([model.decode_tokens(part, **options) for part in tokens.split(1)])
     torch.testing.assert_close(alone, whole, atol=1e-4, rtol=0)
-    model.frames_per_chunk = 1
-    torch.testing.assert_close(model.decode_tokens(tokens, **knobs), whole, atol=1e-4, rtol=0)
-    assert not torch.allclose(model.decode_tokens(tokens, **{**knobs, "seed": 5}), whole, atol=1e-3)
+    model.chunks.frames = 1
+    torch.testing.assert_close(model.decode_tokens(tokens, **options), whole, atol=1e-4, rtol=0)
+    assert not torch.allclose(model.decode_tokens(tokens, **{**options, "seed": 5}), whole, atol=1e-3)
 
 
 def test_bfloat16_works_throughout() -> None:
@@ -145,12 +145,12 @@ def test_tokens_that_this_model_cannot_have_written_are_refused(
         model.decode_tokens(spoil(model.encode(cine())))
 
 
-def test_knobs_and_phases_that_make_no_sense_are_refused() -> None:
+def test_options_and_phases_that_make_no_sense_are_refused() -> None:
     model, x = tiny_model(), cine()
     tokens = model.encode(x)
-    for knobs in ({"steps": 4}, {"realism": 0.5}, {"steps": 4, "realism": 2.0}):
+    for options in ({"steps": 4}, {"realism": 0.5}, {"steps": 4, "realism": 2.0}):
         with pytest.raises(ValueError, match="realism"):
-            model.decode_tokens(tokens, **knobs)
+            model.decode_tokens(tokens, **options)
     with pytest.raises(ValueError, match="expected phases 0 to 3"):
         model.encode(x, es=4)
     with pytest.raises(ValueError, match="expected dit or titok"):

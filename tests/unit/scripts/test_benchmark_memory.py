@@ -17,7 +17,7 @@ from scripts.benchmarks.saved import Saved
 from scripts.recipe import RunConfig
 from tests.tiny import REPOSITORY
 from tests.training import STAGE1, STAGE2
-from utils.config import parse
+from utils.config.recipe import parse
 from utils.optim import select_trainable
 
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))

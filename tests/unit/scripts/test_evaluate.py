@@ -22,12 +22,13 @@ from data.shards.manifest import SCHEMA_VERSION, SPLITS
 from data.shards.reader import ShardReader, ShardWriter
 from data.shards.samples import serialize
 from modeling.config import ModelConfig
+from modeling.encoder import Chunks
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
-from modeling.tokens import kept
 from scripts import evaluate
 from scripts.evaluation import baselines, coding, scoring, segmenters
 from utils.baselines import zeroed
+from utils.layout import FrameLayout
 from utils.report import figures
 
 SIZE, SIDE, PHASES = 32, 4, 4
@@ -36,7 +37,6 @@ SIZE, SIDE, PHASES = 32, 4, 4
 class BlockModel(nn.Module):
     """A tokenizer without training: a token is the mean grey value of a block of the frame."""
 
-    frames_per_chunk = 0
     segmenter: Any = None
     conditioning = SimpleNamespace(leak=None)
 
@@ -44,13 +44,7 @@ class BlockModel(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.config = SimpleNamespace(channels=1, image_size=SIZE, geometry=geometry, decoder="dit", layout="frame")
-        self.layout = SimpleNamespace(
-            num_tokens=SIDE * SIDE,
-            codebook_size=256,
-            num_anatomy=anatomy,
-            anatomy_codebook_size=16,
-            keep=lambda count: kept(count, SIDE * SIDE),
-        )
+        self.layout, self.chunks = FrameLayout(SIDE * SIDE, 256, anatomy, 16), Chunks()
 
     taught_by: Any = ()
 
@@ -68,7 +62,7 @@ class BlockModel(nn.Module):
         keys = torch.tensor([0, phases - 1]).expand(1, slices, 2)
         return torch.cat([keys, ids, torch.full((1, slices, 2 * self.layout.num_anatomy), 3)], dim=2)
 
-    def decode_tokens(self, tokens: Tensor, **knobs: Any) -> Tensor:
+    def decode_tokens(self, tokens: Tensor, **options: Any) -> Tensor:
         slices, ids = tokens.shape[1], tokens[:, :, 2 : tokens.shape[2] - 2 * self.layout.num_anatomy]
         blocks = ids.clamp(min=0).reshape(-1, 1, SIDE, SIDE).float() / 255
         return (
@@ -226,8 +220,11 @@ def test_bits_are_those_of_the_whole_file(run: Callable[..., dict[str, Any]], sh
 def test_what_is_scored_comes_from_the_bytes_alone(
     run: Callable[..., dict[str, Any]], shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def without_content(tokens: np.ndarray, header: container.Header) -> np.ndarray:
+        return zeroed(header.layout, tokens, (header.slices, header.phases))
+
     pack = container.pack
-    monkeypatch.setattr(container, "pack", lambda tokens, header: pack(zeroed(tokens), header))
+    monkeypatch.setattr(container, "pack", lambda tokens, header: pack(without_content(tokens, header), header))
     summary = run(shards, names=("stage2",))
     assert summary["mean"]["psnr"] == summary["baselines"]["tokens_zeroed"]["mean"]["psnr"]
 
@@ -354,7 +351,7 @@ def test_the_folder_of_a_training_run_is_evaluated(shards: Path, tmp_path: Path)
     )
     TiTok(config).save_pretrained(tmp_path / "run")
     model = coding.load_model(tmp_path / "run", torch.device("cpu"), batch_frames=5)
-    assert model.frames_per_chunk == 5 and not model.training
+    assert model.chunks.frames == 5 and not model.training
     (row,) = evaluate.evaluate(model, ShardReader(shards, "test"), ["patient002"], {})
     assert row["patient"] == "patient002" and row["psnr"] > 0
     assert row["bits"] % 8 == 0 and row["bits"] > 3 * PHASES * 4 * 5

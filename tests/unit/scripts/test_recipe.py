@@ -8,12 +8,12 @@ from typing import Annotated, Any, get_args, get_origin, is_typeddict
 import pytest
 
 from scripts.recipe import RunConfig
-from utils.config import parse, registry
+from utils.config import registry
 from utils.config.coerce import type_hints
-from utils.config.parse import ConfigError
 from utils.config.ranges import Range
+from utils.config.recipe import ConfigError, parse
 
-FOLDERS = ("modeling.losses", "modeling.conditioning", "modeling.quantizer", "data.sources")
+FOLDERS = ("modeling.losses", "modeling.conditioning", "data.sources")
 COMPONENTS = [f"{folder}.{name}" for folder in FOLDERS for name in registry.names(folder)]
 
 

@@ -11,7 +11,7 @@ from data.loading.augment import AugmentConfig
 from data.loading.dataset import CineDataset
 from scripts import show_augmentation
 from scripts.recipe import RunConfig
-from utils.config import parse
+from utils.config.recipe import parse
 
 RECIPE = """
 model: {geometry: crop}

@@ -4,12 +4,26 @@ import pytest
 import torch
 from torch import nn
 
-from utils.checkpoint import latest_training, load_training, load_weights, save_model, save_training, start_from
+from utils.checkpoint import (
+    export,
+    latest_training,
+    load_training,
+    load_weights,
+    save_checkpoint,
+    save_training,
+    start_from,
+)  # fmt: skip
 from utils.files import read_json
 
 
 def model(width: int = 3) -> nn.Module:
     return nn.ModuleDict({"tokenizer": nn.Linear(2, width), "dit": nn.Linear(2, 2)})
+
+
+def save(folder, config: dict, state: dict) -> None:
+    """What a run writes at its end."""
+    export(folder, config, state)
+    save_checkpoint(folder / "checkpoint_last.pth", config, state)
 
 
 def same(a: dict, b: dict) -> bool:
@@ -18,7 +32,7 @@ def same(a: dict, b: dict) -> bool:
 
 def test_a_saved_model_is_read_back_from_all_its_forms(tmp_path):
     state, config = model().state_dict(), {"model": {"width": 3}}
-    save_model(tmp_path / "run", config, state)
+    save(tmp_path / "run", config, state)
     for name, expected in (("", config), ("checkpoint_last.pth", config), ("model.safetensors", None)):
         weights, found = load_weights(tmp_path / "run" / name)
         assert same(weights, state)
@@ -26,7 +40,8 @@ def test_a_saved_model_is_read_back_from_all_its_forms(tmp_path):
 
 
 def test_the_published_config_may_differ_from_the_one_in_the_checkpoint(tmp_path):
-    save_model(tmp_path, {"training": {"seed": 1}}, model().state_dict(), safetensors_config={"width": 3})
+    export(tmp_path, {"width": 3}, model().state_dict())
+    save_checkpoint(tmp_path / "checkpoint_last.pth", {"training": {"seed": 1}}, model().state_dict())
     assert load_weights(tmp_path)[1] == read_json(tmp_path / "config.json") == {"width": 3}
     assert load_weights(tmp_path / "checkpoint_last.pth")[1] == {"training": {"seed": 1}}
 
@@ -34,7 +49,7 @@ def test_the_published_config_may_differ_from_the_one_in_the_checkpoint(tmp_path
 def test_weights_that_share_memory_or_are_transposed_can_be_saved(tmp_path):
     table = torch.arange(6.0).reshape(2, 3)
     state = {"tokenizer.a": table, "tokenizer.b": table, "tokenizer.c": table.T}
-    save_model(tmp_path, {}, state)
+    save(tmp_path, {}, state)
     assert same(load_weights(tmp_path)[0], state)
 
 
@@ -63,7 +78,7 @@ def test_a_pickled_file_is_named_and_never_run(tmp_path):
 @pytest.mark.parametrize("name", ["checkpoint_last.pth", "model.safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
 def test_a_truncated_file_is_named_in_the_error(tmp_path, name, share):
-    save_model(tmp_path, {}, model().state_dict())
+    save(tmp_path, {}, model().state_dict())
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match=rf"{name}: not a whole"):
@@ -97,7 +112,7 @@ def test_a_component_of_another_shape_is_an_error_and_changes_nothing():
     target = model()
     before = {key: value.clone() for key, value in target.state_dict().items()}
     with pytest.raises(
-        ValueError, match=r"run\.pth: component tokenizer .*tokenizer\.weight is \(4, 2\), expected \(3, 2\)"
+        ValueError, match=r"run\.pth: component tokenizer: .*tokenizer\.weight \(4, 2\) instead of \(3, 2\)"
     ):
         start_from(target, model(width=4).state_dict(), "run.pth")
     assert same(target.state_dict(), before)
@@ -106,7 +121,7 @@ def test_a_component_of_another_shape_is_an_error_and_changes_nothing():
 def test_a_component_with_other_keys_is_an_error():
     state = model().state_dict()
     state["dit.scale"] = state.pop("dit.bias")
-    with pytest.raises(ValueError, match=r"component dit .*missing dit\.bias; unknown dit\.scale"):
+    with pytest.raises(ValueError, match=r"component dit: missing keys: dit\.bias; unknown keys: dit\.scale"):
         start_from(model(), state, "run.pth")
 
 

@@ -13,16 +13,21 @@ from data.bitstream import container
 from data.bitstream.container import Header, pack, unpack
 from data.case import CineCase
 from data.preprocess import plan, prepare
+from utils.layout import FrameLayout, ImageLayout, SequenceLayout
+
+
+def frames(tokens: int = 4, anatomy: int = 2, codes: int = 4096, anatomy_codes: int = 1000) -> FrameLayout:
+    return FrameLayout(tokens, codes, anatomy, anatomy_codes)
+
+
+CINE = SequenceLayout(32, 64000)
 
 
 def make_header(**changes: Any) -> Header:
     header = Header(
         slices=3,
         phases=5,
-        num_latent_tokens=4,
-        num_anatomy_tokens=2,
-        codebook_size=4096,
-        anatomy_codebook_size=1000,
+        layout=frames(),
         geometry=plan((216, 256), 128, "crop", (100.0, 30.0)),
         window=(0.0, 523.25),
         spacing_mm=(1.5, 1.25, 8.0),
@@ -33,12 +38,12 @@ def make_header(**changes: Any) -> Header:
 
 def make_tokens(header: Header, seed: int = 0, absent: float = 0.0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    rows, latents = header.slices, header.phases * header.num_latent_tokens
+    layout, rows = header.layout, header.slices
     tokens = np.concatenate(
         [
             rng.integers(0, header.phases, (rows, 2)),
-            rng.integers(0, header.codebook_size, (rows, latents)),
-            rng.integers(0, max(1, header.anatomy_codebook_size), (rows, 2 * header.num_anatomy_tokens)),
+            rng.integers(0, layout.codebook_size, (rows, header.phases * layout.num_tokens)),
+            rng.integers(0, max(1, layout.anatomy_codebook_size), (rows, 2 * layout.num_anatomy)),
         ],
         axis=1,
     )
@@ -77,14 +82,16 @@ def test_random_tokens_with_and_without_absent_ones_come_back(seed: int) -> None
     header = make_header(
         slices=int(rng.integers(1, 5)),
         phases=int(rng.integers(1, 9)),
-        num_latent_tokens=int(rng.integers(1, 9)),
-        num_anatomy_tokens=int(rng.integers(0, 4)),
-        codebook_size=int(rng.integers(1, 70000)),
-        anatomy_codebook_size=int(rng.integers(1, 5000)),
+        layout=frames(
+            int(rng.integers(1, 9)),
+            int(rng.integers(0, 4)),
+            int(rng.integers(1, 70000)),
+            int(rng.integers(1, 5000)),
+        ),
     )
     tokens = make_tokens(header, seed, absent=float(rng.choice([0, 0.01, 0.5, 0.99, 1])))
     if seed % 2:
-        tokens[0, 2 : 2 + header.num_latent_tokens] = -1  # a phase that is wholly absent
+        tokens[0, 2 : 2 + header.layout.num_tokens] = -1  # a phase that is wholly absent
     found, _ = unpack(pack(tokens, header))
     np.testing.assert_array_equal(found, tokens)
 
@@ -102,19 +109,19 @@ def test_the_bits_are_those_of_the_file(tmp_path: Any) -> None:
 
 
 def test_an_id_costs_its_width_and_no_more() -> None:
-    small, large = make_header(num_latent_tokens=8), make_header(num_latent_tokens=16)
+    small, large = make_header(layout=frames(8)), make_header(layout=frames(16))
     saved = len(pack(make_tokens(large), large)) - len(pack(make_tokens(small), small))
     assert saved * 8 == 3 * 5 * 8 * 12
 
 
 def test_anatomy_is_counted() -> None:
-    without, with_anatomy = make_header(num_anatomy_tokens=0), make_header(num_anatomy_tokens=4)
+    without, with_anatomy = make_header(layout=frames(anatomy=0)), make_header(layout=frames(anatomy=4))
     added = len(pack(make_tokens(with_anatomy), with_anatomy)) - len(pack(make_tokens(without), without))
     assert added * 8 == 3 * 2 * 4 * 10
 
 
 def test_anatomy_that_is_not_sent_costs_nothing() -> None:
-    header, without = make_header(num_anatomy_tokens=4), make_header(num_anatomy_tokens=0)
+    header, without = make_header(layout=frames(anatomy=4)), make_header(layout=frames(anatomy=0))
     tokens = make_tokens(header)
     tokens[:, -8:] = -1
     assert len(pack(tokens, header)) == len(pack(tokens[:, :-8], without))
@@ -122,7 +129,7 @@ def test_anatomy_that_is_not_sent_costs_nothing() -> None:
 
 @pytest.mark.parametrize("kept", [1, 5, 7])
 def test_a_prefix_of_every_frame_costs_its_ids_and_two_bytes_once(kept: int) -> None:
-    header, short = make_header(num_latent_tokens=8), make_header(num_latent_tokens=kept)
+    header, short = make_header(layout=frames(8)), make_header(layout=frames(kept))
     tokens = make_tokens(header)
     tokens[:, 2:-4].reshape(3, 5, 8)[:, :, kept:] = -1
     data = pack(tokens, header)
@@ -132,7 +139,7 @@ def test_a_prefix_of_every_frame_costs_its_ids_and_two_bytes_once(kept: int) -> 
 
 @pytest.mark.parametrize("kept", [0, 1, 20, 32])
 def test_the_tokens_of_a_whole_cine_come_back_and_cost_their_width(kept: int) -> None:
-    header = make_header(layout="sequence", num_latent_tokens=32, num_anatomy_tokens=0, codebook_size=64000)
+    header = make_header(layout=CINE)
     tokens = np.random.default_rng(0).integers(0, 64000, 32)
     tokens[kept:] = -1
     data = pack(tokens, header)
@@ -144,15 +151,15 @@ def test_the_tokens_of_a_whole_cine_come_back_and_cost_their_width(kept: int) ->
 
 
 def test_tokens_of_another_layout_are_refused() -> None:
-    header = make_header(layout="sequence", num_latent_tokens=32, num_anatomy_tokens=0, codebook_size=64000)
+    header = make_header(layout=CINE)
     with pytest.raises(ValueError, match=r"expected integers of shape \(32,\)"):
         pack(make_tokens(make_header()), header)
     with pytest.raises(ValueError, match="expected one of frame, sequence"):
-        make_header(layout="volume")
+        make_header(layout=ImageLayout(32, 64000))
 
 
 def test_a_phase_that_is_not_sent_costs_two_bits() -> None:
-    header = make_header(num_latent_tokens=32)
+    header = make_header(layout=frames(32))
     tokens = make_tokens(header)
     whole = len(pack(tokens, header))
     tokens[1, 2 : 2 + 32] = -1
@@ -239,7 +246,7 @@ def test_an_id_outside_its_codebook_is_refused() -> None:
     header = make_header()
     tokens = make_tokens(header)
     tokens[2, 7] = 4096
-    with pytest.raises(ValueError, match=r"latent token 4096 is outside \[0, 4096\)"):
+    with pytest.raises(ValueError, match=r"latent token 4096 is out of range: expected .* 0 to 4095"):
         pack(tokens, header)
 
 
@@ -247,7 +254,7 @@ def test_a_phase_index_outside_the_cine_is_refused() -> None:
     header = make_header()
     tokens = make_tokens(header)
     tokens[:, 1] = 5
-    with pytest.raises(ValueError, match=r"ED/ES index 5 is outside \[0, 5\)"):
+    with pytest.raises(ValueError, match=r"ED/ES index 5 is out of range: expected .* 0 to 4"):
         pack(tokens, header)
 
 
@@ -286,8 +293,7 @@ def test_the_header_of_a_case_holds_what_leads_back_to_its_nifti() -> None:
         source_hash="",
     )
     prepared = prepare(case, 16, "fit")
-    numbers = {"num_latent_tokens": 4, "num_anatomy_tokens": 0, "codebook_size": 16, "anatomy_codebook_size": 1}
-    header = container.header_for(case, prepared, **numbers)
+    header = container.header_for(case, prepared, FrameLayout(4, 16))
     _, found = unpack(pack(make_tokens(header), header))
     assert (found.slices, found.phases, found.dtype, found.slope) == (2, 3, "int16", 2.0)
     assert found.geometry == prepared.geometry

@@ -189,5 +189,5 @@ def test_no_records_and_a_patient_that_is_there_twice_are_refused(tmp_path: Path
 
 
 def test_making_records_needs_no_matplotlib() -> None:
-    code = "import sys, data.fingerprint; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, data.cohort.fingerprint; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ import pytest
 from data.loading.augment import AugmentConfig, Draw, affine, roll
 from data.loading.augment import augment as augment_part
 from data.preprocess import Geometry, plan
-from utils.config.parse import from_plain
+from utils.config.recipe import from_plain
 
 ALL = AugmentConfig(True, rotate_degrees=25, scale=0.2, shift=0.1, flip=True, gamma=0.5, noise=0.05, roll=True)
 SEEDS = range(20)
@@ -12,18 +12,18 @@ SEEDS = range(20)
 
 def blob(size: int = 64, phases: int = 2, spacing_mm=(1.5, 1.5, 8.0), padding: int = 0) -> dict[str, np.ndarray]:
     """A smooth bright ellipse off the centre, labelled where it is above one half; it shrinks from phase to phase."""
-    rows, cols, t = np.ogrid[:size, :size, :phases]
+    t, rows, cols = np.ogrid[:phases, :size, :size]
     shrink = 1 - 0.2 * t / phases
     near = ((rows - 0.45 * size) / (0.16 * size * shrink)) ** 2 + ((cols - 0.6 * size) / (0.11 * size * shrink)) ** 2
     image = np.exp(-np.log(2) * near).astype(np.float32)
     field = np.ones((size, size), bool)
     field[:padding] = False
-    image *= field[:, :, None]  # (S, S, T)
+    image *= field  # (T, S, S)
     return {
-        "image": image[None, :, :, None],
-        "mask": (image > 0.5).astype(np.uint8)[:, :, None] * 3,
+        "image": image[None, :, None],
+        "mask": (image > 0.5).astype(np.uint8)[None] * 3,
         "has_label": np.ones((1, phases), bool),
-        "field": field[:, :, None],
+        "field": field[None],
         "slice_position": np.array([0.5], np.float32),
         "phase": np.arange(phases, dtype=np.float32) / phases,
         "key_frames": np.array([0, phases - 1]),
@@ -38,7 +38,7 @@ def augment(arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int) -> 
 
 def whole_image(arrays: dict[str, np.ndarray]) -> Geometry:
     """The grid is the whole image."""
-    size = arrays["image"].shape[1]
+    size = arrays["image"].shape[-1]
     return Geometry("crop", (size, size), size, (0, 0))
 
 
@@ -75,27 +75,26 @@ def test_shapes_types_and_ranges_stay_and_the_input_is_left_alone():
 def test_image_and_mask_move_together(spacing_mm):
     for seed in SEEDS:
         result = augment(blob(spacing_mm=spacing_mm), AugmentConfig(True, 180, 0.2, 0.1, True), seed)
-        bright, labelled = result["image"][0] > 0.5, result["mask"] > 0
-        assert labelled.any(axis=(0, 1, 2)).all()
+        bright, labelled = result["image"][:, :, 0] > 0.5, result["mask"] > 0
+        assert labelled.any(axis=(0, 2, 3)).all()
         assert 2 * (bright & labelled).sum() / (bright.sum() + labelled.sum()) > 0.9
 
 
 def test_the_field_moves_with_the_image_and_padding_stays_empty():
     given = blob(padding=20)
-    given["image"][:] = given["field"][None, ..., None]
-    given["mask"][:] = given["field"][..., None]
+    given["image"][:] = given["field"][:, None, None]
+    given["mask"][:] = given["field"][:, None]
     for seed in SEEDS:
         result = augment(given, ALL, seed)
         outside = ~result["field"]
         assert outside.any() and result["field"].any()
-        assert result["image"][0, outside].max() == 0
-        assert np.array_equal(result["mask"][..., 0] > 0, result["field"])
+        assert result["image"][:, 0, 0][outside].max() == 0
+        assert np.array_equal(result["mask"][:, 0] > 0, result["field"])
 
 
 def cut(arrays: dict[str, np.ndarray], inside: slice) -> dict[str, np.ndarray]:
     """A square part of an image."""
-    image, mask, field = arrays["image"][:, inside, inside], arrays["mask"][inside, inside], arrays["field"]
-    return {**arrays, "image": image, "mask": mask, "field": field[inside, inside]}
+    return {**arrays, **{name: arrays[name][..., inside, inside] for name in ("image", "mask", "field")}}
 
 
 def test_a_turned_crop_shows_native_pixels_in_its_corners():
@@ -103,7 +102,7 @@ def test_a_turned_crop_shows_native_pixels_in_its_corners():
     geometry = plan((120, 120), 64, "crop", (60.0, 60.0))
     for seed in SEEDS:
         result = augment_part(blob(120), config, seed, 2, geometry)
-        assert result["image"].shape == (1, 64, 64, 1, 2) and result["field"].all()
+        assert result["image"].shape == (1, 2, 1, 64, 64) and result["field"].all()
 
 
 def test_a_crop_of_the_turned_image_is_the_turned_crop_wherever_the_crop_has_pixels():
@@ -111,25 +110,25 @@ def test_a_crop_of_the_turned_image_is_the_turned_crop_wherever_the_crop_has_pix
     inside = slice(geometry.offset[0], geometry.offset[0] + 64)
     for seed in SEEDS:
         native, part = augment_part(blob(120), config, seed, 2, geometry), augment(cut(blob(120), inside), config, seed)
-        both = part["field"][..., 0] & native["field"][..., 0]
+        both = part["field"][0] & native["field"][0]
         assert both.mean() > 0.5
-        assert np.allclose(native["image"][0][both], part["image"][0][both], atol=0.02)
-        assert (native["mask"][both] == part["mask"][both]).mean() > 0.999
+        assert np.allclose(native["image"][..., both], part["image"][..., both], atol=0.02)
+        assert (native["mask"][..., both] == part["mask"][..., both]).mean() > 0.999
 
 
 def test_what_lies_outside_the_native_image_is_outside_the_field():
     given = blob(64)
     given["image"][:] = 1
     result = augment_part(given, AugmentConfig(True, 180, 0.2, 0.1), 1, 2, plan((64, 64), 96, "crop"))
-    assert not result["field"].all() and (result["image"][0, ..., 0] > 0.999)[result["field"]].all()
-    assert result["image"][0][~result["field"]].max() == 0
+    assert not result["field"].all() and (result["image"][:, 0, 0] > 0.999)[result["field"]].all()
+    assert result["image"][0, :, 0][:, ~result["field"][0]].max() == 0
 
 
 def test_all_phases_move_alike():
     given = blob(phases=3)
-    given["image"][:] = given["image"][..., :1]
+    given["image"][:] = given["image"][:, :1]
     result = augment(given, AugmentConfig(True, 30, 0.2, 0.1, True, 0.5), 3)
-    assert (result["image"] == result["image"][..., :1]).all()
+    assert (result["image"] == result["image"][:, :1]).all()
     assert not np.array_equal(result["image"], given["image"])
 
 
@@ -159,7 +158,7 @@ def test_a_shift_moves_by_that_fraction_of_the_side():
 
 def test_a_flip_is_exact_and_falls_on_about_half_the_samples():
     given, flipped = blob(padding=9), 0
-    mirror = {"image": given["image"][:, :, ::-1], "mask": given["mask"][:, ::-1], "field": given["field"][:, ::-1]}
+    mirror = {name: given[name][..., ::-1] for name in ("image", "mask", "field")}
     for seed in range(60):
         result = augment(given, AugmentConfig(True, flip=True), seed)
         is_flipped = not equal(result, given)
@@ -178,12 +177,12 @@ def test_gamma_moves_values_both_ways_within_its_limits():
 
 def test_noise_is_as_strong_as_asked_and_inside_the_field_alone():
     given = blob(padding=9)
-    given["image"][:] = 0.5 * given["field"][None, ..., None]
+    given["image"][:] = 0.5 * given["field"][:, None, None]
     spreads = []
     for seed in SEEDS:
-        result = augment(given, AugmentConfig(True, noise=0.1), seed)["image"][0]
-        assert not result[~given["field"]].any()
-        spreads.append(float(result[given["field"]].std()))
+        result = augment(given, AugmentConfig(True, noise=0.1), seed)["image"][0, :, 0]
+        assert not result[:, ~given["field"][0]].any()
+        spreads.append(float(result[:, given["field"][0]].std()))
     assert max(spreads) < 0.105 and max(spreads) > 2 * min(spreads)
 
 
@@ -206,16 +205,16 @@ def test_a_limit_out_of_range_is_refused_by_its_key(name, value):
 def cine_of(frames: int, phase: list[float], keys: tuple[int, int], depth: int = 1) -> dict[str, np.ndarray]:
     """Frame t is t / 100 everywhere; the key frames are labelled, with a mask of as many pixels as the frame says."""
     values = np.arange(frames)
-    mask = np.zeros((8, 8, depth, frames), np.uint8)
+    mask = np.zeros((depth, frames, 8, 8), np.uint8)
     labelled = np.isin(values, [key for key in keys if key >= 0])
     for t in values[labelled]:
-        mask.reshape(64, depth, frames)[: t + 1, :, t] = 3
-    image = np.broadcast_to(values / 100, (1, 8, 8, depth, frames)).astype(np.float32)
+        mask.reshape(depth, frames, 64)[:, t, : t + 1] = 3
+    image = np.broadcast_to(values[:, None, None, None] / 100, (depth, frames, 1, 8, 8)).astype(np.float32)
     return {
         "image": image,
         "mask": mask,
         "has_label": np.broadcast_to(labelled, (depth, frames)).copy(),
-        "field": np.ones((8, 8, depth), bool),
+        "field": np.ones((depth, 8, 8), bool),
         "slice_position": np.full(depth, 0.5, np.float32),
         "phase": np.array(phase, np.float32),
         "key_frames": np.array(keys),
@@ -224,7 +223,7 @@ def cine_of(frames: int, phase: list[float], keys: tuple[int, int], depth: int =
 
 
 def frame_numbers(arrays: dict[str, np.ndarray]) -> list[int]:
-    return np.rint(arrays["image"][0, 0, 0, 0] * 100).astype(int).tolist()
+    return np.rint(arrays["image"][0, :, 0, 0, 0] * 100).astype(int).tolist()
 
 
 ROLLED = AugmentConfig(True, roll=True)
@@ -248,7 +247,7 @@ def test_labels_and_key_frames_roll_with_their_images(depth):
         numbers = frame_numbers(rolled)
         assert [numbers[place] for place in rolled["key_frames"]] == [1, 3]
         assert rolled["has_label"].tolist() == [[number in (1, 3) for number in numbers]] * depth
-        sizes = (rolled["mask"] == 3).sum(axis=(0, 1))
+        sizes = (rolled["mask"] == 3).sum(axis=(2, 3))
         assert sizes.tolist() == [[number + 1 if number in (1, 3) else 0 for number in numbers]] * depth
 
 
@@ -278,10 +277,9 @@ def test_a_single_phase_and_unknown_key_frames_stay_as_they_are():
 
 def test_all_slices_move_alike():
     given = blob(phases=2)
-    stack = {**given, "image": np.repeat(given["image"], 3, axis=3), "mask": np.repeat(given["mask"], 3, axis=2),
-             "has_label": np.repeat(given["has_label"], 3, axis=0)}  # fmt: skip
+    stack = {**given, **{name: np.repeat(given[name], 3, axis=0) for name in ("image", "mask", "has_label", "field")}}
     single, result = (augment(arrays, AugmentConfig(True, 30, 0.2, 0.1, True, 0.5, roll=True), 3)
                       for arrays in (given, stack))  # fmt: skip
     for z in range(3):
-        assert np.array_equal(result["image"][:, :, :, z], single["image"][:, :, :, 0])
-        assert np.array_equal(result["mask"][:, :, z], single["mask"][:, :, 0])
+        assert np.array_equal(result["image"][z], single["image"][0])
+        assert np.array_equal(result["mask"][z], single["mask"][0])

@@ -25,12 +25,12 @@ def dataset(shards: Path, unit: str = "slice", **options) -> CineDataset:
 
 
 def counts(shards: Path, steps: int, *loader: int) -> list[int]:
-    return [batch.image.shape[5] for batch in islice(train_loader(dataset(shards), *loader), steps)]
+    return [batch.image.shape[2] for batch in islice(train_loader(dataset(shards), *loader), steps)]
 
 
 @pytest.mark.parametrize("unit", ["slice", "stack"])
 def test_every_number_of_phases_from_least_to_most_comes(shards, unit):
-    found = {batch.image.shape[5] for batch in islice(train_loader(dataset(shards, unit), 2), 80)}
+    found = {batch.image.shape[2] for batch in islice(train_loader(dataset(shards, unit), 2), 80)}
     assert found == set(range(LEAST, MOST + 1))
 
 
@@ -58,7 +58,7 @@ def test_ed_and_es_are_shown_for_every_number_of_phases(shards):
     samples = dataset(shards, key_frames=True)
     for count in range(LEAST, MOST + 1):
         arrays = samples[0, 0, count].arrays
-        assert arrays["image"].shape[-1] == count and arrays["has_label"][0, arrays["key_frames"]].all()
+        assert arrays["image"].shape[1] == count and arrays["has_label"][0, arrays["key_frames"]].all()
 
 
 @pytest.mark.parametrize(("unit", "phases", "most"), [("slice", 5, 4), ("slice", None, 4), ("frame", 2, 4)])

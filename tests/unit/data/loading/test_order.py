@@ -33,10 +33,10 @@ def samples(batch: Batch) -> list[dict[str, object]]:
     """Each sample of a batch without the slices that pad it."""
     found = []
     for i, key in enumerate(batch.key):
-        depth = int(batch.field[i].any(1).any(0).sum())
+        depth = int(batch.field[i].any(2).any(1).sum())
         found.append({
-            "key": key, "image": batch.image[i, ..., :depth, :], "mask": batch.mask[i, :, :, :depth],
-            "field": batch.field[i, ..., :depth], "has_label": batch.has_label[i, :depth],
+            "key": key, "image": batch.image[i, :depth], "mask": batch.mask[i, :depth],
+            "field": batch.field[i, :depth], "has_label": batch.has_label[i, :depth],
             "slice_position": batch.slice_position[i, :depth], "phase": batch.phase[i],
             "key_frames": batch.key_frames[i], "spacing_mm": batch.spacing_mm[i], "seed": batch.sample_seed[i],
         })  # fmt: skip

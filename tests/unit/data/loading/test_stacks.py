@@ -18,6 +18,11 @@ def folder(tmp_path):
     return make_shards(tmp_path / "shards", cases)
 
 
+def frames_of(image):
+    """(1, S, S, D, T) as (D, T, 1, S, S)."""
+    return image.transpose(3, 4, 0, 1, 2)
+
+
 def stacks(folder, **changes):
     return CineDataset(**{"folder": folder, "split": "train", "unit": "stack", "image_size": 16, "geometry": "crop",
                           **changes})  # fmt: skip
@@ -29,7 +34,7 @@ def test_a_stack_is_a_patient_with_all_slices_at_ed_and_es_in_the_order_of_the_c
     for index, times, places in ((0, [1, 3], [0, 1]), (1, [2, 4], [1, 0])):
         sample = dataset[0, index]
         case = dataset.reader.read_case(sample.key)
-        assert np.array_equal(sample.arrays["image"], prepare(case, 16, "crop").image[..., times])
+        assert np.array_equal(sample.arrays["image"], frames_of(prepare(case, 16, "crop").image[..., times]))
         assert sample.arrays["key_frames"].tolist() == places
         assert np.allclose(sample.arrays["phase"], np.array(times) / case.cine.shape[3])
         assert sample.arrays["has_label"].all() and sample.arrays["mask"].max() == 3
@@ -50,24 +55,24 @@ def test_an_unknown_es_is_the_phase_of_the_whole_stack_most_unlike_ed(folder):
 def test_shorter_stacks_of_a_batch_are_padded_at_the_end_and_padding_is_in_no_field(folder):
     dataset = stacks(folder)
     batch = collate([dataset[0, i] for i in range(3)])
-    assert batch.image.shape == (3, 1, 16, 16, 4, 2) and batch.mask.shape == (3, 16, 16, 4, 2)
-    assert batch.field.shape == (3, 16, 16, 4) and batch.field.dtype == torch.bool
+    assert batch.image.shape == (3, 4, 2, 1, 16, 16) and batch.mask.shape == (3, 4, 2, 16, 16)
+    assert batch.field.shape == (3, 4, 16, 16) and batch.field.dtype == torch.bool
     assert batch.has_label.shape == (3, 4, 2) and batch.slice_position.shape == (3, 4)
-    there = torch.arange(4) < torch.tensor([2, 4, 3])[:, None]
-    assert torch.equal(batch.field.any(2).any(1), there)
-    assert torch.equal(batch.frames().view(3, 4, 2), there[..., None].expand(-1, -1, 2))
-    assert not batch.image[0, ..., 2:, :].any() and not batch.mask[0, :, :, 2:].any()
+    valid = torch.arange(4) < torch.tensor([2, 4, 3])[:, None]
+    assert torch.equal(batch.field.any(3).any(2), valid)
+    assert torch.equal(batch.valid_frames().view(3, 4, 2), valid[..., None].expand(-1, -1, 2))
+    assert not batch.image[0, 2:].any() and not batch.mask[0, 2:].any()
     assert not batch.has_label[0, 2:].any() and (batch.slice_position[0, 2:] == 0.5).all()
     for i in range(3):
         alone = collate([dataset[0, i]])
-        depth = alone.field.shape[3]
-        assert torch.equal(batch.image[i, ..., :depth, :], alone.image[0])
-        assert torch.equal(batch.mask[i, :, :, :depth], alone.mask[0])
+        depth = alone.field.shape[1]
+        assert torch.equal(batch.image[i, :depth], alone.image[0])
+        assert torch.equal(batch.mask[i, :depth], alone.mask[0])
 
 
 def test_a_padded_pixel_of_a_slice_is_in_no_field_either(folder):
     batch = collate([stacks(folder, image_size=32)[0, 0]])
-    assert batch.field[0, :, :, 0].sum() == batch.field[0, :, :, 1].sum() == 20 * 24
+    assert batch.field[0, 0].sum() == batch.field[0, 1].sum() == 20 * 24
 
 
 def test_augmentation_draws_once_for_all_slices_of_a_stack(folder, monkeypatch):
@@ -77,17 +82,17 @@ def test_augmentation_draws_once_for_all_slices_of_a_stack(folder, monkeypatch):
     )
     same, moved = (stacks(folder, augment=augment)[0, 1].arrays for augment in (None, config))
     assert not np.array_equal(moved["image"], same["image"])
-    for name, axis in (("image", 3), ("mask", 2), ("field", 2)):
-        first, *others = np.moveaxis(moved[name], axis, 0)
+    for name in ("image", "mask", "field"):
+        first, *others = moved[name]
         assert all(np.array_equal(first, other) for other in others)
 
 
 def test_augmented_stacks_move_image_mask_and_field_of_each_slice_together(folder):
     config = AugmentConfig(True, rotate_degrees=30, scale=0.3, shift=0.3)
     arrays = stacks(folder, augment=config, image_size=32)[0, 1].arrays
-    outside = ~arrays["field"]
-    assert outside.any() and not arrays["image"][0, outside].any() and not arrays["mask"][outside].any()
-    assert arrays["image"].shape == (1, 32, 32, 4, 2) and arrays["mask"].max() == 3
+    outside = np.repeat(~arrays["field"][:, None], 2, axis=1)  # (D, T, S, S)
+    assert outside.any() and not arrays["image"][:, :, 0][outside].any() and not arrays["mask"][outside].any()
+    assert arrays["image"].shape == (4, 2, 1, 32, 32) and arrays["mask"].max() == 3
 
 
 def test_only_ed_and_es_of_a_stack_are_read(folder, monkeypatch):
@@ -112,7 +117,7 @@ def test_a_stack_of_less_than_two_phases_is_refused(folder):
 def test_a_stack_of_more_phases_has_ed_and_es_and_evenly_spaced_others_in_all_its_slices(folder):
     dataset = stacks(folder, phases=4)
     arrays = dataset[0, 1].arrays
-    assert arrays["image"].shape[3:] == (4, 4) and dataset.frames_of(1) == 16 and dataset.draws()
+    assert arrays["image"].shape[:2] == (4, 4) and dataset.frames_of(1) == 16 and dataset.draws()
     keys = dataset.key_phases(list(dataset.reader.patients()["patient002"]))
     phases = dataset.reader.samples[dataset.reader.patients()["patient002"][0]].phases
     np.testing.assert_allclose(arrays["phase"][arrays["key_frames"]], keys / phases)

@@ -16,7 +16,7 @@ from scipy import ndimage
 from data.case import CineCase
 from data.phantom.heart import GROUPS, LEFT_VENTRICLE, Heart, make_heart
 from data.sources.phantom import Options, PhantomSource, build
-from utils.config.parse import from_plain
+from utils.config.recipe import from_plain
 
 SCRIPT = Path(__file__).resolve().parents[4] / "scripts" / "make_phantom.py"
 TINY = {"patients": 5, "size": 64, "spacing_mm": 3.0, "slices": 5, "phases": 8}

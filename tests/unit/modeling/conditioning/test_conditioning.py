@@ -12,13 +12,15 @@ from data.preprocess import prepare
 from data.sources.phantom import Options as PhantomOptions
 from data.sources.phantom import PhantomSource
 from modeling.conditioning._anatomy import morphology
+from modeling.draws import draw, no_draws
 from modeling.heart.phases import key_phases
 from modeling.titok import TiTok
-from modeling.tokens import NOT_SENT, anatomy_is_sent
 from modeling.weights.pretrained import export_config
 from tests.tiny import tiny_config, tiny_model
 from utils.config import registry
-from utils.config.parse import ConfigError
+from utils.config.recipe import ConfigError
+from utils.layout import NOT_TRANSMITTED, FrameLayout
+from utils.types import Batch
 
 NAMES = registry.names("modeling.conditioning")
 
@@ -54,6 +56,18 @@ every = pytest.mark.parametrize("options", NAMES, indirect=True)
 every_that_sends = pytest.mark.parametrize("options", [name for name in NAMES if name != "none"], indirect=True)
 
 
+def batch_of(x: torch.Tensor, keys: list[int]) -> Batch:
+    """A training batch of one cine (1, 1, 32, 32, 2, 4) with random labels at ED and ES."""
+    frames = x.permute(0, 4, 5, 1, 2, 3)
+    return Batch(
+        image=frames, mask=torch.randint(4, (1, 2, 4, 32, 32), dtype=torch.uint8),
+        has_label=torch.ones(1, 2, 4, dtype=torch.bool), field=torch.ones(1, 2, 32, 32, dtype=torch.bool),
+        slice_position=torch.full((1, 2), 0.5), phase=torch.arange(4)[None] / 4, key_frames=torch.tensor([keys]),
+        spacing_mm=torch.ones(1, 3), bsa_m2=torch.ones(1), sample_seed=torch.tensor([1]), patient=torch.tensor([1]),
+        key=["a"], has_key_frames=True,
+    )  # fmt: skip
+
+
 def truth_for(model: TiTok) -> dict[str, Any]:
     """What `encode` has to be told beside a cine of 2 slices and 4 phases."""
     torch.manual_seed(5)
@@ -85,7 +99,7 @@ def test_encoding_then_looking_up_gives_the_context_that_training_saw(options: d
         assert context.shape == (3, 2 * conditioning.num_tokens, conditioning.width)
         assert torch.allclose(context, seen.context, atol=1e-5)
         unsent = conditioning(frames, torch.zeros(3, dtype=torch.bool), masks).context
-        assert torch.allclose(unsent, conditioning.context(torch.full_like(ids, NOT_SENT)), atol=1e-6)
+        assert torch.allclose(unsent, conditioning.context(torch.full_like(ids, NOT_TRANSMITTED)), atol=1e-6)
         assert not torch.allclose(unsent, context, atol=1e-3)
 
 
@@ -112,7 +126,7 @@ def test_the_decoder_knows_of_anatomy_what_the_ids_say_and_nothing_else(options:
     other, unsent = tokens.clone(), tokens.clone()
     anatomy = slice(2 + 4 * 8, None)
     other[:, :, anatomy] = (other[:, :, anatomy] + 1) % models[0].conditioning.codebook_size
-    unsent[:, :, anatomy] = NOT_SENT
+    unsent[:, :, anatomy] = NOT_TRANSMITTED
     assert not torch.equal(models[0].decode_tokens(other), decoded)
     assert not torch.equal(models[0].decode_tokens(unsent), decoded)
 
@@ -129,12 +143,10 @@ def test_before_training_anatomy_changes_nothing_and_afterwards_its_tokens_are_t
     torch.nn.init.normal_(fresh.dit.head[-1].weight)  # an output that is not zero
     tokens = fresh.encode(cine(), 0, 2, **truth_for(fresh))
     unsent = tokens.clone()
-    unsent[:, :, 2 + 4 * 8 :] = NOT_SENT
+    unsent[:, :, 2 + 4 * 8 :] = NOT_TRANSMITTED
     assert torch.equal(fresh.decode_tokens(tokens), fresh.decode_tokens(unsent))
-    model, image = filled(fresh), cine()
-    place = (torch.full((1, 2), 0.5), torch.arange(4)[None] / 4, torch.zeros(1), torch.zeros_like(image))
-    masks = torch.randint(4, (1, 2, 2, 32, 32)) if model.conditioning.leak else None
-    model(image, *place, torch.tensor([[0, 2]]), masks=masks).error().square().mean().backward()
+    model, batch = filled(fresh), batch_of(cine(), [0, 2])
+    model(batch, no_draws(batch)).error().square().mean().backward()
     assert any(p.grad is not None and p.grad.any() for p in model.conditioning.tokens.parameters())
 
 
@@ -228,7 +240,8 @@ def test_nothing_reaches_the_decoder_that_is_not_in_the_tokens() -> None:
     image.zero_()
     truth.zero_()
     with torch.no_grad():
-        model(image, torch.full((1, 2), 0.5), torch.arange(4)[None] / 4, torch.zeros(1), image, torch.tensor([[1, 3]]))
+        batch = batch_of(image, [1, 3])
+        model(batch, no_draws(batch))
         model.segmenter.labels(torch.rand(2, 1, 32, 32))
     assert not torch.equal(truth, batch_of_truth)
     assert torch.equal(model.decode_tokens(tokens.clone()), before)
@@ -254,13 +267,13 @@ def test_anatomy_tokens_are_counted_in_the_bits_of_the_file_and_unsent_ones_are_
     tokens = model.encode(torch.from_numpy(prepared.image)[None])[0].numpy()
 
     def bits(tokens: object, anatomy: int) -> int:
-        sizes = {"codebook_size": 64, "anatomy_codebook_size": model.layout.anatomy_codebook_size if anatomy else 0}
-        header = container.header_for(case, prepared, num_latent_tokens=8, num_anatomy_tokens=anatomy, **sizes)
+        layout = FrameLayout(8, 64, anatomy, model.layout.anatomy_codebook_size if anatomy else 0)
+        header = container.header_for(case, prepared, layout)
         return 8 * len(container.pack(tokens, header))
 
     without = bits(tokens[:, : -2 * 4], 0)
     sent = tokens.copy()
-    sent[:, -8:] = NOT_SENT
+    sent[:, -8:] = NOT_TRANSMITTED
     slices, keys, tokens_a_key, bits_a_token = 2, 2, 4, 12
     payload = slices * keys * tokens_a_key * bits_a_token
     assert payload <= bits(tokens, 4) - without <= payload + 64  # a few header fields beside
@@ -269,10 +282,8 @@ def test_anatomy_tokens_are_counted_in_the_bits_of_the_file_and_unsent_ones_are_
 
 def test_the_decoder_s_error_trains_the_tokens_and_never_the_segmenter() -> None:
     model = tiny_model(conditioning="resnet18").train()
-    image = cine()
-    out = model(image, torch.full((1, 2), 0.5), torch.arange(4)[None] / 4, torch.zeros(1), torch.zeros_like(image),
-                torch.tensor([[0, 2]]))  # fmt: skip
-    out.error().square().mean().backward()
+    batch = batch_of(cine(), [0, 2])
+    model(batch, no_draws(batch)).error().square().mean().backward()
     summary = [p.grad for p in model.conditioning.tokens.summary.parameters()]
     assert all(g is not None for g in summary) and any(g.abs().sum() > 0 for g in summary)
     assert all(p.grad is None for p in model.segmenter.parameters())
@@ -280,20 +291,24 @@ def test_the_decoder_s_error_trains_the_tokens_and_never_the_segmenter() -> None
 
 def test_which_samples_lose_their_anatomy_follows_from_their_seeds_alone() -> None:
     seeds = torch.arange(1000)
-    sent = anatomy_is_sent(seeds, 0.25)
-    assert 0.7 < sent.float().mean() < 0.8
-    assert torch.equal(anatomy_is_sent(seeds.flip(0), 0.25).flip(0), sent)
-    assert anatomy_is_sent(seeds, 0.0).all() and not anatomy_is_sent(seeds, 1.0).any()
+
+    def transmitted(seeds: torch.Tensor, dropout: float) -> torch.Tensor:
+        return draw(batch_of(cine(), [0, 2])._replace(sample_seed=seeds), None, dropout, [], 0).anatomy
+
+    some = transmitted(seeds, 0.25)
+    assert 0.7 < some.float().mean() < 0.8
+    assert torch.equal(transmitted(seeds.flip(0), 0.25).flip(0), some)
+    assert transmitted(seeds, 0.0).all() and not transmitted(seeds, 1.0).any()
 
 
 def test_a_sample_whose_anatomy_is_not_sent_decodes_as_one_without_key_frames() -> None:
     model = tiny_model(conditioning="resnet18")
-    image = cine()
-    rest = (image, torch.full((1, 2), 0.5), torch.arange(4)[None] / 4, torch.zeros(1), torch.zeros_like(image))
+    batch = batch_of(cine(), [0, 2])
+    draws, bare = no_draws(batch), batch._replace(has_key_frames=False)
     with torch.no_grad():
-        unsent = model(*rest, torch.tensor([[0, 2]]), torch.zeros(1, dtype=torch.bool)).reconstruction
-        assert torch.allclose(unsent, model(*rest).reconstruction, atol=1e-6)
-        assert not torch.allclose(unsent, model(*rest, torch.tensor([[0, 2]])).reconstruction, atol=1e-6)
+        without = model(batch, draws._replace(anatomy=torch.zeros(1, dtype=torch.bool))).reconstruction
+        assert torch.allclose(without, model(bare, draws).reconstruction, atol=1e-6)
+        assert not torch.allclose(without, model(batch, draws).reconstruction, atol=1e-6)
 
 
 def test_morphology_reads_area_centroid_and_wall_of_circles() -> None:

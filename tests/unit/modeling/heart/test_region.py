@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modeling.heart.region import near
-from tests.unit.modeling.test_where_gradients_go import hearts
+from tests.unit.modeling.losses.test_where_gradients_go import hearts
 from utils.metrics import heart_region
 
 
@@ -14,7 +14,7 @@ def test_the_neighbourhood_of_a_loss_is_the_heart_region_of_evaluation(margin_mm
     batch = hearts()
     spacing = torch.tensor([[2.0, 2.0, 10.0], [1.2, 1.7, 8.0]])
     batch = batch._replace(spacing_mm=spacing, finest_mm=1.2)
-    mask = (batch.mask > 0).any(4).permute(0, 3, 1, 2)  # (B, D, H, W)
+    mask = (batch.mask > 0).any(2)  # (B, D, H, W)
     result = near(mask, margin_mm, batch)
     for sample in range(2):
         native = mask[sample].permute(1, 2, 0).numpy()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from modeling.heart.segmenter import Judge, Segmenter
+from modeling.heart.segmenter import FixedSegmenter, Segmenter
 from modeling.heart.unet import UNet
 
 
@@ -25,9 +25,9 @@ def test_a_frame_is_segmented_alike_alone_and_among_others(network: type[Segment
     assert not any(isinstance(module, nn.BatchNorm2d) for module in segmenter.modules())
 
 
-def test_the_judge_s_gradient_reaches_the_frames_and_leaves_its_weights_still() -> None:
+def test_the_gradient_of_a_fixed_segmenter_reaches_the_frames_and_not_its_weights() -> None:
     segmenter, frames = Segmenter(), torch.rand(1, 2, 1, 32, 32, requires_grad=True)
-    logits = Judge(segmenter, frames).logits
+    logits = FixedSegmenter(segmenter, frames).logits
     assert logits.shape == (1, 2, 4, 32, 32)
     assert torch.allclose(logits[0], segmenter(frames[0]).logits, atol=1e-5)
     logits.square().mean().backward()

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from modeling.draws import no_draws
 from modeling.layers.recompute import recomputed
 from modeling.objective import build_objective
 from modeling.titok import TiTok
+from tests.losses import weighted_sum
 from tests.tiny import tiny_model
-from tests.unit.modeling.test_where_gradients_go import hearts
+from tests.unit.modeling.losses.test_where_gradients_go import hearts
 from utils.optim import select_trainable
 
 ALL_FRAMES = 16  # of the batch: 2 patients, 2 slices, 4 phases
@@ -42,11 +44,11 @@ def step(model: TiTok, kind: str, frames: int, autocast: bool) -> tuple[Tensor, 
     model.zero_grad()
     t = torch.tensor([0.0, 0.4]) if model.dit is not None else torch.zeros(2)
     noise = torch.randn(batch.image.shape, generator=torch.Generator().manual_seed(1)) * (t > 0).view(2, 1, 1, 1, 1, 1)
-    keys = batch.key_frames if model.segmenter is not None else None
+    batch = batch._replace(has_key_frames=model.segmenter is not None)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        prediction = model(batch.image, batch.slice_position, batch.phase, t, noise, keys)
+        prediction = model(batch, no_draws(batch)._replace(t=t, noise=noise))
     objective = build_objective(losses)
-    loss = objective.total(*objective(prediction, batch))
+    loss = weighted_sum(objective, prediction, batch)
     loss.backward()
     found = {name: p.grad.clone() for name, p in chosen.items() if p.grad is not None}
     assert all(p.grad is None for name, p in model.named_parameters() if name not in chosen)

@@ -1,21 +1,19 @@
 """The law of each loss."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from modeling.objective import build_objective
 from modeling.prediction import Prediction
 from modeling.quantizer.vq import Quantized
-from utils.config import registry
+from tests.losses import mean, sum_and_count, weighted_sum
 from utils.types import Batch
 
 
 def pair(reconstruction_error: float = 0.0, t: float = 0.0) -> tuple[Prediction, Batch]:
     """Two frames; the second one's lower half is padding."""
     torch.manual_seed(0)
-    image = torch.rand(2, 1, 8, 8, 1, 1)
+    image = torch.rand(2, 1, 1, 1, 8, 8)
     z = torch.randn(2, 3, 4)
     codebook = torch.randn(16, 4)
     indices = torch.randint(16, (2, 3))
@@ -25,20 +23,14 @@ def pair(reconstruction_error: float = 0.0, t: float = 0.0) -> tuple[Prediction,
     prediction = Prediction(
         image, image + reconstruction_error, times, times == 0, torch.randn(2, 1, 3, 8), quantized, indices, codebook
     )
-    field = torch.ones(2, 8, 8, 1, dtype=torch.bool)
-    field[1, 4:] = False
+    field = torch.ones(2, 1, 8, 8, dtype=torch.bool)
+    field[1, :, 4:] = False
     batch = Batch(
-        image, torch.zeros(2, 8, 8, 1, 1, dtype=torch.uint8), torch.zeros(2, 1, 1, dtype=torch.bool), field,
+        image, torch.zeros(2, 1, 1, 8, 8, dtype=torch.uint8), torch.zeros(2, 1, 1, dtype=torch.bool), field,
         torch.full((2, 1), 0.5), torch.zeros(2, 1), torch.full((2, 2), -1), torch.ones(2, 3),
         torch.ones(2), torch.tensor([1, 2]), torch.tensor([1, 2]), ["a", "b"],
     )  # fmt: skip
     return prediction, batch
-
-
-def mean(name: str, prediction: Prediction, batch: Batch, **options: Any) -> float:
-    term = registry.build("modeling.losses", name, options, f"losses.{name}")
-    total, count = term(prediction, batch)
-    return float(total / count.clamp(min=1))
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "pixel", "flow"])
@@ -51,7 +43,7 @@ def test_image_terms_are_zero_on_identity_and_positive_otherwise(name: str) -> N
 def test_padding_never_counts(name: str) -> None:
     prediction, batch = pair()
     spoiled = prediction.reconstruction.clone()
-    spoiled[1, :, 4:] += 5
+    spoiled[1, ..., 4:, :] += 5
     assert mean(name, prediction._replace(reconstruction=spoiled), batch) == 0
 
 
@@ -59,10 +51,9 @@ def test_the_reconstruction_error_is_the_stated_mix_of_squares_and_absolutes() -
     assert mean("reconstruction", *pair(0.1), mse=2.0, l1=0.5) == pytest.approx(2 * 0.01 + 0.5 * 0.1, rel=1e-4)
 
 
-def test_the_pixel_term_skips_samples_that_saw_a_noisy_image() -> None:
+def test_the_pixel_loss_skips_samples_that_are_decoded_from_a_noisy_image() -> None:
     prediction, batch = pair(0.1, t=0.5)
-    term = registry.build("modeling.losses", "pixel", {}, "losses.pixel")
-    assert [float(v) for v in term(prediction, batch)] == [0.0, 0.0]
+    assert [float(v) for v in sum_and_count("pixel", prediction, batch)] == [0.0, 0.0]
 
 
 def test_the_flow_error_is_the_velocity_error_of_images_in_minus_one_to_one() -> None:
@@ -73,8 +64,7 @@ def test_commitment_pulls_latents_weakly_and_entries_strongly() -> None:
     prediction, batch = pair()
     q = prediction.quantized
     z, codes = q.z.clone().requires_grad_(), q.codes.clone().requires_grad_()
-    term = registry.build("modeling.losses", "commitment", {"cost": 0.25}, "losses.commitment")
-    term(prediction._replace(quantized=q._replace(z=z, codes=codes)), batch)[0].backward()
+    sum_and_count("commitment", prediction._replace(quantized=q._replace(z=z, codes=codes)), batch)[0].backward()
     assert z.grad is not None and codes.grad is not None
     assert torch.allclose(z.grad, -0.25 * codes.grad)
     assert mean("commitment", prediction._replace(quantized=q._replace(z=q.codes)), batch) == 0
@@ -93,8 +83,7 @@ def test_codebook_usage_is_zero_when_all_entries_are_used_alike_and_log_v_when_o
 def test_the_total_is_the_weighted_sum_of_the_means() -> None:
     prediction, batch = pair(0.1)
     objective = build_objective({"pixel": {"weight": 2.0, "kind": "l1"}, "flow": {"weight": 0.5}})
-    total = objective.total(*objective(prediction, batch))
-    assert float(total) == pytest.approx(2.0 * 0.1 + 0.5 * 0.04, rel=1e-4)
+    assert float(weighted_sum(objective, prediction, batch)) == pytest.approx(2.0 * 0.1 + 0.5 * 0.04, rel=1e-4)
 
 
 def test_a_misspelt_loss_or_option_is_named_with_a_suggestion() -> None:

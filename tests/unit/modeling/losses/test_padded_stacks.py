@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from data.loading.dataset import Sample
 from data.loading.loader import collate
 from modeling import flow
+from modeling.draws import draw
 from modeling.flow import FlowConfig
-from modeling.objective import build_objective
+from modeling.objective import Objective, build_objective
+from modeling.prediction import Prediction
 from modeling.titok import TiTok
+from tests.losses import weighted_sum
 from tests.tiny import tiny_model
 from utils.types import Batch
 
@@ -23,16 +27,16 @@ LOSSES = {
 def stack(slices: int, seed: int, labelled: bool = False) -> Sample:
     """A stack of 32 px at ED and ES with a heart in each slice, the last one with labels only where asked for."""
     rng = np.random.default_rng(seed)
-    mask = np.zeros((32, 32, slices, 2), np.uint8)
-    mask[8:20, 8:20], mask[10:18, 10:18] = 2, 3
-    mask[10:18, 10:18, :, 1], mask[13:15, 13:15, :, 1] = 2, 3  # it ejects
+    mask = np.zeros((slices, 2, 32, 32), np.uint8)
+    mask[..., 8:20, 8:20], mask[..., 10:18, 10:18] = 2, 3
+    mask[:, 1, 10:18, 10:18], mask[:, 1, 13:15, 13:15] = 2, 3  # it ejects
     has_label = np.ones((slices, 2), bool)
     if not labelled:
-        has_label[-1], mask[:, :, -1] = False, 0
-    field = np.ones((32, 32, slices), bool)
-    field[:4] = False
+        has_label[-1], mask[-1] = False, 0
+    field = np.ones((slices, 32, 32), bool)
+    field[:, :4] = False
     arrays = {
-        "image": rng.random((1, 32, 32, slices, 2), np.float32) * field[..., None], "mask": mask,
+        "image": rng.random((slices, 2, 1, 32, 32), np.float32) * field[:, None, None], "mask": mask,
         "has_label": has_label, "field": field, "slice_position": np.full(slices, 0.3, np.float32),
         "phase": np.array([0.0, 0.4], np.float32), "spacing_mm": np.array([1.5, 1.5, 8.0], np.float32),
         "bsa_m2": np.array(1.8, np.float32), "key_frames": np.array([0, 1]), "patient": np.array(seed),
@@ -40,10 +44,14 @@ def stack(slices: int, seed: int, labelled: bool = False) -> Sample:
     return Sample(arrays, seed, f"patient{seed:03d}")
 
 
-def predict(model: TiTok, batch: Batch, share: float):
-    t = flow.draw_times(batch.sample_seed, FlowConfig(one_step_share=share))
-    noise = flow.draw_noise(batch.sample_seed, t, batch.image.shape, batch.image.device)
-    return model(batch.image, batch.slice_position, batch.phase, t, noise, batch.key_frames)
+def predict(model: TiTok, batch: Batch, share: float) -> Prediction:
+    draws = draw(batch, FlowConfig(one_step_share=share), 0.0, [], 0)
+    noise = flow.draw_noise(batch.sample_seed, draws.t, batch.image.shape, batch.image.device)
+    return model(batch, draws._replace(noise=noise))
+
+
+def sums_and_counts(objective: Objective, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+    return objective(prediction, batch), objective.counts(batch, prediction.one_step, 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -53,12 +61,12 @@ def test_a_padded_batch_has_the_sums_and_counts_of_its_members_alone(share: floa
     batch = collate(stacks)
     prediction = predict(model, batch, share)
     assert prediction.logits.shape == (3, 4, 2, 4, 32, 32)
-    sums, counts = objective(prediction, batch)
-    alone = [objective(predict(model, one, share), one) for one in (collate([s]) for s in stacks)]
+    sums, counts = sums_and_counts(objective, prediction, batch)
+    alone = [sums_and_counts(objective, predict(model, one, share), one) for one in (collate([s]) for s in stacks)]
     assert torch.allclose(sums, sum(s for s, _ in alone), rtol=1e-4)
     assert torch.equal(counts, sum(c for _, c in alone))
-    judged = share == 1  # some look at one-step decodes alone
-    assert [bool(count) for count in counts] == [True, judged, True, True, True, *[judged] * 5]
+    one_step = share == 1  # some losses count one-step decodes alone
+    assert [bool(count) for count in counts] == [True, one_step, True, True, True, *[one_step] * 5]
 
 
 @pytest.mark.parametrize("name", [*LOSSES, "codebook_usage"])
@@ -66,8 +74,8 @@ def test_nothing_in_a_padded_slice_changes_a_loss(name: str) -> None:
     model, objective = tiny_model(conditioning="resnet18"), build_objective({name: LOSSES.get(name, {})})
     batch = collate([stack(2, 1, labelled=True), stack(4, 2, labelled=True)])
     spoiled = batch._replace(image=batch.image.clone())
-    spoiled.image[0, ..., 2:, :] = torch.rand(1, 32, 32, 2, 2)
-    (sums, counts), (others, same) = (objective(predict(model, b, 1.0), b) for b in (batch, spoiled))
+    spoiled.image[0, 2:] = torch.rand(2, 2, 1, 32, 32)
+    (sums, counts), (others, same) = (sums_and_counts(objective, predict(model, b, 1.0), b) for b in (batch, spoiled))
     assert torch.allclose(sums, others, rtol=1e-4) and torch.equal(counts, same) and sums.abs() > 0
 
 
@@ -77,5 +85,6 @@ def test_no_gradient_comes_from_a_padded_slice(decoder: str) -> None:
     objective = build_objective({"reconstruction": {}, "commitment": {}, "codebook_usage": {}})
     batch = collate([stack(2, 1), stack(4, 2)])
     image = batch.image.clone().requires_grad_()
-    objective.total(*objective(predict(model, batch._replace(image=image), 1.0), batch)).backward()
-    assert image.grad[0, ..., :2, :].any() and not image.grad[0, ..., 2:, :].any()
+    prediction = predict(model, batch._replace(image=image), 1.0)
+    weighted_sum(objective, prediction, batch).backward()
+    assert image.grad[0, :2].any() and not image.grad[0, 2:].any()

@@ -1,4 +1,4 @@
-"""The laws of the losses that look at whole stacks: volume and disease; and of the measures below them."""
+"""The laws of the losses of whole stacks, volume and disease, and of their measures."""
 
 import math
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor
 from modeling.heart.measures import hard_masks, wall_thickness_mm
 from modeling.losses.disease import hinge
 from modeling.prediction import Prediction
+from tests.losses import sum_and_count
 from utils.config import registry
 from utils.types import Batch
 
@@ -17,7 +18,7 @@ RADIUS = {"ED": 10.0, "ES": 5.0}  # mm of the LV; its EF is 75 %
 
 
 class Given:
-    """A judge whose logits are given."""
+    """A segmenter whose logits are given."""
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
@@ -42,32 +43,32 @@ def stacks(
 ) -> tuple[Prediction, Batch]:
     """A stack at ED and ES whose last slice is padding; logits are the truth, there and in the padding too."""
     labels = labels_of(lv_mm, wall_mm, spacing, slices)
-    there = torch.arange(slices) < max(1, slices - 1)
-    mask = (labels * there[None, :, None, None, None]).permute(0, 3, 4, 1, 2).to(torch.uint8)
-    image = torch.rand(1, 1, 48, 48, slices, 2)
+    valid = torch.arange(slices) < max(1, slices - 1)
+    mask = (labels * valid[None, :, None, None, None]).to(torch.uint8)
+    image = torch.rand(1, slices, 2, 1, 48, 48)
     batch = Batch(
-        image=image, mask=mask, has_label=there[None, :, None].expand(-1, -1, 2),
-        field=there.expand(1, 48, 48, -1), slice_position=torch.full((1, slices), 0.5),
+        image=image, mask=mask, has_label=valid[None, :, None].expand(-1, -1, 2),
+        field=valid[None, :, None, None].expand(1, -1, 48, 48), slice_position=torch.full((1, slices), 0.5),
         phase=torch.tensor([[0.0, 0.4]]),
         key_frames=torch.tensor([[0, 1]]), spacing_mm=torch.full((1, 3), spacing), bsa_m2=torch.tensor([bsa]),
         sample_seed=torch.tensor([1]), patient=torch.tensor([1]), key=["a"],
     )  # fmt: skip
     zero = torch.zeros(1)
-    judge: Any = Given(certain(labels))
-    return Prediction(image, image, zero, zero == 0, judge=judge), batch
+    segmenter: Any = Given(certain(labels))
+    return Prediction(image, image, zero, zero == 0, segmenter=segmenter), batch
 
 
 def certain(labels: Tensor) -> Tensor:
     return 40 * torch.nn.functional.one_hot(labels, 4).movedim(-1, 3).float()
 
 
-def judged(prediction: Prediction, labels: Tensor) -> Prediction:
-    judge: Any = Given(certain(labels))
-    return prediction._replace(judge=judge)
+def segmented_as(prediction: Prediction, labels: Tensor) -> Prediction:
+    segmenter: Any = Given(certain(labels))
+    return prediction._replace(segmenter=segmenter)
 
 
 def total(name: str, prediction: Prediction, batch: Batch, **options: Any) -> tuple[float, int]:
-    value, count = registry.build("modeling.losses", name, options, f"losses.{name}")(prediction, batch)
+    value, count = sum_and_count(name, prediction, batch, **options)
     return float(value), int(count)
 
 
@@ -76,7 +77,7 @@ def huber(error: float, delta: float = 0.1) -> float:
 
 
 def pixels(batch: Batch, label: int, key: int, slices: int = 2) -> int:
-    return int((batch.mask[0, :, :, :slices, key] == label).sum())
+    return int((batch.mask[0, :slices, key] == label).sum())
 
 
 @pytest.mark.parametrize("part", ["slices", "stack", "ejection"])
@@ -86,7 +87,7 @@ def test_each_part_of_volume_is_zero_for_right_logits_and_positive_for_an_lv_tha
     value, count = total("volume", prediction, batch, **parts)
     assert value == pytest.approx(0, abs=1e-8) and count == 2 * 2 * 3
     still = labels_of({"ED": 10.0, "ES": 10.0}, 8.0, 1.0, 3)
-    assert total("volume", judged(prediction, still), batch, **parts)[0] > 0.01
+    assert total("volume", segmented_as(prediction, still), batch, **parts)[0] > 0.01
 
 
 @pytest.mark.parametrize("spacing", [1.0, 1.5])
@@ -97,10 +98,10 @@ def test_stack_volumes_and_ef_are_those_of_the_true_spacing(spacing: float) -> N
     ml = spacing**3 / 1000
     lv_ed, lv_es, myo_es = pixels(batch, 3, 0) * ml, pixels(batch, 3, 1) * ml, pixels(batch, 2, 1) * ml
     volumes = huber(math.log1p(lv_es)) + huber(math.log1p(myo_es + lv_es) - math.log1p(myo_es))
-    stack = total("volume", judged(prediction, labels), batch, slices=0.0, ejection=0.0)
+    stack = total("volume", segmented_as(prediction, labels), batch, slices=0.0, ejection=0.0)
     assert stack == (pytest.approx(2 * volumes, rel=1e-3), 12)  # stands in both slices
     ef_error = 1 - (lv_ed - lv_es) / lv_ed
-    ejection = total("volume", judged(prediction, labels), batch, slices=0.0, stack=0.0)
+    ejection = total("volume", segmented_as(prediction, labels), batch, slices=0.0, stack=0.0)
     assert ejection == (
         pytest.approx(12 * huber(ef_error) / 2, rel=1e-3),
         12,
@@ -117,8 +118,8 @@ def test_without_an_end_diastolic_volume_there_is_no_ejection_fraction() -> None
 def test_a_vanishing_ventricle_has_a_finite_ef_and_gradient() -> None:
     prediction, batch = stacks()
     logits = certain(torch.zeros(1, 3, 2, 48, 48).long()).requires_grad_()
-    judge: Any = Given(logits)
-    value, _ = registry.build("modeling.losses", "volume", {"slices": 0.0}, "")(prediction._replace(judge=judge), batch)
+    segmenter: Any = Given(logits)
+    value, _ = sum_and_count("volume", prediction._replace(segmenter=segmenter), batch, slices=0.0)
     value.backward()
     assert value.isfinite() and logits.grad is not None and logits.grad.isfinite().all()
 
@@ -127,17 +128,17 @@ def test_a_vanishing_ventricle_has_a_finite_ef_and_gradient() -> None:
 def test_padded_slices_and_intensities_are_never_measured(name: str) -> None:
     prediction, batch = stacks()
     still = labels_of({"ED": 10.0, "ES": 10.0}, 8.0, 1.0, 3).clone()
-    expected = total(name, judged(prediction, still), batch)
+    expected = total(name, segmented_as(prediction, still), batch)
     still[:, -1] = 3
     brighter = prediction._replace(image=prediction.image * 0.5, reconstruction=prediction.image * 0.1)
-    assert total(name, judged(brighter, still), batch) == expected and expected[0] > 0
+    assert total(name, segmented_as(brighter, still), batch) == expected and expected[0] > 0
 
 
 def test_a_single_slice_has_no_stack_and_a_stack_without_a_whole_truth_neither() -> None:
     for prediction, batch in (stacks(slices=1), stacks(slices=2)):  # of the second, one slice is padding
-        still = labels_of({"ED": 10.0, "ES": 10.0}, 8.0, 1.0, batch.mask.shape[3])
-        assert total("volume", judged(prediction, still), batch, slices=0.0)[0] == 0
-        assert total("disease", judged(prediction, still), batch) == (0, 0)
+        still = labels_of({"ED": 10.0, "ES": 10.0}, 8.0, 1.0, batch.mask.shape[1])
+        assert total("volume", segmented_as(prediction, still), batch, slices=0.0)[0] == 0
+        assert total("disease", segmented_as(prediction, still), batch) == (0, 0)
     prediction, batch = stacks(slices=4)
     some = batch.has_label.clone()
     some[:, 0, 1] = False
@@ -183,7 +184,7 @@ def test_losing_the_sign_of_a_disease_costs_the_distance_from_it_in_margins() ->
     prediction, batch = stacks(HEARTS[0][0], 6.0, 1.5, 20, math.nan)
     healthy = labels_of(HEARTS[1][0], 6.0, 1.5, 20)
     term = registry.build("modeling.losses", "disease", {}, "losses.disease")
-    assert total("disease", judged(prediction, healthy), batch)[0] > 0.5
+    assert total("disease", segmented_as(prediction, healthy), batch)[0] > 0.5
     values, known = torch.tensor([[60.0, 50.0, 80.0, 80.0, 8.0]]), torch.ones(1, 5, dtype=torch.bool)
     groups = dict(zip(("DCM", "HCM", "MINF", "NOR", "RV"), term.evidence(values, known)[0].tolist(), strict=True))
     assert groups == pytest.approx({"DCM": -2, "HCM": -7 / 1.5, "MINF": -2, "NOR": 0, "RV": -3}, rel=1e-4)
@@ -199,8 +200,8 @@ def test_indexed_criteria_drop_out_where_the_body_surface_is_unknown() -> None:
     """DCM of a small LV depends on its index alone: EF and wall of a dilated heart are the same."""
     prediction, batch = stacks(HEARTS[0][0], 6.0, 1.5, 20, bsa=0.2)
     smaller = labels_of({"ED": 12.0, "ES": 10.0}, 6.0, 1.5, 20)
-    known = total("disease", judged(prediction, smaller), batch)[0]
-    unknown = total("disease", judged(prediction, smaller), batch._replace(bsa_m2=torch.tensor([math.nan])))[0]
+    known = total("disease", segmented_as(prediction, smaller), batch)[0]
+    unknown = total("disease", segmented_as(prediction, smaller), batch._replace(bsa_m2=torch.tensor([math.nan])))[0]
     assert known > unknown >= 0
 
 

@@ -1,4 +1,4 @@
-"""The laws of the losses that look at latents, features and the codebook."""
+"""The laws of the losses of latents, features and the codebook."""
 
 import sys
 from types import ModuleType
@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from modeling.heart.phases import at_phases
 from modeling.heart.region import heart_weight
-from modeling.heart.segmenter import Judge, Segmenter
+from modeling.heart.segmenter import FixedSegmenter, Segmenter
 from modeling.objective import build_objective
 from modeling.prediction import Prediction
 from modeling.quantizer.vq import VectorQuantizer, nearest
-from tests.unit.modeling.test_heart_losses import hearts
+from tests.losses import mean, sum_and_count
+from tests.unit.modeling.losses.test_heart import hearts
 from utils.config import registry
 from utils.types import Batch
 
@@ -23,15 +25,15 @@ PHASES, WIDTH = 5, 16
 def batch_of(patients: list[int], phases: int = PHASES) -> Batch:
     count = len(patients)
     return Batch(
-        image=torch.zeros(count, 1, 8, 8, 1, phases), mask=torch.zeros(count, 8, 8, 1, phases, dtype=torch.uint8),
-        has_label=torch.zeros(count, 1, phases, dtype=torch.bool), field=torch.ones(count, 8, 8, 1, dtype=torch.bool),
+        image=torch.zeros(count, 1, phases, 1, 8, 8), mask=torch.zeros(count, 1, phases, 8, 8, dtype=torch.uint8),
+        has_label=torch.zeros(count, 1, phases, dtype=torch.bool), field=torch.ones(count, 1, 8, 8, dtype=torch.bool),
         slice_position=torch.full((count, 1), 0.5), phase=torch.arange(phases).expand(count, -1) / phases,
         key_frames=torch.full((count, 2), -1), spacing_mm=torch.ones(count, 3), bsa_m2=torch.ones(count),
         sample_seed=torch.arange(count), patient=torch.tensor(patients), key=[str(patient) for patient in patients],
     )  # fmt: skip
 
 
-def seen(latents: Tensor, batch: Batch) -> Prediction:
+def encoded(latents: Tensor, batch: Batch) -> Prediction:
     zero = torch.zeros(len(batch.patient))
     return Prediction(batch.image, None, zero, zero == 0, latents=latents)
 
@@ -42,7 +44,7 @@ def contrastive(**options: Any) -> Any:
 
 
 def value(term: Any, latents: Tensor, batch: Batch) -> float:
-    total, count = term(seen(latents, batch), batch)
+    total, count = term(encoded(latents, batch), batch), term.count(batch, torch.ones(len(latents)) > 0)
     return float((total / count.clamp(min=1)).detach())
 
 
@@ -63,8 +65,7 @@ def test_contrastive_falls_when_a_patients_phases_align_and_training_aligns_them
     before = value(term, noise, batch)
     for _ in range(20):
         optimizer.zero_grad()
-        total, count = term(seen(noise, batch), batch)
-        (total / count).backward()
+        (term(encoded(noise, batch), batch) / term.count(batch, torch.ones(3) > 0)).backward()
         optimizer.step()
     assert value(term, noise, batch) < before and bool(term.log_scale != contrastive().log_scale)
 
@@ -74,8 +75,8 @@ def test_contrastive_leaves_out_a_patients_other_frames_lone_patients_single_pha
     for patients, phases in (([7, 7, 7], PHASES), ([1, 2, 3], 1)):
         batch = batch_of(patients, phases)
         latents = noise[:, :phases].clone().requires_grad_()
-        total, count = contrastive()(seen(latents, batch), batch)
-        total.backward()
+        contrastive()(encoded(latents, batch), batch).backward()
+        count = contrastive().count(batch, torch.ones(3) > 0)
         assert count == 0 and torch.isfinite(latents.grad).all() and not latents.grad.any()
     batch = batch_of([1, 2, 3])
     batch.field[2] = False
@@ -118,45 +119,39 @@ def test_a_dead_entry_moves_to_a_latent_and_is_used_and_no_other_moves() -> None
 def test_the_heart_weighs_more_and_an_even_error_costs_the_same() -> None:
     prediction, batch = hearts()
     batch = batch._replace(field=batch.field.clone())
-    batch.field[:, 28:] = False
+    batch.field[:, :, 28:] = False
     weight = heart_weight(batch, 5.0, margin_mm=2.0)
-    assert weight[0, 15, 15, 0] == pytest.approx(5 * float(weight[0, 0, 31, 0])) and not weight[:, 28:].any()
+    assert weight[0, 0, 15, 15] == pytest.approx(5 * float(weight[0, 0, 0, 31])) and not weight[:, :, 28:].any()
     even = prediction._replace(reconstruction=batch.image + 0.1)
     for name in ("pixel", "reconstruction"):
-        costs = [cost(name, even, batch, heart=heart) for heart in (1.0, 5.0)]
+        costs = [mean(name, even, batch, heart=heart) for heart in (1.0, 5.0)]
         assert costs[1] == pytest.approx(costs[0], rel=1e-4)
         at_heart, beside = batch.image.clone(), batch.image.clone()
-        at_heart[:, :, 16:18, 16:18] += 0.5
-        beside[:, :, :2, 28:30] += 0.5
-        assert cost(name, prediction._replace(reconstruction=at_heart), batch, heart=5.0) > 3 * cost(
+        at_heart[..., 16:18, 16:18] += 0.5
+        beside[..., :2, 28:30] += 0.5
+        assert mean(name, prediction._replace(reconstruction=at_heart), batch, heart=5.0) > 3 * mean(
             name, prediction._replace(reconstruction=beside), batch, heart=5.0
         )
-
-
-def cost(name: str, prediction: Prediction, batch: Batch, **options: Any) -> float:
-    total, count = registry.build("modeling.losses", name, options, f"losses.{name}")(prediction, batch)
-    return float(total / count.clamp(min=1))
 
 
 def test_perceptual_is_zero_on_identity_and_its_gradient_reaches_the_reconstruction_alone() -> None:
     torch.manual_seed(0)
     prediction, batch = hearts()
     segmenter = Segmenter().eval()
-    rows = torch.arange(2)[:, None]
-    key_frames = batch.image.permute(0, 5, 4, 1, 2, 3)[rows, batch.key_frames].transpose(1, 2)
-    assert cost("perceptual", prediction._replace(judge=Judge(segmenter, key_frames)), batch) == pytest.approx(
-        0, abs=1e-6
-    )
+    key_frames = at_phases(batch.image, batch.key_frames)
+    assert mean(
+        "perceptual", prediction._replace(segmenter=FixedSegmenter(segmenter, key_frames)), batch
+    ) == pytest.approx(0, abs=1e-6)
     drawn = (key_frames + 0.3 * torch.rand_like(key_frames)).requires_grad_()
-    term = registry.build("modeling.losses", "perceptual", {"warmup_steps": 2}, "losses.perceptual")
-    waiting, count = term(prediction._replace(judge=Judge(segmenter, drawn)), batch)
+    decoded = prediction._replace(segmenter=FixedSegmenter(segmenter, drawn))
+    waiting, count = sum_and_count("perceptual", decoded, batch, warmup_steps=2)
     assert waiting == 0 and count == 0
-    total, count = term(prediction._replace(judge=Judge(segmenter, drawn), step=2), batch)
+    total, count = sum_and_count("perceptual", decoded._replace(step=2), batch, warmup_steps=2)
     total.backward()
     assert total > 0 and count == 4 and drawn.grad is not None and drawn.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in segmenter.parameters())
-    noisy = prediction._replace(judge=Judge(segmenter, drawn), step=2, one_step=torch.tensor([False, False]))
-    assert term(noisy, batch)[1] == 0
+    noisy = decoded._replace(step=2, one_step=torch.tensor([False, False]))
+    assert sum_and_count("perceptual", noisy, batch)[1] == 0
 
 
 def test_lpips_is_an_extra_that_says_how_to_get_it_and_is_neither_trained_nor_saved(
@@ -180,9 +175,10 @@ def test_lpips_is_an_extra_that_says_how_to_get_it_and_is_neither_trained_nor_sa
     objective = build_objective({"lpips": {}})
     assert not list(objective.parameters()) and not objective.state_dict()
     prediction, batch = hearts()
-    assert cost("lpips", prediction._replace(reconstruction=batch.image.clone()), batch) == 0
+    assert mean("lpips", prediction._replace(reconstruction=batch.image.clone()), batch) == 0
     drawn = (batch.image + 0.2).requires_grad_()
-    total, count = objective(prediction._replace(reconstruction=drawn), batch)
+    total = objective(prediction._replace(reconstruction=drawn), batch)
+    count = objective.counts(batch, prediction.one_step, 0)
     total.sum().backward()
     assert count == 6 and total > 0 and drawn.grad is not None and drawn.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="expected alex, squeeze, vgg"):

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from modeling.draws import no_draws
 from modeling.objective import build_objective
+from tests.losses import weighted_sum
 from tests.tiny import tiny_model
 from utils.config import registry
 from utils.types import Batch
@@ -25,18 +27,18 @@ def hearts() -> Batch:
     torch.manual_seed(0)
     row, column = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
     distance = ((row - 16).square() + (column - 16).square()).float().sqrt()
-    mask = torch.zeros(2, 32, 32, 2, 4, dtype=torch.uint8)
+    mask = torch.zeros(2, 2, 4, 32, 32, dtype=torch.uint8)
     for phase, radius in ((0, 7), (2, 3)):
         frame = ((distance < radius + 4).byte() * 2 + (distance < radius).byte()).to(torch.uint8)
         frame[10:22, 0:4] = 1
-        mask[..., phase] = frame[None, :, :, None]
+        mask[:, :, phase] = frame
     has_label = torch.tensor([True, False, True, False]).expand(2, 2, -1)
     return Batch(
-        image=torch.rand(2, 1, 32, 32, 2, 4), mask=mask, has_label=has_label,
-        field=torch.ones(2, 32, 32, 2, dtype=torch.bool), slice_position=torch.tensor([[0.25, 0.75]] * 2),
+        image=torch.rand(2, 2, 4, 1, 32, 32), mask=mask, has_label=has_label,
+        field=torch.ones(2, 2, 32, 32, dtype=torch.bool), slice_position=torch.tensor([[0.25, 0.75]] * 2),
         phase=(torch.arange(4) / 4).expand(2, -1), key_frames=torch.tensor([[0, 2]] * 2),
         spacing_mm=torch.tensor([[2.0, 2.0, 10.0]] * 2), bsa_m2=torch.ones(2), sample_seed=torch.tensor([1, 2]),
-        patient=torch.tensor([1, 2]), key=["a", "b"],
+        patient=torch.tensor([1, 2]), key=["a", "b"], has_key_frames=True,
     )  # fmt: skip
 
 
@@ -53,10 +55,9 @@ def test_an_image_term_reaches_the_first_layer_of_the_dit_and_no_frozen_tokenize
     model, batch = tiny_model(conditioning="resnet18", draft=draft), hearts()
     model.tokenizer.requires_grad_(False)
     model.adapters.requires_grad_(False)
-    zero = torch.zeros_like(batch.image)
-    prediction = model(batch.image, batch.slice_position, batch.phase, torch.zeros(2), zero, batch.key_frames)
+    prediction = model(batch, no_draws(batch))
     objective = build_objective({name: IMAGE_TERMS[name]})
-    objective.total(*objective(prediction, batch)).backward()
+    weighted_sum(objective, prediction, batch).backward()
     first = (model.dit.context_embedder.weight, model.dit.x_embedder.bias)  # of tokens and of the empty noisy image
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in first)
     frozen = (model.tokenizer, model.adapters, model.segmenter)
@@ -66,8 +67,8 @@ def test_an_image_term_reaches_the_first_layer_of_the_dit_and_no_frozen_tokenize
 @pytest.mark.parametrize("name", TOKEN_TERMS)
 def test_a_term_of_stage_one_reaches_the_phase_adapter(name: str) -> None:
     model, batch = tiny_model("titok", layout="sequence" if name == "resampling" else "frame"), hearts()
-    prediction = model(batch.image, batch.slice_position, batch.phase, torch.zeros(2), torch.zeros_like(batch.image))
+    prediction = model(batch, no_draws(batch))
     objective = build_objective({name: TOKEN_TERMS[name]})
-    objective.total(*objective(prediction, batch)).backward()
+    weighted_sum(objective, prediction, batch).backward()
     adapter = model.adapters.phase[0]
     assert all(layer.weight.grad is not None and layer.weight.grad.any() for layer in (adapter.qkv, adapter.proj))

@@ -8,13 +8,13 @@ import torch
 
 from modeling.weights.start import start_model
 from tests.tiny import tiny_config, tiny_model
-from utils.checkpoint import save_model
+from utils.checkpoint import export, save_checkpoint
 
 
 def stage1(folder: Path) -> Path:
     """An earlier run with the tokenizer's own decoder."""
     model = tiny_model("titok", seed=5)
-    save_model(folder, {"model": asdict(model.config)}, model.state_dict())
+    save_checkpoint(folder / "checkpoint_last.pth", {"model": asdict(model.config)}, model.state_dict())
     return folder / "checkpoint_last.pth"
 
 
@@ -77,7 +77,7 @@ def test_weights_of_another_architecture_are_refused_by_component_and_shape(tmp_
     with pytest.raises(ValueError, match="tokenizer"):
         start_model(config, path)
     model = tiny_model("dit")
-    save_model(tmp_path / "two", {"model": asdict(model.config)}, model.state_dict())
+    export(tmp_path / "two", {"model": asdict(model.config)}, model.state_dict())
     config = tiny_config()
     config.dit.size = {"width": 48, "num_layers": 2, "num_heads": 2}
     with pytest.raises(ValueError, match="dit"):

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 
-from utils.config.parse import ConfigError, from_plain
 from utils.config.ranges import AboveZero, BelowOne, Count, Fraction, Levels, Positive, Range, TransformerSize
+from utils.config.recipe import ConfigError, from_plain
 
 
 @dataclass

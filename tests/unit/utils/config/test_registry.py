@@ -1,6 +1,6 @@
 import pytest
 
-from utils.config.parse import ConfigError
+from utils.config.recipe import ConfigError
 from utils.config.registry import build, names, option_names
 
 COMPONENT = """

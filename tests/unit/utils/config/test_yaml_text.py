@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from utils.config import parse
-from utils.config.parse import ConfigError
+from utils.config.recipe import ConfigError, parse
 from utils.config.references import MAX_WORK
 from utils.config.yaml_text import read_value, read_yaml
 from utils.files import read_json

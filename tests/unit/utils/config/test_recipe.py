@@ -4,8 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from utils.config import parse
-from utils.config.parse import ConfigError, find_file, from_plain, options, section, to_plain
+from utils.config.recipe import ConfigError, find_file, from_plain, options, parse, section, to_plain
 
 
 @dataclass

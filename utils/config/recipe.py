@@ -17,8 +17,7 @@ from typing import Any, TypeVar, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from utils.config import coerce
-from utils.config.coerce import ConfigError, found, type_hints
+from utils.config.coerce import ConfigError, coerce, found, type_hints
 from utils.config.references import ALLOWED, resolve
 from utils.config.yaml_text import read_value, read_yaml
 

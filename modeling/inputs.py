@@ -1,0 +1,51 @@
+"""Checks of the images and masks that users give to a model."""
+
+import torch
+from torch import Tensor
+
+
+def check_images(x: Tensor, channels: int, image_size: int) -> None:
+    """Refuse what is not a batch of windowed images of this model's size.
+
+    Args:
+        x: (B, C, H, W, D, T) or (B, C, H, W), floating point in [0, 1].
+        channels: C expected.
+        image_size: H and W expected, in pixels.
+
+    Raises:
+        ValueError: for another type, shape, size, value range, or NaN.
+    """
+    expected = f"(B, {channels}, {image_size}, {image_size}, D, T) or (B, {channels}, {image_size}, {image_size})"
+    if not x.is_floating_point():
+        raise ValueError(f"images are {x.dtype}: expected floating point in [0, 1]; see data/preprocess.py")
+    if x.ndim not in (4, 6) or tuple(x.shape[1:4]) != (channels, image_size, image_size):
+        raise ValueError(
+            f"images of shape {tuple(x.shape)}: expected {expected}; bring files to this grid with data/preprocess.py"
+        )
+    if not x.numel():
+        raise ValueError(f"images of shape {tuple(x.shape)} are empty: expected {expected}")
+    low, high = (float(v) for v in torch.aminmax(x))
+    if not (low == low and high == high and abs(low) != float("inf") and abs(high) != float("inf")):
+        raise ValueError("images hold NaN or infinite values: expected finite values in [0, 1]; repair the scan first")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"images range from {low:.4g} to {high:.4g}: expected [0, 1]; window the volume with data/preprocess.py"
+        )
+
+
+def check_mask(mask: Tensor | None, x: Tensor, leaks: bool) -> None:
+    """Refuse ground truth that the model does not take, or that has another size than the images.
+
+    Args:
+        mask: (B, H, W, D, T) labels, or None.
+        x: (B, C, H, W, D, T) images.
+        leaks: whether the model encodes ground truth.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
+    if mask is not None and (not leaks or mask.shape != (len(x), *x.shape[2:])):
+        raise ValueError(
+            f"mask of shape {tuple(mask.shape)}: only a model of conditioning mask takes one, (B, H, W, D, T) "
+            "of the images' size; leave it out"
+        )

@@ -1,0 +1,226 @@
+"""Token layouts: where each id stands in a token tensor, which values it can take, and what it costs.
+
+    frame      (..., D, 2 + T*K + 2*A)   a row for each slice: phase of ED, phase of ES, K ids a phase, A of ED, A of ES
+    sequence   (..., N)                  N ids of a whole cine, anatomy included
+    image      (..., K)                  K ids of a single image
+
+Model, compressed file, baselines and evaluation ask the layout and count nothing themselves. A new layout is one class
+here. Tokens are torch tensors or numpy arrays; an id of -1 is not transmitted and costs no bits; ids are local to
+their own codebook.
+
+Axes: D slices, T phases of the cardiac cycle, K latent tokens a frame, A anatomy tokens a key frame, N tokens a cine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NOT_TRANSMITTED = -1
+Array = Any  # a torch tensor or a numpy array of integers
+
+
+class Field(NamedTuple):
+    """One kind of numbers in a token tensor.
+
+    Args:
+        name: key of `TokenLayout.split`.
+        label: of one number, for error messages.
+        axes: what each axis of the field is: `slice`, `phase`, `key` (ED, ES) or `token`.
+        shape: lengths of these axes.
+        size: values lie in [0, size), or are -1.
+        is_index: True for the phases of ED and ES, which are no tokens.
+    """
+
+    name: str
+    label: str
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    size: int
+    is_index: bool = False
+
+    @property
+    def bits(self) -> int:
+        """Bits of an id of fixed width, ceil(log2(size)); those of an index also say -1."""
+        return self.size.bit_length() if self.is_index else max(0, self.size - 1).bit_length()
+
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """Number of blocks of tokens, and tokens a block."""
+        return math.prod(self.shape[:-1]), self.shape[-1]
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """How the tokens of one cine lie in a tensor; leading axes, such as a batch, are left alone.
+
+    Args:
+        num_tokens: K latent tokens a frame; of layout `sequence` N, tokens of the whole cine.
+        codebook_size: ids that a latent token can take.
+        num_anatomy: A, anatomy tokens a key frame.
+        anatomy_codebook_size: ids that an anatomy token can take.
+    """
+
+    num_tokens: int
+    codebook_size: int
+    num_anatomy: int = 0
+    anatomy_codebook_size: int = 0
+    name: ClassVar[str]
+    words: ClassVar[str]  # the shape, for people
+    has_grid: ClassVar[bool] = False  # whether the shape of the tokens says the number of slices and phases
+
+    def fields(self, slices: int, phases: int) -> tuple[Field, ...]:
+        """The fields of a cine, in the order in which they are written."""
+        raise NotImplementedError
+
+    def shape(self, slices: int, phases: int) -> tuple[int, ...]:
+        """Shape of the tokens of a cine."""
+        return self.fields(slices, phases)[0].shape
+
+    def grid(self, tokens: Array) -> tuple[int, int]:
+        """Slices and phases of tokens, of a layout that `has_grid`.
+
+        Raises:
+            ValueError: for a shape that no cine has.
+        """
+        raise ValueError(f"tokens of layout {self.name} do not say how many slices and phases they decode to")
+
+    def split(self, tokens: Array, slices: int, phases: int) -> dict[str, Array]:
+        """The fields of tokens (..., *shape) by name, each (..., *field.shape)."""
+        return {self.fields(slices, phases)[0].name: tokens}
+
+    def join(self, parts: dict[str, Array]) -> Array:
+        """The inverse of `split`."""
+        (tokens,) = parts.values()
+        return tokens
+
+    def check(self, tokens: Array, slices: int = 1, phases: int = 1) -> None:
+        """Refuse what are no tokens of this layout.
+
+        Raises:
+            ValueError: for another type or shape, or a number out of range.
+        """
+        is_integer = tokens.dtype == torch.long if isinstance(tokens, Tensor) else tokens.dtype.kind in "iu"
+        if not is_integer:
+            raise ValueError(
+                f"tokens are {tokens.dtype}: expected torch.int64 as encode returns them; cast with .long()"
+            )
+        shape = self.shape(slices, phases)
+        if tokens.ndim - len(shape) not in (0, 1) or tuple(tokens.shape[-len(shape) :]) != shape:
+            expected = ", ".join(map(str, shape))
+            raise ValueError(f"tokens of shape {tuple(tokens.shape)}: expected (B, {expected}), layout {self.words}")
+        parts = self.split(tokens, slices, phases)
+        for field in self.fields(slices, phases):
+            check_range(parts[field.name], field)
+
+    def keep(self, count: int | None) -> int:
+        """How many tokens of each frame, or of the cine, are transmitted; None stands for all.
+
+        Raises:
+            ValueError: for a number that is not 1 to `num_tokens`.
+        """
+        if count is None:
+            return self.num_tokens
+        if not 1 <= count <= self.num_tokens:
+            raise ValueError(
+                f"keep_tokens = {count}: expected 1 to {self.num_tokens}, the tokens of this model's layout {self.name}"
+            )
+        return count
+
+    def transmitted(self, tokens: Array, slices: int, phases: int) -> int:
+        """How many tokens are transmitted; the phases of ED and ES are no tokens."""
+        parts = self.split(tokens, slices, phases)
+        return sum(int((parts[f.name] >= 0).sum()) for f in self.fields(slices, phases) if not f.is_index)
+
+    def id_bits(self, tokens: Array, slices: int, phases: int) -> int:
+        """Bits of the transmitted ids at fixed width; file header, ED, ES and presence of tokens come on top."""
+        parts = self.split(tokens, slices, phases)
+        return sum(int((parts[f.name] >= 0).sum()) * f.bits for f in self.fields(slices, phases) if not f.is_index)
+
+
+class FrameLayout(TokenLayout):
+    """Tokens of every frame; a row for each slice, in which the phases of ED and ES stand first."""
+
+    name = "frame"
+    words = "(D, 2 + T*K + 2*A)"
+    has_grid = True
+
+    def fields(self, slices: int, phases: int) -> tuple[Field, ...]:
+        """Phases of ED and ES, K ids a frame, A ids a key frame."""
+        by_frame, by_key = (slices, phases, self.num_tokens), (slices, 2, self.num_anatomy)
+        return (
+            Field("key_phases", "ED/ES index", ("slice", "key"), (slices, 2), phases, is_index=True),
+            Field("frames", "latent token", ("slice", "phase", "token"), by_frame, self.codebook_size),
+            Field("anatomy", "anatomy token", ("slice", "key", "token"), by_key, self.anatomy_codebook_size),
+        )
+
+    def shape(self, slices: int, phases: int) -> tuple[int, ...]:
+        """(D, 2 + T*K + 2*A)."""
+        return slices, 2 + phases * self.num_tokens + 2 * self.num_anatomy
+
+    def grid(self, tokens: Array) -> tuple[int, int]:
+        """Slices and phases of tokens (B, D, 2 + T*K + 2*A)."""
+        ids = tokens.shape[-1] - 2 - 2 * self.num_anatomy
+        if tokens.ndim != 3 or ids <= 0 or ids % self.num_tokens:
+            raise ValueError(
+                f"tokens of shape {tuple(tokens.shape)}: expected (B, D, 2 + T*{self.num_tokens} + "
+                f"{2 * self.num_anatomy}) as encode returns it, or (B, {self.num_tokens}) for single images"
+            )
+        return tokens.shape[1], ids // self.num_tokens
+
+    def split(self, tokens: Array, slices: int, phases: int) -> dict[str, Array]:
+        """`key_phases` (..., D, 2), `frames` (..., D, T, K) and `anatomy` (..., D, 2, A)."""
+        last = 2 + phases * self.num_tokens
+        lead = tokens.shape[:-1]
+        return {
+            "key_phases": tokens[..., :2],
+            "frames": tokens[..., 2:last].reshape(*lead, phases, self.num_tokens),
+            "anatomy": tokens[..., last:].reshape(*lead, 2, self.num_anatomy),
+        }
+
+    def join(self, parts: dict[str, Array]) -> Array:
+        """One array (..., D, 2 + T*K + 2*A)."""
+        rows = [part.reshape(*parts["key_phases"].shape[:-1], -1) for part in parts.values() if math.prod(part.shape)]
+        return torch.cat(rows, -1) if isinstance(rows[0], Tensor) else np.concatenate(rows, -1)
+
+
+class SequenceLayout(TokenLayout):
+    """A few tokens of a whole cine; its anatomy is inside them, and its grid is given when they are decoded."""
+
+    name = "sequence"
+    words = "(N,)"
+
+    def fields(self, slices: int, phases: int) -> tuple[Field, ...]:
+        """N ids."""
+        return (Field("cine", "token", ("token",), (self.num_tokens,), self.codebook_size),)
+
+
+class ImageLayout(TokenLayout):
+    """Tokens of a single image, without anatomy."""
+
+    name = "image"
+    words = "(K,)"
+
+    def fields(self, slices: int, phases: int) -> tuple[Field, ...]:
+        """K ids."""
+        return (Field("image", "latent token", ("token",), (self.num_tokens,), self.codebook_size),)
+
+
+LAYOUTS: dict[str, type[TokenLayout]] = {  # of cines; their order is part of the compressed file's format
+    layout.name: layout for layout in (FrameLayout, SequenceLayout)
+}
+
+
+def check_range(values: Array, field: Field) -> None:
+    """Raise ValueError for a value that is neither -1 nor in [0, size)."""
+    if math.prod(values.shape) and (int(values.min()) < NOT_TRANSMITTED or int(values.max()) >= field.size):
+        wrong = int(values.max()) if int(values.max()) >= field.size else int(values.min())
+        raise ValueError(
+            f"{field.label} {wrong} is out of range: expected -1 (not transmitted) or 0 to {field.size - 1}; the "
+            "tokens belong to another model or file"
+        )
