@@ -9,8 +9,7 @@ arrays of data/loading/loader.py to the bit; the order is another one, and follo
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from data.loading.dataset import CineDataset, Sample
 from data.loading.loader import Stream, collate, epoch_order, train_loader
 from data.shards import streamed
-from data.shards.reader import ShardReader
 from data.shards.remote import checked_place, manifest_at
 from utils.seeding import stable_seed
 
@@ -46,9 +44,9 @@ class CineStream:
     def __init__(
         self, folder: str | Path, split: str, unit: str, shuffle_buffer: int | None = None, **options: Any
     ) -> None:
-        self._over: Callable[[ShardReader], CineDataset] = partial(CineDataset, split=split, unit=unit, **options)
+        self.split, self.unit, self._options = split, unit, options
         like = self._over(streamed.Slices([]))  # checks the options
-        self.unit, self.seed = unit, like.seed
+        self.seed = like.seed
         self.has_key_frames, self.drawn_phases = like.has_key_frames, like.drawn_phases
         self.shuffle_buffer = shuffle_buffer or SHUFFLE_BUFFER[unit]
         self.place = checked_place(folder)
@@ -77,6 +75,9 @@ class CineStream:
             webdataset.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer, rng=rng),
         )
         return iter(pipeline)
+
+    def _over(self, slices: streamed.Slices) -> CineDataset:
+        return CineDataset(slices, self.split, self.unit, **self._options)
 
     def _patients(self, shards: Iterable[dict[str, Any]]) -> Iterator[streamed.Slices]:
         for shard in shards:

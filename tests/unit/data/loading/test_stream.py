@@ -126,11 +126,11 @@ def test_a_larger_shuffle_buffer_mixes_patients(folder):
 def test_all_ranks_and_workers_draw_the_number_of_phases_of_the_indexed_loader(folder):
     drawn = options("slice", phases=2, max_phases=4)
     indexed = train_loader(CineDataset(folder, **drawn), 2, start_step=3, steps_per_update=2)
-    expected = [batch.image.shape[5] for batch in islice(indexed, 8)]
+    expected = [batch.phase.shape[1] for batch in islice(indexed, 8)]
     assert len(set(expected)) > 1
     for rank, workers in ((0, 0), (1, 2)):
         loader = make_loader(CineStream(folder, **drawn), 2, rank, 2, workers, 3, 2)
-        assert [batch.image.shape[5] for batch in islice(loader, 8)] == expected
+        assert [batch.phase.shape[1] for batch in islice(loader, 8)] == expected
 
 
 def test_a_resumed_run_begins_the_epoch_of_its_step_anew(folder):
