@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole way on synthetic patients: cohort, shards, two segmenters, three stages, report, one patient through the Python API.
-# Research use only, not a medical device. Run by `make demo`; started again, it goes on where it was cut off.
+# Complete pipeline on synthetic patients: cohort, shards, two segmenters, three stages, report, and one patient through
+# the Python API. Research use only, not a medical device. Run by `make demo`. If interrupted, the same command continues.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${DEMO_OUTPUT:-demo_output}
@@ -13,7 +13,7 @@ python scripts/make_phantom.py --output_dir "$out/phantom" --patients 80 --size 
 echo "== 2/8 shards"
 python scripts/convert_acdc_to_wds.py --input_dir "$out/phantom" --output_dir "$out/phantom_wds" --modality "4d_mri" \
     --val_fraction 0.05 --test_fraction 0.1
-echo "== 3/8 segmenter of the model, and another one as the reference of the report"
+echo "== 3/8 segmenter of the model, and reference segmenter of the report"
 for name in segmenter reference; do
     "${launch[@]}" scripts/train_mri_titok.py config=configs/demo/$name.yaml dataset.shards="$out/phantom_wds" \
         experiment.output_dir="$out/$name"

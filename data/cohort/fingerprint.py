@@ -1,4 +1,4 @@
-"""The fingerprint of a cohort: what each case is like, how the cohort is distributed, and what looks wrong.
+"""The fingerprint of a cohort: properties of each case, distributions over the cohort, and warnings.
 
     CineCase ─ case_record ─► plain record a patient ─ write_fingerprint ─► fingerprint.json, fingerprint.html
 
@@ -28,34 +28,34 @@ from utils.metrics import true_depth_bits
 
 Record = dict[str, Any]
 
-CROP = 128  # pixels a side of the crop in which the heart is looked for
+CROP = 128  # pixels a side of the crop that should contain the heart
 THUMBNAIL = 64  # pixels a side; divides CROP
 PERCENTILES = {"p0.5": 0.5, "p50": 50.0, "p95": 95.0, "p99.5": 99.5, "max": 100.0}
 WALL = ("myo_ed", "myo_es")
-MEASURES = {  # what is measured of each structure
+MEASURES = {  # measures of each structure
     "RV": ("rv_edv", "rv_esv", "rv_ef"),
     "MYO": ("lv_mass", *WALL),
     "LV": ("lv_edv", "lv_esv", "lv_ef"),
 }
-HEART = (*FUNCTION, *WALL)  # what is measured in the masks
-UNKNOWN = "unknown"  # the group of patients whose group is not known
+HEART = (*FUNCTION, *WALL)  # measures from the masks
+UNKNOWN = "unknown"  # group of patients without a known group
 NOTICE = "Research use only, not a medical device."
 
 
 def case_record(case: CineCase, placement: Placement | None = None) -> Record:
-    """What one case is like, as plain values that strict JSON can hold; null where something is not known.
+    """Properties of one case, as plain values for strict JSON; null for unknown values.
 
     Args:
         case: the patient.
-        placement: of the case, where it is known already.
+        placement: of the case, if already known.
     Returns:
         patient; shape [H, W, D, T]; spacing_mm; dtype and bits (true depth) of the stored values; intensity
         {p0.5, p50, p95, p99.5, max} of the real values (slope and intercept applied); share_at_max, of the voxels;
         window [low, high] in real values; ed, es, group, height_cm, weight_kg, bsa_m2; labelled_phases;
-        never_labelled, structures that no labelled phase shows and whose volumes are therefore null;
+        never_labelled, structures without any label, whose volumes are therefore null;
         unlabelled_slices (no label at any labelled phase) and unlabelled_inside (between labelled ones); volumes in mL,
         EF in % and LV mass in g as `utils.clinical.function` names them, and the wall's volumes myo_ed and myo_es;
-        heart_in_crop, the share of all labels inside a crop of 128 pixels; thumbnails {ED, ES}, the middle slice
+        heart_in_crop, the fraction of all labels inside a crop of 128 pixels; thumbnails {ED, ES}, the middle slice
         inside that crop as PNG of 64 x 64 in base64.
     Raises:
         CaseRefused: for an empty window.
@@ -91,21 +91,21 @@ def write_fingerprint(records: Sequence[Record], folder: Path, name: str) -> dic
     Args:
         records: of `case_record`, one a patient, in any order.
         folder: where the two files go.
-        name: of the cohort, shown as the page's title; no path.
+        name: name of the cohort, the title of the page; not a path.
     Returns:
-        What fingerprint.json holds: name, notice, counts, dtypes, groups, distributions, by_group, warnings
-        [{patient, rule, warning}], rules (what each checks) and patients, a flat row each, without thumbnails.
+        Content of fingerprint.json: name, notice, counts, dtypes, groups, distributions, by_group, warnings
+        [{patient, rule, warning}], rules (with descriptions) and patients, one flat row each, without thumbnails.
     Raises:
-        ValueError: for no records, or a patient that is there twice.
+        ValueError: for no records, or two records of one patient.
     """
     from utils.report.fingerprint_page import (
-        html_page,  # draws; the workers that make records must not wait for matplotlib
+        html_page,  # imports matplotlib, which the workers that make records do not need
     )
 
     twice = [patient for patient, count in Counter(record["patient"] for record in records).items() if count > 1]
     if not records or twice:
-        found = f"{twice[0]} twice" if twice else "no records"
-        raise ValueError(f"the fingerprint of {name} was given {found}, expected one record a patient")
+        problem = f"two records of {twice[0]}" if twice else "no records"
+        raise ValueError(f"the fingerprint of {name} has {problem}, expected one record a patient")
     records = sorted(records, key=lambda record: record["patient"])
     fingerprint = jsonable(summarize(records, name))
     write_json(folder / "fingerprint.json", fingerprint)
@@ -114,7 +114,7 @@ def write_fingerprint(records: Sequence[Record], folder: Path, name: str) -> dic
 
 
 def summarize(records: Sequence[Record], name: str) -> dict[str, Any]:
-    """What fingerprint.json says of a cohort, see `write_fingerprint`."""
+    """Content of fingerprint.json, see `write_fingerprint`."""
     rows = [flat(record) for record in records]
     groups = Counter(row["group"] for row in rows)
     of_group = {group: [row for row in rows if row["group"] == group] for group in sorted(groups)}
@@ -141,7 +141,7 @@ def summarize(records: Sequence[Record], name: str) -> dict[str, Any]:
 
 
 def flat(record: Record) -> Record:
-    """A record as one row of a table: who, then the numbers (see NUMBERS), without lists or pictures."""
+    """A record as one row of a table: patient, then the numbers (see NUMBERS), without lists or pictures."""
     height, width, slices, phases = record["shape"]
     row_mm, col_mm, gap_mm = record["spacing_mm"]
     return {
@@ -161,7 +161,7 @@ def flat(record: Record) -> Record:
     }
 
 
-SAME = (  # numbers that a row takes as they stand in the record
+SAME = (  # numbers that a row copies from the record
     *("share_at_max", "height_cm", "weight_kg", "bsa_m2", "unlabelled_slices", "unlabelled_inside"),
     *(*HEART, "heart_in_crop"),
 )
@@ -173,7 +173,7 @@ NUMBERS = (
 
 
 def distribution(values: Iterable[float | None]) -> dict[str, float]:
-    """How many are known, and their spread: n, min, p5, median, p95, max, mean, std (sample); NaN where none is."""
+    """n, min, p5, median, p95, max, mean and std (sample) of the known values; NaN if none is known."""
     known = np.array([value for value in values if value is not None], float)
     if not known.size:
         return {"n": 0, **dict.fromkeys(("min", "p5", "median", "p95", "max", "mean", "std"), math.nan)}
@@ -182,11 +182,11 @@ def distribution(values: Iterable[float | None]) -> dict[str, float]:
 
 
 def _labels(case: CineCase) -> Record:
-    """What the masks say: which phases and slices are labelled, and the volumes at ED and ES."""
+    """Labelled phases and slices, and the volumes at ED and ES."""
     known = zip(KEY_FRAMES, (case.ed, case.es), strict=True)
     masks = {name: case.masks[phase] for name, phase in known if phase is not None and phase in case.masks}
     labelled = [mask.any(axis=(0, 1)) for mask in case.masks.values()]  # (D,) each
-    spans = [np.flatnonzero(found) for found in labelled if found.any()]
+    spans = [np.flatnonzero(slices) for slices in labelled if slices.any()]
     wall = (
         volume_ml(masks[name], STRUCTURES["MYO"], case.spacing_mm) if name in masks else math.nan for name in KEY_FRAMES
     )
@@ -208,13 +208,13 @@ def _labels(case: CineCase) -> Record:
 
 
 def _heart_inside(case: CineCase, inside: np.ndarray) -> float:
-    """Share of all labels that lie where `inside` (H, W) is True; NaN where nothing is labelled."""
+    """Fraction of all labels where `inside` (H, W) is True; NaN without labels."""
     heart = np.logical_or.reduce([np.zeros(case.cine.shape[:3], bool), *(mask > 0 for mask in case.masks.values())])
     return float(heart[inside].sum() / heart.sum()) if heart.any() else math.nan
 
 
 def _thumbnails(case: CineCase, window: tuple[float, float], crop: Geometry) -> dict[str, str]:
-    """The middle slice at ED and ES; where unknown, at phase 0 and the phase most unlike it."""
+    """The middle slice at ED and ES; if unknown, at phase 0 and the phase with the largest difference from it."""
     middle = real_values(case.cine[:, :, case.cine.shape[2] // 2], case.slope, case.intercept)
     frames = to_grid(middle.transpose(2, 0, 1), window, crop)  # (T, CROP, CROP)
     ed = 0 if case.ed is None else case.ed

@@ -1,7 +1,7 @@
-"""What is odd about a case without making it unreadable: a rule each, which says so or nothing.
+"""Rules for unusual but readable cases: each returns a warning or None.
 
-Each rule takes a record of `fingerprint.case_record`; its docstring, shown in the report, tells what it expects.
-What a record does not know (null) is never odd.
+The argument of a rule is a record of `fingerprint.case_record`. Its docstring, which is shown in the report, states the
+expectation. Unknown values (null) give no warning.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ VOLUMES = {
 
 def warnings_of(record: Record) -> list[dict[str, str]]:
     """All warnings about one case, as {patient, rule, warning}."""
-    found = ((rule.__name__, rule(record)) for rule in RULES)
-    return [{"patient": record["patient"], "rule": name, "warning": text} for name, text in found if text is not None]
+    results = ((rule.__name__, rule(record)) for rule in RULES)
+    return [{"patient": record["patient"], "rule": name, "warning": text} for name, text in results if text is not None]
 
 
 def structure_missing(record: Record) -> str | None:
@@ -39,9 +39,9 @@ def structure_missing(record: Record) -> str | None:
 
 
 def labels_left_behind(record: Record) -> str | None:
-    """Where there are labels, ED and ES are named: shards hold the labels of these two phases alone."""
+    """Labels are at ED and ES only: shards hold the labels of these two phases and no others."""
     left = sorted(set(record["labelled_phases"]) - {record["ed"], record["es"]})
-    return f"labels at phases {left} (from 0) are not in the shards: name them as ED and ES" if left else None
+    return f"labels at phases {left} (from 0) are not in the shards: declare them as ED and ES" if left else None
 
 
 def key_frames_swapped(record: Record) -> str | None:
@@ -49,8 +49,8 @@ def key_frames_swapped(record: Record) -> str | None:
     pairs = [(side, *_volumes(record, side)) for side in VENTRICLES]
     if not all(edv is not None and esv is not None and esv > edv for _, edv, esv in pairs):
         return None
-    found = ", ".join(f"{side.upper()} {edv:.0f} mL at ED and {esv:.0f} mL at ES" for side, edv, esv in pairs)
-    return f"{found}: are ED and ES swapped?"
+    volumes = ", ".join(f"{side.upper()} {edv:.0f} mL at ED and {esv:.0f} mL at ES" for side, edv, esv in pairs)
+    return f"{volumes}: are ED and ES swapped?"
 
 
 def no_ejection(record: Record) -> str | None:
@@ -66,13 +66,13 @@ def ejection_fraction(record: Record) -> str | None:
     odd = []
     for side in VENTRICLES:
         ef, (edv, esv) = record[f"{side}_ef"], _volumes(record, side)
-        if ef is not None and edv > esv and not _within(ef, EF_PERCENT):  # EDV <= ESV has a rule of its own
+        if ef is not None and edv > esv and not _within(ef, EF_PERCENT):  # EDV <= ESV has its own rule
             odd.append(f"{side.upper()} EF {ef:.0f} %")
     return f"{', '.join(odd)}: expected {_span(EF_PERCENT)} %" if odd else None
 
 
 def pixel_spacing(record: Record) -> str | None:
-    """Pixels are 0.5 to 3 mm long either way."""
+    """Pixel spacing is 0.5 to 3 mm in both directions."""
     row, col, _ = record["spacing_mm"]
     if _within(row, PIXEL_MM) and _within(col, PIXEL_MM):
         return None
@@ -80,13 +80,13 @@ def pixel_spacing(record: Record) -> str | None:
 
 
 def slice_spacing(record: Record) -> str | None:
-    """Slices are 4 to 15 mm apart."""
+    """Slice spacing is 4 to 15 mm."""
     gap = record["spacing_mm"][2]
     return None if _within(gap, GAP_MM) else f"slices {gap:.3g} mm apart, expected {_span(GAP_MM)} mm"
 
 
 def few_phases(record: Record) -> str | None:
-    """A cine has 8 phases or more; a pair of ED and ES alone is no cine."""
+    """A cine has 8 phases or more; pairs of ED and ES are exempt."""
     phases, pair = record["shape"][3], {record["ed"], record["es"]} == {0, 1}
     if phases >= FEWEST_PHASES or (phases == 2 and pair):
         return None
@@ -104,7 +104,7 @@ def heart_outside_crop(record: Record) -> str | None:
     share = record["heart_in_crop"]
     if share is None or share >= SHARE_IN_CROP:
         return None
-    return f"{100 * share:.1f} % of the labels lie in the 128 px crop; the crop would cut the heart"
+    return f"{100 * share:.1f} % of the labels lie in the 128 px crop; the crop cuts the heart"
 
 
 def saturated(record: Record) -> str | None:
@@ -112,7 +112,7 @@ def saturated(record: Record) -> str | None:
     share = record["share_at_max"]
     if share <= SHARE_AT_MAX:
         return None
-    return f"{100 * share:.2g} % of the voxels have the largest value, {record['intensity']['max']:g}: clipped?"
+    return f"{100 * share:.2g} % of the voxels have the largest value, {record['intensity']['max']:g}: clipped values?"
 
 
 def body_size(record: Record) -> str | None:
@@ -121,7 +121,7 @@ def body_size(record: Record) -> str | None:
     if surface is None or _within(surface, BODY_SURFACE_M2):
         return None
     size = f"{record['height_cm']:g} cm and {record['weight_kg']:g} kg"
-    return f"{size} give a body surface of {surface:.2f} m2, expected {_span(BODY_SURFACE_M2)} m2: other units?"
+    return f"{size} give a body surface of {surface:.2f} m2, expected {_span(BODY_SURFACE_M2)} m2; check the units"
 
 
 RULES: tuple[Callable[[Record], str | None], ...] = (

@@ -1,7 +1,7 @@
-"""The phantom's pixel grid, smooth random fields, simple shapes, and the chest and abdomen at rest.
+"""Pixel grid, smooth random fields, simple shapes, and chest and abdomen at rest of a phantom.
 
-The scene lives in millimetres: LV centre near (0, 0), RV to the left, front of the chest above, liver below. The turn,
-mirroring and place of a patient in the image are part of the pixel grid. Signals are relative to bright blood = 1.
+The scene has millimetre coordinates: LV centre near (0, 0), RV to the left, front of the chest above, liver below. The
+pixel grid contains rotation, mirroring and position of the patient. Signals are relative to bright blood = 1.
 Axes: H, W image grid (displayed as x, y), as a NIfTI file stores them.
 """
 

@@ -1,4 +1,4 @@
-"""Paints and labels the beating heart, phase by phase, in a chest that was painted at rest.
+"""Paints and labels the beating heart for each phase, inside a chest that is painted at rest.
 
 Axes: H, W image grid, T phases, P selected pixels.
 """

@@ -1,4 +1,4 @@
-"""What a scanner adds to a phantom: coil shading, a limited band of k-space, Rician noise, integer storage."""
+"""Effects of the scanner on a phantom: coil shading, limited k-space, Rician noise, integer storage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Scanner:
 
     def acquire(self, rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
         """Magnitude images (T, H, W) float32 of true signals (T, H, W): shaded, noisy, limited to the band."""
-        # the window takes part of the noise away, so more goes in: `noise` is what the image shows
+        # the window removes part of the noise; sigma compensates, so that `noise` is the noise of the image
         sigma = np.float32(self.noise / np.sqrt(np.mean(self.band**2)))
         noise = rng.standard_normal((*frames.shape, 2), dtype=np.float32)
         signal = (noise * sigma).view(np.complex64)[..., 0]
