@@ -24,7 +24,7 @@ def test_each_arm_lacks_one_loss_and_is_the_recipe_in_all_else() -> None:
 def test_a_loss_that_is_not_there_and_a_recipe_of_one_loss_are_refused() -> None:
     with pytest.raises(ValueError, match="cycle is not among the recipe's losses: flow, pixel, volume"):
         ablate.arms_of(RECIPE, ["cycle"])
-    with pytest.raises(ValueError, match="one loss or none .flow."):
+    with pytest.raises(ValueError, match=r"one loss or none .flow."):
         ablate.arms_of({"losses": {"flow": {}}}, None)
 
 
