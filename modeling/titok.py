@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from modeling.adapters import Adapters
@@ -163,8 +164,8 @@ class TiTok(nn.Module):
         keep = self.layout.keep(keep_tokens)
         check_mask(mask, x, leaks=self.conditioning.leak is not None)
         single = x.ndim == 4
-        frames = x[:, None, None] if single else x.permute(0, 4, 5, 1, 2, 3)  # (B, D, T, C, H, W)
-        mask = None if mask is None else mask.permute(0, 3, 4, 1, 2)
+        frames = x[:, None, None] if single else rearrange(x, "b c h w d t -> b d t c h w")
+        mask = None if mask is None else rearrange(mask, "b h w d t -> b d t h w")
         if self.resampler is not None:
             ids = encoder.cine_ids(frames, encoder.encode_anatomy(frames, ed, es, mask)[1])
         else:
@@ -232,8 +233,8 @@ class TiTok(nn.Module):
         phase = cycle(phases, ids.device).expand(len(ids), -1)
         numbers = [index % slices for index in range(len(ids))]
         frames = self.decoder.decode(ids, anatomy, position, phase, options, numbers)  # (B * D, T, C, H, W)
-        frames = frames.unflatten(0, (-1, slices)).clamp(0, 1)
-        return frames[:, 0, 0] if single else frames.permute(0, 3, 4, 5, 1, 2)
+        frames = rearrange(frames.clamp(0, 1), "(b d) t c h w -> b c h w d t", d=slices)
+        return frames[..., 0, 0] if single else frames
 
     def forward(self, batch: Batch, draws: Draws) -> Prediction:
         """One training pass; gradients flow wherever parameters are trainable."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.utils import make_grid
 
 from utils.clinical import dice
 from utils.log import RunLog
@@ -52,10 +53,12 @@ def preview(model: nn.Module, batch: Batch, draws: Any, groups: Sequence[str], s
         for name, label in STRUCTURES.items():
             values[f"val_dice_{name}"] = dice(labels[labelled] == label, truth[labelled] == label)
     if result.reconstruction is None:
-        first = int(batch.key_frames[0, 0])
-        pictures = [original[:, first : first + 1], truth[:, 0, :1] / 3, labels[:, 0, :1] / 3]
+        ed = int(batch.key_frames[0, 0])
+        pictures = [original[:, ed : ed + 1], truth[:, 0, :1] / 3, labels[:, 0, :1] / 3]
     log.write(step, values)
-    log.image("val", step, np.concatenate([np.concatenate(list(x[:, 0]), axis=1) for x in pictures], axis=0))
+    first = torch.from_numpy(np.concatenate([x[:, 0] for x in pictures]))[:, None]  # (rows * B, 1, H, W)
+    sheet = make_grid(first, nrow=len(original), padding=2, pad_value=1.0)
+    log.image("val", step, sheet.permute(1, 2, 0).numpy())
 
 
 def dice_of_groups(labels: np.ndarray, batch: Batch, groups: Sequence[str]) -> dict[str, float]:
