@@ -38,7 +38,7 @@ FOREIGN = {  # first bytes of a file: its type and what to do
 }
 
 
-class NotNifti(ValueError):  # noqa: N818 - says what was found
+class NotNifti(ValueError):  # noqa: N818 - names the problem
     """The file is not NIfTI; the text gives its type and what to do."""
 
 
