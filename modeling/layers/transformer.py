@@ -27,7 +27,7 @@ def transformer_size(
     chosen = sizes.get(size) if isinstance(size, str) else size
     if chosen is None or set(chosen) != {"width", "num_layers", "num_heads"}:
         raise ValueError(
-            f"{where} {size!r}: expected one of {', '.join(sizes)} or a mapping of width, num_layers and num_heads"
+            f"{where} {size!r}: expected {', '.join(sizes)} or a mapping of width, num_layers and num_heads"
         )
     return chosen["width"], chosen["num_layers"], chosen["num_heads"]
 

@@ -26,12 +26,12 @@ def test_equal_work_is_the_same_arrays(folder: Path, unit: str) -> None:
     other = (batch for batch in data.by_webdataset(reading, 0, grid=True))
     batches = list(islice(other, len(dataset)))
     times = [np.rint(batch.phase[0].numpy() * 4).astype(int) for batch in batches]
-    for index, (batch, found) in enumerate(zip(batches, times, strict=True)):
-        ours = dataset[0, index].arrays
-        order = [np.rint(ours["phase"] * 4).astype(int).tolist().index(time) for time in found]
+    for index, (batch, places) in enumerate(zip(batches, times, strict=True)):
+        expected = dataset[0, index].arrays
+        order = [np.rint(expected["phase"] * 4).astype(int).tolist().index(time) for time in places]
         for name in ("image", "mask", "has_label"):
-            assert np.array_equal(getattr(batch, name)[0].numpy(), ours[name][..., order])
-        assert np.array_equal(batch.field[0].numpy(), ours["field"])
+            assert np.array_equal(getattr(batch, name)[0].numpy(), expected[name][:, order])
+        assert np.array_equal(batch.field[0].numpy(), expected["field"])
 
 
 def test_the_table_is_written_with_each_side_unit_and_number_of_workers(

@@ -19,7 +19,7 @@ def test_a_resumed_run_may_change_how_it_is_watched_but_not_what_it_is(key: str,
     if not refused:
         recipe.same_run(saved, current, "out")
         return
-    with pytest.raises(ValueError, match=r"out holds a run with experiment\.seed=0, this command says 3"):
+    with pytest.raises(ValueError, match=r"out holds a run with experiment\.seed=0, but this command has 3"):
         recipe.same_run(saved, current, "out")
 
 

@@ -182,9 +182,9 @@ def test_ground_truth_is_asked_for_stamped_and_never_published(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["none", "resnet18", "unet"])
-def test_no_method_looks_at_a_mask(name: str) -> None:
+def test_no_method_takes_a_mask(name: str) -> None:
     model = tiny_model(conditioning=name)
-    with pytest.raises(ValueError, match="only a model of conditioning mask looks at one"):
+    with pytest.raises(ValueError, match="only a model of conditioning mask takes one"):
         model.encode(cine(), 0, 2, mask=torch.zeros(1, 32, 32, 2, 4, dtype=torch.uint8))
     assert model.conditioning.leak is None
 
@@ -331,14 +331,14 @@ def test_end_diastole_and_end_systole_are_where_the_segmented_lv_is_largest_and_
     assert key_phases(x, 2, None, lv)[0].tolist() == [2, 2]
 
 
-def test_encode_asks_the_segmenter_for_key_frames_that_are_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encode_segments_to_choose_key_frames_that_are_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(conditioning="resnet18")
     sizes = iter([5, 2, 7, 3])
 
-    def labels(x: torch.Tensor) -> torch.Tensor:  # frames come phase by phase, two slices each
+    def labels(x: torch.Tensor) -> torch.Tensor:  # frames come slice by slice, four phases each
         out = torch.zeros(len(x), 32, 32, dtype=torch.uint8)
-        for phase in range(len(x) // 2):
-            out[2 * phase, 0, : next(sizes)] = 3
+        for phase in range(4):
+            out[phase, 0, : next(sizes)] = 3
         return out
 
     monkeypatch.setattr(model.segmenter, "labels", labels)
@@ -356,5 +356,5 @@ def test_a_model_that_only_segments_says_so_when_asked_for_tokens() -> None:
     with pytest.raises(ValueError, match="only segments"):
         model.encode(cine())
     assert model.segmenter.labels(torch.rand(2, 1, 32, 32)).shape == (2, 32, 32)
-    with pytest.raises(ValueError, match="segmenter alone"):
+    with pytest.raises(ValueError, match="needs a conditioning with a segmenter"):
         tiny_config("none")

@@ -14,6 +14,7 @@ from utils.checkpoint import export, save_checkpoint
 def stage1(folder: Path) -> Path:
     """An earlier run with the tokenizer's own decoder."""
     model = tiny_model("titok", seed=5)
+    export(folder, {"model": asdict(model.config)}, model.state_dict())
     save_checkpoint(folder / "checkpoint_last.pth", {"model": asdict(model.config)}, model.state_dict())
     return folder / "checkpoint_last.pth"
 
