@@ -78,6 +78,8 @@ class CineCase:
         slope: real value = stored * slope + intercept.
         intercept: see slope.
         source_hash: hash of the source files' bytes.
+        time_step: fourth zoom of the source's header, 0 where unknown; in ACDC it is no usable time.
+        time_unit: NIfTI's code of its unit: 0 unknown, 8 s, 16 ms, 24 us.
 
     Raises:
         CaseRefused: with the rule, the patient and the field.
@@ -96,6 +98,8 @@ class CineCase:
     slope: float
     intercept: float
     source_hash: str
+    time_step: float = 0.0
+    time_unit: int = 0
 
     def real(self, part: tuple[slice, ...] = ()) -> np.ndarray:
         """Real values (H, W, D, T) of the cine, or of a part given by slices; see data/window.py."""

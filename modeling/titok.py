@@ -30,14 +30,13 @@ from modeling.inputs import check_images, check_mask
 from modeling.prediction import Prediction
 from modeling.resampler import SequenceResampler
 from modeling.tokenizer import Tokenizer, vit_size
+from modeling.weights.identity import Identity, identity
 from modeling.weights.pretrained import export_config, read_pretrained, write_published
 from utils.checkpoint import export, hash_weights
 from utils.config import registry
 from utils.device import exact_float32
 from utils.layout import NOT_TRANSMITTED, FrameLayout, SequenceLayout, TokenLayout
 from utils.types import Batch
-
-MAKES_TOKENS = ("adapters.", "tokenizer.latent_tokens", "tokenizer.encoder.", "tokenizer.quantize.", "resampler.")
 
 
 class TiTok(nn.Module):
@@ -57,6 +56,7 @@ class TiTok(nn.Module):
         super().__init__()
         self.config, self.chunks = config, Chunks()
         self.taught_by: list[str] = []
+        self.token_counts: list[int] | None = None  # of the frame codebook, as seen in training
         chosen, vq = config.conditioning, config.tokenizer.vq_model
         self.conditioning: Any = registry.build(
             "modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning"
@@ -126,7 +126,8 @@ class TiTok(nn.Module):
         """
         if self.conditioning.leak is not None:
             raise ValueError(f"not saved: {self.conditioning.leak}; train with another model.conditioning to publish")
-        export(folder, export_config(asdict(self.config), self.teachers()), self.state_dict())
+        config = export_config(asdict(self.config), self.teachers(), token_counts=self.token_counts)
+        export(folder, config, self.state_dict())
 
     def save_tokenizer(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the tokenizer alone in the layout of the published ones, without the adapters."""
@@ -292,6 +293,6 @@ class TiTok(nn.Module):
         own = [] if self.segmenter is None else [hash_weights(self.segmenter.state_dict())]
         return sorted({*self.taught_by, *own})
 
-    def tokens_hash(self) -> str:
-        """Hash of all weights that the tokens of an image depend on."""
-        return hash_weights({k: v for k, v in self.state_dict().items() if k.startswith(MAKES_TOKENS)})
+    def identity(self) -> Identity:
+        """Hashes of all that the tokens, and the decoded images, depend on."""
+        return identity(self, self.config)

@@ -30,7 +30,7 @@ from data.scoring.images import cost, open_reference, score, to_native
 from data.shards.manifest import SPLITS
 from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
-from scripts.evaluation.coding import compress, decompress, load_model
+from scripts.files.codec import compress, decompress, load_model
 from utils.device import pick_device
 from utils.files import atomic_path
 from utils.log import user_errors

@@ -33,10 +33,10 @@ from modeling.flow import SAMPLERS
 from modeling.titok import TiTok
 from scripts.evaluation import sweep
 from scripts.evaluation.baselines import Contender, make_baselines
-from scripts.evaluation.coding import compress, decompress, field_of, load_model
 from scripts.evaluation.results import Results, segmenter_note, summary_of
 from scripts.evaluation.scoring import Row, evaluate
 from scripts.evaluation.segmenters import Opened, open_segmenter
+from scripts.files.codec import compress, decompress, field_of, load_model
 from utils.device import pick_device
 from utils.files import write_json, write_text
 from utils.log import user_errors

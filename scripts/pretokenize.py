@@ -34,6 +34,7 @@ from data.loading.loader import collate
 from data.loading.token_cache import description, first_frames, write_tokens
 from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
+from modeling.weights.identity import frame_tokens_hash
 from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, training_data
 from utils.config.recipe import parse
@@ -139,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
                          "training")  # fmt: skip
     check(options, dataset, model)
     described = description(
-        dataset, model.tokens_hash(), model.layout.num_tokens, model.num_codes, options.variants, options.dtype
+        dataset, frame_tokens_hash(model), model.layout.num_tokens, model.num_codes, options.variants, options.dtype
     )
     folder = options.output_dir or place_for(config.dataset.shards, described)
     if (folder / "tokens.json").is_file():

@@ -28,6 +28,7 @@ from modeling.flow import draw_noise
 from modeling.objective import Objective, build_objective
 from modeling.prediction import Prediction
 from modeling.titok import TiTok
+from modeling.weights.identity import frame_tokens_hash
 from modeling.weights.pretrained import export_config
 from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, check_losses, held_out_slices, same_run, training_data
@@ -78,7 +79,7 @@ def open_data(config: RunConfig, model: TiTok) -> CineDataset | CineStream:
             raise ValueError(
                 "dataset.tokens is given, but training.trainable names tokenizer or adapters; leave one out"
             )
-        dataset.tokens = TokenCache(config.dataset.tokens, dataset, model.tokens_hash())
+        dataset.tokens = TokenCache(config.dataset.tokens, dataset, frame_tokens_hash(model))
     if config.model.conditioning.get("name", "none") != "none" and not dataset.has_key_frames:
         raise ValueError("model.conditioning needs ED and ES: set dataset.unit=slice and dataset.key_frames=true, "
                          "or dataset.unit=stack")  # fmt: skip
@@ -200,6 +201,7 @@ def train(config: RunConfig) -> None:
         if done % options.log_every == 0 or done == options.max_steps:
             values = {**means(objective, history, done), **codebook_use(usage), "learning_rate": rate}
             log.write(done, values)
+            model.token_counts = [] if model.config.layout != "frame" else sum_over_ranks(usage).long().tolist()
             bar.set_postfix({name: f"{values[name]:.4g}" for name in ("loss", "perplexity") if name in values})
             history.clear()
             usage.zero_()
@@ -235,7 +237,8 @@ def draw_parts(
 def write_output(folder: Path, config: dict[str, Any], model: TiTok) -> None:
     """Write the trained model: config.json and model.safetensors for users, checkpoint_last.pth for the next stage."""
     taught_by, weights = model.teachers(), model.state_dict()
-    export(folder, export_config(config["model"], taught_by, model.conditioning.leak), weights)
+    counts = model.token_counts or None
+    export(folder, export_config(config["model"], taught_by, model.conditioning.leak, counts), weights)
     save_checkpoint(folder / "checkpoint_last.pth", {**config, "taught_by": taught_by}, weights)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 NONE, ALL, MIXED = 0, 1, 2  # how many ids are transmitted: of a field, or of one block of it
 PREFIX = 3  # of a field: every block transmits equally many ids, the first
 PREFIX_WIDTH = 16
+CHUNK = 1 << 16  # values at a time, so that memory stays near that of the result
 
 
 def id_width(codebook_size: int) -> int:
@@ -35,15 +36,22 @@ def to_bits(values: np.ndarray, width: int) -> np.ndarray:
     Returns:
         Flat uint8 of zeros and ones, for `numpy.packbits`.
     """
-    return ((values.reshape(-1, 1) >> np.arange(width - 1, -1, -1)) & 1).astype(np.uint8).ravel()
+    flat, shifts = values.reshape(-1), np.arange(width - 1, -1, -1)
+    parts = [((flat[i : i + CHUNK, None] >> shifts) & 1).astype(np.uint8).ravel() for i in range(0, len(flat), CHUNK)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
 
 
 class BitReader:
     """Takes fixed-width integers off the front of some bytes."""
 
     def __init__(self, data: bytes) -> None:
+        self.data = data
         self.bits = np.unpackbits(np.frombuffer(data, np.uint8))
         self.position = 0
+
+    def rest(self) -> bytes:
+        """The bytes after the last one of which a bit was taken."""
+        return self.data[-(-self.position // 8) :]
 
     def take(self, count: int, width: int) -> np.ndarray:
         """The next integers.
@@ -61,9 +69,12 @@ class BitReader:
         end = self.position + count * width
         if end > self.bits.size:
             raise ValueError(f"the compressed file is damaged: it holds {self.bits.size} payload bits, expected {end}")
-        bits = self.bits[self.position : end].reshape(count, width)
+        bits, weights = self.bits[self.position : end].reshape(count, width), 1 << np.arange(width - 1, -1, -1)
         self.position = end
-        return bits.astype(np.int64) @ (1 << np.arange(width - 1, -1, -1, dtype=np.int64))
+        values = np.zeros(count, np.int64)
+        for first in range(0, count, CHUNK):
+            values[first : first + CHUNK] = bits[first : first + CHUNK].astype(np.int64) @ weights
+        return values
 
 
 def blocks_to_bits(blocks: np.ndarray, codebook_size: int) -> list[np.ndarray]:

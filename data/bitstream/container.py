@@ -1,134 +1,46 @@
 """The compressed file: the tokens of one cine and what is needed to go back to a NIfTI, each bit counted.
 
-    magic · version · length ─ header ─ optional affine, scaling ─ payload, bit by bit ─ CRC32
-                                                                   └ the tokens, see data/bitstream/payload.py
+    magic · version · length ─ header ─ optional affine, scaling, outside, time, table ─ payload ─ CRC32
+                                                                                            └ the tokens, see payload.py
 
-The magic ends in RUO: research use only, not a medical device.
+docs/format.md describes it byte by byte. A file is canonical: tokens and header have exactly one file, and `unpack`
+refuses any other. The magic ends in RUO: research use only, not a medical device.
 
 Axes: D slices, T phases of the cardiac cycle.
 """
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.bitstream.bits import BitReader
-from data.bitstream.payload import tokens_from_bits, tokens_to_bits
-from data.case import CineCase
-from data.preprocess import MODES, Geometry, Prepared
-from utils.layout import LAYOUTS, TokenLayout
+from data.bitstream.entropy import TokenTable
+from data.bitstream.header import DTYPES, Header
+from data.bitstream.payload import Payload, needs_table, read_payload, write_payload
+from data.preprocess import MODES, Geometry
+from utils.layout import LAYOUTS
 
 MAGIC = b"TTMRI-RUO"
-VERSION = 2
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
-MAX_TOKENS = 1 << 24  # a forged header must not make the reader allocate gigabytes
+VERSION = 3
 
 _PREFIX = struct.Struct(f"<{len(MAGIC)}sBI")  # magic, version, length of the whole file
-_FIXED = struct.Struct("<BB4HII B3H2h 2f3fB")  # see `_pack_header`
-_AFFINE, _SCALING, _CRC = struct.Struct("<12f"), struct.Struct("<2f"), struct.Struct("<I")
-_HAS_AFFINE, _HAS_SCALING, _STATES_SHIFT = 1, 2, 2  # flags; above them the states of data/bitstream/payload.py
+_FIXED = struct.Struct("<BBB QI 4HII B3H2h 2f3fB")  # see `_pack_header`
+_AFFINE, _SCALING, _OUTSIDE, _TIME = (struct.Struct(code) for code in ("<12f", "<2f", "<f", "<fB"))
+_TABLE, _CRC = struct.Struct("<I"), struct.Struct("<I")
+_HAS_AFFINE, _HAS_SCALING, _STATES_SHIFT = 1, 2, 2  # flags; above them the states of payload.py
+_CODING, _HAS_OUTSIDE, _HAS_TIME = 3, 4, 8  # options; the lowest two bits are the coding of payload.py
 
 
-@dataclass(frozen=True, eq=False)
-class Header:
-    """What the file says beside the tokens.
-
-    Args:
-        slices: D.
-        phases: T.
-        layout: of the tokens, see utils/layout.py.
-        geometry: from the native grid to the model grid.
-        window: (low, high) in real values, mapped to [0, 1].
-        spacing_mm: native spacing along H, W, D.
-        affine: (4, 4) voxel -> world; costs bits only where it is not the diagonal of the spacing.
-        slope: real value = stored * slope + intercept.
-        intercept: see slope; both cost bits only where they are not (1, 0).
-        dtype: of the stored values.
-
-    Raises:
-        ValueError: naming the field, the value found and what was expected.
-    """
-
-    slices: int
-    phases: int
-    layout: TokenLayout
-    geometry: Geometry
-    window: tuple[float, float]
-    spacing_mm: tuple[float, float, float]
-    affine: np.ndarray
-    slope: float = 1.0
-    intercept: float = 0.0
-    dtype: str = "int16"
-
-    def __post_init__(self) -> None:
-        layout = self.layout
-        for name, count, low in (
-            ("slices", self.slices, 1),
-            ("phases", self.phases, 1),
-            ("number of latent tokens", layout.num_tokens, 1),
-            ("number of anatomy tokens", layout.num_anatomy, 0),
-        ):
-            _in_range(name, count, low, 0xFFFF)
-        _in_range("codebook size", layout.codebook_size, 1, 1 << 31)
-        _in_range("anatomy codebook size", layout.anatomy_codebook_size, 1 if layout.num_anatomy else 0, 1 << 31)
-        if layout.name not in LAYOUTS:
-            raise ValueError(f"the layout is {layout.name!r}, expected one of {', '.join(LAYOUTS)}")
-        _in_range("number of tokens", math.prod(layout.shape(self.slices, self.phases)), 1, MAX_TOKENS)
-        for name, size in zip(
-            ("native height", "native width", "model grid"), (*self.geometry.native_hw, self.geometry.size), strict=True
-        ):
-            _in_range(name, size, 1, 0xFFFF)
-        for start in self.geometry.offset:
-            _in_range("geometry offset", start, -0x8000, 0x7FFF)
-        if not (np.isfinite(self.window).all() and self.window[0] < self.window[1]):
-            raise ValueError(f"the window is {self.window}, expected finite values (low, high) with low < high")
-        if not (np.isfinite(self.spacing_mm).all() and min(self.spacing_mm) > 0):
-            raise ValueError(f"the spacing is {self.spacing_mm} mm, expected three positive lengths")
-        if np.shape(self.affine) != (4, 4) or not np.isfinite(self.affine).all():
-            raise ValueError(f"the affine has shape {np.shape(self.affine)}, expected a finite (4, 4) matrix")
-        if not (np.isfinite([self.slope, self.intercept]).all() and self.slope != 0):
-            raise ValueError(f"slope {self.slope}, intercept {self.intercept}: expected finite values, slope not 0")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"the dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
-
-
-def header_for(case: CineCase, prepared: Prepared, layout: TokenLayout) -> Header:
-    """The header of a case that was brought onto the model grid.
-
-    Args:
-        case: the native cine.
-        prepared: the same on the model grid.
-        layout: of the model's tokens, `model.layout`.
-
-    Returns:
-        The header that `pack` takes.
-    """
-    slices, phases = case.cine.shape[2:]
-    return Header(
-        slices=slices,
-        phases=phases,
-        layout=layout,
-        geometry=prepared.geometry,
-        window=prepared.window,
-        spacing_mm=case.spacing_mm,
-        affine=np.asarray(case.affine, np.float64),
-        slope=case.slope,
-        intercept=case.intercept,
-        dtype=case.cine.dtype.name,
-    )
-
-
-def pack(tokens: np.ndarray, header: Header) -> bytes:
+def pack(tokens: np.ndarray, header: Header, table: TokenTable | None = None) -> bytes:
     """The whole compressed file.
 
     Args:
         tokens: integers of the layout's shape, -1 where not transmitted.
         header: what belongs to them.
+        table: frequencies of the model's frame tokens, where it has one; used where that makes the file smaller.
 
     Returns:
         The bytes to write; `len(...) * 8` is every bit that the cine costs.
@@ -136,40 +48,75 @@ def pack(tokens: np.ndarray, header: Header) -> bytes:
     Raises:
         ValueError: the tokens have another shape than the header says, or an id lies outside its codebook.
     """
-    states, bits = tokens_to_bits(header.layout, np.asarray(tokens), header.slices, header.phases)
-    head = _pack_header(header, states << _STATES_SHIFT)
-    payload = np.packbits(np.concatenate(bits)).tobytes()
-    length = _PREFIX.size + len(head) + len(payload) + _CRC.size
-    body = _PREFIX.pack(MAGIC, VERSION, length) + head + payload
+    payload = write_payload(header.layout, np.asarray(tokens), header.slices, header.phases, table)
+    head = _pack_header(header, payload, table)
+    length = _PREFIX.size + len(head) + len(payload.data) + _CRC.size
+    body = _PREFIX.pack(MAGIC, VERSION, length) + head + payload.data
     return body + _CRC.pack(zlib.crc32(body))
 
 
-def unpack(data: bytes) -> tuple[np.ndarray, Header]:
+def unpack(data: bytes, table: TokenTable | None = None) -> tuple[np.ndarray, Header]:
     """The tokens and the header of a compressed file.
 
     Args:
         data: what `pack` gave, whole.
+        table: of the model that wrote the file, where it has one.
 
     Returns:
         The tokens as `pack` took them, int64, and the header (its real numbers as float32).
 
     Raises:
-        ValueError: foreign, cut short, damaged, or written by another version.
+        ValueError: foreign, cut short, damaged, not canonical, or written by another version or with another table.
     """
-    _check_file(data)
-    header, flags, start = _unpack_header(data)
-    reader = BitReader(data[start : -_CRC.size])
-    tokens = tokens_from_bits(header.layout, reader, header.slices, header.phases, flags >> _STATES_SHIFT)
+    parts = read_parts(data)
+    header = parts.header
+    if parts.table_crc is not None and (table is None or table.crc != parts.table_crc):
+        raise ValueError(
+            f"the ids of the compressed file are coded with the token table {parts.table_crc:08x} of a model, "
+            f"found {'none' if table is None else f'{table.crc:08x}'}; give the folder of the model that wrote it"
+        )
+    tokens = read_payload(header.layout, parts.payload, header.slices, header.phases, table)
+    if pack(tokens, header, table) != data:
+        raise ValueError("the compressed file is not canonical: its tokens have another file; write the file again")
     return tokens, header
 
 
-def _pack_header(header: Header, flags: int) -> bytes:
+class Parts(NamedTuple):
+    """A compressed file whose tokens are not decoded yet.
+
+    Args:
+        header: of the file.
+        payload: the tokens as bytes.
+        table_crc: checksum of the token table that is needed; None where the tokens need none.
+        head_bytes: bytes of magic, version, length, header and its optional parts.
+    """
+
+    header: Header
+    payload: Payload
+    table_crc: int | None
+    head_bytes: int
+
+
+def read_parts(data: bytes) -> Parts:
+    """Check a compressed file and read its header.
+
+    Raises:
+        ValueError: foreign, cut short, damaged, or written by another version.
+    """
+    _check_file(data)
+    return _unpack_header(data)
+
+
+def _pack_header(header: Header, payload: Payload, table: TokenTable | None) -> bytes:
     geometry, layout, affine = header.geometry, header.layout, np.asarray(header.affine, np.float64)
     has_affine = not np.array_equal(affine, np.diag([*header.spacing_mm, 1.0]))
     has_scaling = (header.slope, header.intercept) != (1.0, 0.0)
+    has_outside, has_time = header.outside is not None, (header.time_step, header.time_unit) != (0.0, 0)
     packed = _FIXED.pack(
         list(LAYOUTS).index(layout.name),
-        flags | _HAS_AFFINE * has_affine | _HAS_SCALING * has_scaling,
+        payload.states << _STATES_SHIFT | _HAS_AFFINE * has_affine | _HAS_SCALING * has_scaling,
+        payload.coding | _HAS_OUTSIDE * has_outside | _HAS_TIME * has_time,
+        *(header.tokens_id, header.pixels_id),
         *(header.slices, header.phases, layout.num_tokens, layout.num_anatomy),
         *(layout.codebook_size, layout.anatomy_codebook_size),
         MODES.index(geometry.mode),
@@ -178,23 +125,33 @@ def _pack_header(header: Header, flags: int) -> bytes:
         DTYPES.index(header.dtype),
     )
     packed += _AFFINE.pack(*affine[:3].ravel()) if has_affine else b""
-    return packed + (_SCALING.pack(header.slope, header.intercept) if has_scaling else b"")
+    packed += _SCALING.pack(header.slope, header.intercept) if has_scaling else b""
+    packed += _OUTSIDE.pack(header.outside) if has_outside else b""
+    packed += _TIME.pack(header.time_step, header.time_unit) if has_time else b""
+    return packed + (_TABLE.pack(table.crc) if table is not None and needs_table(payload.coding) else b"")
 
 
-def _unpack_header(data: bytes) -> tuple[Header, int, int]:
-    """The header, the flags, and where the payload starts."""
+def _unpack_header(data: bytes) -> Parts:
+    """The header, the payload, and what it needs."""
+    start = _PREFIX.size
+
+    def take(part: struct.Struct) -> tuple[Any, ...]:
+        nonlocal start
+        values = part.unpack_from(data, start)
+        start += part.size
+        return values
+
     try:
-        fields = _FIXED.unpack_from(data, _PREFIX.size)
-        start = _PREFIX.size + _FIXED.size
-        layout, flags, slices, phases, latents, anatomy, size, anatomy_size, mode, height, width = fields[:11]
-        side, row, col, low, high, *spacing, dtype = fields[11:]
-        affine, scaling = np.diag([*spacing, 1.0]), (1.0, 0.0)
+        layout, flags, options, tokens_id, pixels_id, slices, phases, latents, anatomy, *rest = take(_FIXED)
+        size, anatomy_size, mode, height, width, side, row, col, low, high, *spacing, dtype = rest
+        affine = np.diag([*spacing, 1.0])
         if flags & _HAS_AFFINE:
-            affine[:3] = np.reshape(_AFFINE.unpack_from(data, start), (3, 4))
-            start += _AFFINE.size
-        if flags & _HAS_SCALING:
-            scaling = _SCALING.unpack_from(data, start)
-            start += _SCALING.size
+            affine[:3] = np.reshape(take(_AFFINE), (3, 4))
+        slope, intercept = take(_SCALING) if flags & _HAS_SCALING else (1.0, 0.0)
+        outside = take(_OUTSIDE)[0] if options & _HAS_OUTSIDE else None
+        time_step, time_unit = take(_TIME) if options & _HAS_TIME else (0.0, 0)
+        coding = options & _CODING
+        table_crc = take(_TABLE)[0] if needs_table(coding) else None
         header = Header(
             slices,
             phases,
@@ -203,13 +160,19 @@ def _unpack_header(data: bytes) -> tuple[Header, int, int]:
             window=(low, high),
             spacing_mm=(spacing[0], spacing[1], spacing[2]),
             affine=affine,
-            slope=scaling[0],
-            intercept=scaling[1],
+            slope=slope,
+            intercept=intercept,
             dtype=DTYPES[dtype],
+            tokens_id=tokens_id,
+            pixels_id=pixels_id,
+            outside=outside,
+            time_step=time_step,
+            time_unit=time_unit,
         )
     except (struct.error, IndexError, ValueError) as error:
         raise ValueError(f"the header of the compressed file makes no sense ({error}); write the file again") from None
-    return header, flags, start
+    payload = Payload(flags >> _STATES_SHIFT, coding, data[start : -_CRC.size])
+    return Parts(header, payload, table_crc, start)
 
 
 def _check_file(data: bytes) -> None:
@@ -233,8 +196,3 @@ def _check_file(data: bytes) -> None:
         raise ValueError(
             f"the compressed file is damaged: checksum {found:08x}, expected {expected:08x}; copy it again"
         )
-
-
-def _in_range(name: str, value: float, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}, expected {low} to {high}")

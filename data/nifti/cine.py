@@ -34,6 +34,7 @@ def read_cine(path: str | Path) -> CineCase:
     return CineCase(
         patient, volume.stored, {}, volume.grid.spacing_mm, volume.grid.affine, ed=None, es=None, group=None,
         height_cm=None, weight_kg=None, slope=volume.slope, intercept=volume.intercept, source_hash=blake2b(path),
+        time_step=volume.time[0], time_unit=volume.time[1],
     )  # fmt: skip
 
 
@@ -57,12 +58,40 @@ def write_cine(path: str | Path, image: np.ndarray, case: CineCase, prepared: Pr
         raise ValueError(f"image has shape {image.shape}, expected {prepared.image.shape}; pass decode_tokens(...)[0]")
     native = invert(image[0].transpose(2, 3, 0, 1), prepared.geometry).transpose(2, 3, 0, 1)  # (H, W, D, T)
     low, high = prepared.window
-    stored = ((low + (high - low) * native.astype(np.float64)) - case.intercept) / case.slope
-    dtype = case.cine.dtype
+    real = low + (high - low) * native.astype(np.float64)
+    scaling, time = (case.slope, case.intercept), (case.time_step, case.time_unit)
+    save_cine(path, real, case.affine, case.cine.dtype, scaling, time)
+
+
+def save_cine(
+    path: str | Path,
+    real: np.ndarray,
+    affine: np.ndarray,
+    dtype: np.dtype,
+    scaling: tuple[float, float] = (1.0, 0.0),
+    time: tuple[float, int] = (0.0, 0),
+) -> None:
+    """Write real values as NIfTI with a new header, whole or not at all.
+
+    Args:
+        path: the file to write; it must end in .nii.gz or .nii.
+        real: (H, W, D, T) real values.
+        affine: (4, 4) voxel -> world in mm.
+        dtype: of the stored values; integers are rounded and clipped to their range.
+        scaling: slope and intercept; real value = stored * slope + intercept.
+        time: fourth zoom and NIfTI's code of its unit; (0, 0) where they are unknown.
+    Raises:
+        ValueError: for another file ending.
+    """
+    if not str(path).endswith(ENDINGS):
+        raise ValueError(f"{path}: the file ending must be .nii.gz or .nii; choose another name")
+    stored = (real - scaling[1]) / scaling[0]
     if dtype.kind in "iu":
         stored = np.rint(stored).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
-    nifti = nib.Nifti1Image(stored.astype(dtype), case.affine, dtype=dtype)  # type: ignore[no-untyped-call]
-    nifti.header.set_xyzt_units("mm")
-    nifti.header.set_slope_inter(case.slope, case.intercept)
+    nifti = nib.Nifti1Image(stored.astype(dtype), affine, dtype=dtype)  # type: ignore[no-untyped-call]
+    nifti.header.set_xyzt_units("mm", time[1] or None)
+    nifti.header.set_slope_inter(*scaling)
+    if time[0]:
+        nifti.header.set_zooms((*nifti.header.get_zooms()[:3], time[0]))
     with atomic_path(path) as temporary:
         nib.save(nifti, temporary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Volume(NamedTuple):
         slope: real value = stored * slope + intercept.
         intercept: see slope.
         grid: spacing and position.
+        time: fourth zoom and NIfTI's code of its unit; (0, 0) where they are unknown or invalid.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Volume(NamedTuple):
     slope: float
     intercept: float
     grid: Grid
+    time: tuple[float, int] = (0.0, 0)
 
 
 def find_nifti(folder: Path, stem: str) -> Path | None:
@@ -72,7 +74,14 @@ def read_nifti(path: Path, axes: int, patient: str) -> Volume:
     _check_voxels(stored, axes, path.name, patient)
     stored = without_fraction(stored.astype(stored.dtype.newbyteorder("="), copy=False))
     scale = (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
-    return Volume(path.name, stored, *scale, grid)
+    return Volume(path.name, stored, *scale, grid, _time_of(header))
+
+
+def _time_of(header: Any) -> tuple[float, int]:
+    """Fourth zoom and the code of its unit."""
+    zooms, unit = header.get_zooms(), int(header["xyzt_units"]) & 0x38
+    step = float(zooms[3]) if len(zooms) > 3 else 0.0
+    return (step, unit if unit in (8, 16, 24) else 0) if np.isfinite(step) and step > 0 else (0.0, 0)
 
 
 def without_fraction(values: np.ndarray) -> np.ndarray:

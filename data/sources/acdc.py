@@ -122,7 +122,7 @@ class AcdcSource:
         masks = {phase: read_mask(path, patient, first) for phase, path in paths if path is not None}
         case = CineCase(
             patient, cine, masks, first.grid.spacing_mm, first.grid.affine, ed, es, info.group, info.height_cm,
-            info.weight_kg, first.slope, first.intercept, self.source_hash(patient),
+            info.weight_kg, first.slope, first.intercept, self.source_hash(patient), *first.time,
         )  # fmt: skip
         refuse_empty_frames(case)
         return case

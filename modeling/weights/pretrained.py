@@ -81,6 +81,7 @@ def read_pretrained(
     model = model_class(model_config)
     model.load_state_dict(state)
     model.taught_by = sorted(lineage(files.config, files.where))  # type: ignore[assignment]
+    model.token_counts = read_token_counts(files.config, files.where)  # type: ignore[assignment]
     return model
 
 
@@ -96,16 +97,41 @@ def lineage(config: dict[str, Any] | None, where: str) -> set[str]:
     return set(taught_by)
 
 
-def export_config(model: dict[str, Any], taught_by: list[str], leak: str | None = None) -> dict[str, Any]:
+def export_config(
+    model: dict[str, Any], taught_by: list[str], leak: str | None = None, token_counts: list[int] | None = None
+) -> dict[str, Any]:
     """What config.json of an export holds.
 
     Args:
         model: the model as plain data.
         taught_by: hashes of all segmenters that taught it; evaluation tells an independent segmenter by them.
         leak: where the model encodes ground truth, what of it.
+        token_counts: how often each id of the frame codebook was seen in training; None where nothing was counted.
     """
     stamp = {} if leak is None else {"leak": leak}
-    return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **stamp, "taught_by": taught_by, "model": model}
+    counts = {} if token_counts is None else {"token_counts": token_counts}
+    return {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        **stamp,
+        "taught_by": taught_by,
+        **counts,
+        "model": model,
+    }
+
+
+def read_token_counts(config: dict[str, Any], where: str) -> list[int] | None:
+    """The token counts of a config.json.
+
+    Raises:
+        ValueError: where they are no list of whole numbers of 0 or more.
+    """
+    counts = config.get("token_counts")
+    if counts is None:
+        return None
+    if not isinstance(counts, list) or not all(type(n) is int and 0 <= n < 1 << 53 for n in counts):
+        raise ValueError(f"{where}: token_counts is {counts!s:.80}, expected whole numbers; export it anew")
+    return counts
 
 
 def write_published(folder: Path, vq_model: dict[str, Any], state: State, dtype: torch.dtype) -> None:

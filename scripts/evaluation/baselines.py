@@ -10,11 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from data import preprocess
-from data.bitstream import container
 from data.scoring.images import Reference
 from data.shards.reader import ShardReader
 from modeling.titok import TiTok
-from scripts.evaluation.coding import decode
+from scripts.files.codec import decode, read_tokens
 from utils.baselines import borrowed, shuffled_within, zeroed
 
 MEAN_FRAME_PATIENTS = 100  # more train patients hardly move their mean; they are then taken evenly
@@ -23,17 +22,17 @@ Contender = Callable[[Reference, bytes, bytes], np.ndarray]  # (patient, its fil
 
 def without_content(model: TiTok, data: bytes) -> np.ndarray:
     """Every transmitted id set to 0."""
-    tokens, header = container.unpack(data)
+    tokens, header = read_tokens(model, data)
     return decode(model, zeroed(header.layout, tokens, (header.slices, header.phases)), header)
 
 
 def exchanged(model: TiTok, data: bytes, next_data: bytes) -> np.ndarray:
     """The next patient's tokens in this patient's shape; of a single patient, its own at another place."""
-    tokens, header = container.unpack(data)
+    tokens, header = read_tokens(model, data)
     grid = header.slices, header.phases
     if next_data is data:
         return decode(model, shuffled_within(header.layout, tokens, grid), header)
-    source, other = container.unpack(next_data)
+    source, other = read_tokens(model, next_data)
     return decode(model, borrowed(header.layout, source, (other.slices, other.phases), grid), header)
 
 

@@ -13,7 +13,7 @@ from data.scoring.images import Reference, ceiling, cost, open_reference, score
 from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.baselines import Contender
-from scripts.evaluation.coding import compress, decompress, tokens_in
+from scripts.files.codec import compress, decompress, tokens_in
 
 Row = dict[str, Any]
 
@@ -105,7 +105,7 @@ def evaluate(
                 **{"patient": patient, "group": reference.case.group, "slices": slices, "phases": phases},
                 **quality,
                 **cost(reference, data),
-                **{"tokens": tokens_in(data), "psnr_ceiling": ceiling(reference), "baselines": baseline_metrics},
+                **{"tokens": tokens_in(model, data), "psnr_ceiling": ceiling(reference), "baselines": baseline_metrics},
             }
             rows.append(row)
     return rows

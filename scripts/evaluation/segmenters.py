@@ -15,7 +15,7 @@ from data.preprocess import Geometry
 from data.scoring.heart import ReferenceSegmenter
 from data.scoring.images import Reference
 from modeling.titok import TiTok
-from scripts.evaluation.coding import load_model
+from scripts.files.codec import load_model
 from utils.config.ranges import Range
 from utils.config.recipe import from_plain
 from utils.config.yaml_text import read_yaml

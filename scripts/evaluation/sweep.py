@@ -17,7 +17,7 @@ from data.scoring.images import open_reference, score, to_native
 from data.shards.reader import ShardReader
 from modeling.flow import SamplerOptions
 from modeling.titok import TiTok
-from scripts.evaluation.coding import compress, decompress
+from scripts.files.codec import compress, decompress
 from utils.files import write_json, write_text
 from utils.metrics import finite_mean, high_frequency_ratio
 from utils.report.figures import COLORS, INK, save

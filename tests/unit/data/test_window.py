@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from data.bitstream.container import header_for, pack, unpack
+from data.bitstream.container import pack, unpack
+from data.bitstream.header import header_for
 from data.case import CineCase
 from data.cohort.fingerprint import case_record
 from data.loading.dataset import on_grid

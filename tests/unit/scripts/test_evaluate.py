@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from data.bitstream import container
+from data.bitstream.header import Header
 from data.case import CineCase
 from data.scoring.images import open_reference
 from data.shards import samples
@@ -25,8 +26,10 @@ from modeling.config import ModelConfig
 from modeling.encoder import Chunks
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
+from modeling.weights.identity import Identity
 from scripts import evaluate
-from scripts.evaluation import baselines, coding, scoring, segmenters
+from scripts.evaluation import baselines, scoring, segmenters
+from scripts.files import codec
 from utils.baselines import zeroed
 from utils.layout import FrameLayout
 from utils.report import figures
@@ -47,6 +50,10 @@ class BlockModel(nn.Module):
         self.layout, self.chunks = FrameLayout(SIDE * SIDE, 256, anatomy, 16), Chunks()
 
     taught_by: Any = ()
+    token_counts = None
+
+    def identity(self) -> Identity:
+        return Identity(1, 2)
 
     def teachers(self) -> list[str]:
         return list(self.taught_by)
@@ -212,7 +219,7 @@ def test_bits_are_those_of_the_whole_file(run: Callable[..., dict[str, Any]], sh
     run(shards)
     row = read_rows(tmp_path)[-1]
     model = BlockModel("crop", anatomy=2)
-    data = coding.compress(model, open_reference(make_case(4), SIZE, "crop"))
+    data = codec.compress(model, open_reference(make_case(4), SIZE, "crop"))
     assert float(row["bits"]) == len(data) * 8 > (SIDE * SIDE * 8 * PHASES + 4 * 4) * 3
     assert float(row["ratio_int16"]) == pytest.approx(SIZE * SIZE * 3 * PHASES * 16 / (len(data) * 8))
 
@@ -220,11 +227,13 @@ def test_bits_are_those_of_the_whole_file(run: Callable[..., dict[str, Any]], sh
 def test_what_is_scored_comes_from_the_bytes_alone(
     run: Callable[..., dict[str, Any]], shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_content(tokens: np.ndarray, header: container.Header) -> np.ndarray:
+    def without_content(tokens: np.ndarray, header: Header) -> np.ndarray:
         return zeroed(header.layout, tokens, (header.slices, header.phases))
 
     pack = container.pack
-    monkeypatch.setattr(container, "pack", lambda tokens, header: pack(without_content(tokens, header), header))
+    monkeypatch.setattr(
+        container, "pack", lambda tokens, header, table: pack(without_content(tokens, header), header, table)
+    )
     summary = run(shards, names=("stage2",))
     assert summary["mean"]["psnr"] == summary["baselines"]["tokens_zeroed"]["mean"]["psnr"]
 
@@ -350,7 +359,7 @@ def test_the_folder_of_a_training_run_is_evaluated(shards: Path, tmp_path: Path)
         is_legacy=False,
     )
     TiTok(config).save_pretrained(tmp_path / "run")
-    model = coding.load_model(tmp_path / "run", torch.device("cpu"), batch_frames=5)
+    model = codec.load_model(tmp_path / "run", torch.device("cpu"), batch_frames=5)
     assert model.chunks.frames == 5 and not model.training
     (row,) = evaluate.evaluate(model, ShardReader(shards, "test"), ["patient002"], {})
     assert row["patient"] == "patient002" and row["psnr"] > 0

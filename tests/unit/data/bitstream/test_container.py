@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from data.bitstream import container
-from data.bitstream.container import Header, pack, unpack
+from data.bitstream.container import pack, unpack
+from data.bitstream.header import Header, header_for
 from data.case import CineCase
 from data.preprocess import plan, prepare
 from utils.layout import FrameLayout, ImageLayout, SequenceLayout
@@ -293,7 +294,7 @@ def test_the_header_of_a_case_holds_what_leads_back_to_its_nifti() -> None:
         source_hash="",
     )
     prepared = prepare(case, 16, "fit")
-    header = container.header_for(case, prepared, FrameLayout(4, 16))
+    header = header_for(case, prepared, FrameLayout(4, 16))
     _, found = unpack(pack(make_tokens(header), header))
     assert (found.slices, found.phases, found.dtype, found.slope) == (2, 3, "int16", 2.0)
     assert found.geometry == prepared.geometry

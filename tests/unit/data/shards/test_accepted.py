@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.bitstream import container
+from data.bitstream.header import header_for
 from data.scoring import images
 from data.shards.samples import serialize
 from data.sources.nifti import NiftiSource
@@ -27,7 +28,7 @@ def test_any_type_of_voxels_is_scored(tmp_path: Path, dtype: str, scale: tuple[f
     members = dict(serialize(case, "4d_mri"))
     assert np.load(io.BytesIO(members["one_z00.cine.npy"])).dtype == case.cine.dtype
     reference = images.open_reference(case, 16, "crop")
-    header = container.header_for(case, reference.prepared, FrameLayout(1, 2))
+    header = header_for(case, reference.prepared, FrameLayout(1, 2))
     data = container.pack(np.zeros((2, 5), np.int64), header)
     _, header = container.unpack(data)
     assert header.window == pytest.approx(reference.prepared.window)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from data.bitstream import container
+from data.bitstream.header import header_for
 from data.preprocess import prepare
 from data.sources.phantom import Options as PhantomOptions
 from data.sources.phantom import PhantomSource
@@ -268,7 +269,7 @@ def test_anatomy_tokens_are_counted_in_the_bits_of_the_file_and_unsent_ones_are_
 
     def bits(tokens: object, anatomy: int) -> int:
         layout = FrameLayout(8, 64, anatomy, model.layout.anatomy_codebook_size if anatomy else 0)
-        header = container.header_for(case, prepared, layout)
+        header = header_for(case, prepared, layout)
         return 8 * len(container.pack(tokens, header))
 
     without = bits(tokens[:, : -2 * 4], 0)

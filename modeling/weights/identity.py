@@ -1,0 +1,67 @@
+"""The identity of a model: which weights make its tokens, and which decode them."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from utils.checkpoint import hash_weights
+
+FRAME_TOKENS = ("adapters.", "tokenizer.latent_tokens", "tokenizer.encoder.", "tokenizer.quantize.", "resampler.")
+ENCODES = (*FRAME_TOKENS, "conditioning.")
+ONLY_DECODES = ("conditioning.tokens.embedder.", "conditioning.tokens.place_embed", "conditioning.tokens.not_sent")
+ONLY_ENCODES = (
+    "adapters.",
+    "tokenizer.latent_tokens",
+    "tokenizer.encoder.",
+    "conditioning.segmenter.",
+    "conditioning.tokens.summary.",
+)
+
+
+class Identity(NamedTuple):
+    """Hashes of a model's weights and options.
+
+    Args:
+        tokens_id: 64 bits, of all that tokens depend on. Another value: the same ids mean something else.
+        pixels_id: 32 bits, of all that decoding depends on. Another value: another decoder of the same tokens.
+    """
+
+    tokens_id: int
+    pixels_id: int
+
+
+def identity(model: nn.Module, config: Any) -> Identity:
+    """The identity of a model in the precision of its weights.
+
+    Args:
+        model: a TiTok.
+        config: its ModelConfig.
+    """
+    options = asdict(config)
+    conditioning = {key: value for key, value in options["conditioning"].items() if key != "weights"}
+    shared = {
+        "channels": config.channels,
+        "vq_model": options["tokenizer"]["vq_model"],
+        "layout": config.layout,
+        "sequence": {key: value for key, value in options["sequence"].items() if key != "grid"},
+        "conditioning": conditioning,
+    }
+    state = model.state_dict()
+    encodes = {k: v for k, v in state.items() if k.startswith(ENCODES) and not k.startswith(ONLY_DECODES)}
+    decodes = {k: v for k, v in state.items() if not k.startswith(ONLY_ENCODES)}
+    tokens = _hash({**shared, "adapters": options["adapters"]}, hash_weights(encodes), 8)
+    pixels = _hash({**shared, "decoder": config.decoder, "dit": options["dit"]}, hash_weights(decodes), 4)
+    return Identity(tokens, pixels)
+
+
+def frame_tokens_hash(model: nn.Module) -> str:
+    """Hash of all weights that the tokens of frames depend on, without those of anatomy."""
+    return hash_weights({k: v for k, v in model.state_dict().items() if k.startswith(FRAME_TOKENS)})
+
+
+def _hash(options: dict[str, Any], weights: str, size: int) -> int:
+    text = json.dumps([options, weights], sort_keys=True, default=str)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=size).digest(), "big")

@@ -1,0 +1,124 @@
+"""Compress NIfTI cines to token files (.tmri) with a trained model.
+
+Research use only, not a medical device.
+
+    python scripts/compress.py cine.nii.gz cine.tmri --model mri_titok_e2e_stage3_output
+    python scripts/compress.py /path/to/acdc_dataset compressed --model mri_titok_e2e_stage3_output --workers 2
+
+IN is a 4-D NIfTI file, or a folder: ACDC patients where it holds them, else every 4-D NIfTI below it. A folder becomes
+a folder of files, one for each patient. A file that cannot be compressed does not stop the others; it is named at the
+end, and the exit status is 1. The model's field may not cover the whole image: each line says how much is outside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.case import CineCase
+from data.nifti.cine import read_cine
+from data.preprocess import Prepared, native_field, prepare
+from data.sources.acdc import AcdcSource
+from data.sources.nifti import NiftiSource
+from modeling.titok import TiTok
+from scripts.files.codec import OUTSIDE, compress_case, load_model
+from scripts.files.many import Job, add_file_arguments, check_outputs, run_jobs
+from utils.device import pick_device
+from utils.files import atomic_path
+from utils.log import user_errors
+
+ENDING = ".tmri"
+
+
+class Loaded(NamedTuple):
+    """A cine, native and on the model grid."""
+
+    case: CineCase
+    prepared: Prepared
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("input", type=Path, metavar="IN", help="a 4-D NIfTI file, or a folder of patients or NIfTI files")
+    add("output", type=Path, metavar="OUT", help=f"the file to write (NAME{ENDING}), or a folder")
+    add_file_arguments(parser)
+    add("--keep_tokens", type=int, metavar="N", help="transmit only the first N tokens of each frame, or of the cine")
+    add("--outside", choices=OUTSIDE, default="zero",
+        help="value of the voxels outside the model's field when the file is decoded (default zero)")  # fmt: skip
+    return parser.parse_args(argv)
+
+
+def jobs_of(source: Path, output: Path) -> list[Job]:
+    """What is read, how it is named, and where it goes.
+
+    Raises:
+        FileNotFoundError: where the input does not exist.
+        ValueError: where a folder holds nothing to compress, or the output's name does not fit.
+    """
+    if source.is_file():
+        if output.suffix != ENDING:
+            raise ValueError(f"OUT {output}: expected a file name that ends in {ENDING}; rename it")
+        return [Job(source.name, lambda: read_cine(source), output)]
+    if not source.is_dir():
+        raise FileNotFoundError(f"IN {source}: no such file or folder")
+    opened = open_source(source)
+    patients = opened.patients()
+    if not patients:
+        raise ValueError(f"IN {source}: holds neither ACDC patients nor 4-D NIfTI files; give another folder")
+    return [Job(name, lambda name=name: opened.load(name), output / f"{name}{ENDING}") for name in patients]
+
+
+def open_source(folder: Path) -> Any:
+    """ACDC's layout where the folder has it, else NIfTI files."""
+    try:
+        acdc = AcdcSource(folder)
+        if acdc.patients():
+            return acdc
+    except (ValueError, OSError):
+        pass  # no ACDC dataset
+    return NiftiSource(folder)
+
+
+def compress_job(model: TiTok, loaded: Loaded, path: Path, args: argparse.Namespace) -> str:
+    """Write one file; returns the line about it."""
+    case, prepared = loaded
+    data = compress_case(model, case, prepared, args.keep_tokens, args.outside)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+    frames, inside = case.cine.shape[2] * case.cine.shape[3], native_field(prepared.geometry)
+    ratio = 16 * inside.sum() * frames / (8 * len(data))
+    return (
+        f"{len(data)} bytes, {8 * len(data) / frames:.1f} bits a frame, {ratio:.0f}x against int16 of the field; "
+        f"{100 * (1 - inside.mean()):.0f} % of the image is outside the field ({args.outside})"
+    )
+
+
+def load(job: Job, model: TiTok) -> Loaded:
+    """Read a cine and bring it onto the model grid; needs no device."""
+    case = job.read()
+    return Loaded(case, prepare(case, model.config.image_size, model.config.geometry))
+
+
+@user_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    jobs = jobs_of(args.input, args.output)
+    check_outputs(jobs, args.force)
+    model = load_model(args.model, pick_device(args.device), args.batch_frames)
+    if model.config.decoder == "none":
+        raise ValueError(f"--model {args.model} only segments: give the folder of a trained stage")
+    if model.conditioning.leak is not None:
+        raise ValueError(f"--model {args.model}: {model.conditioning.leak}; give another model")
+    model.layout.keep(args.keep_tokens)
+    run_jobs(jobs, lambda job: load(job, model), lambda loaded, job: compress_job(model, loaded, job.output, args),
+             args.workers, "compressing", args.output)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

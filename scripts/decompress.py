@@ -1,0 +1,108 @@
+"""Decode token files (.tmri) to NIfTI cines on the grid of their source.
+
+Research use only, not a medical device. A generative decoder may invent anatomy.
+
+    python scripts/decompress.py cine.tmri back.nii.gz --model mri_titok_e2e_stage3_output
+    python scripts/decompress.py compressed decoded --model mri_titok_e2e_stage3_output
+
+The file names the model that wrote it; another model is refused, another decoder of the same tokens is noted. Size,
+affine, spacing, units and data type are those of the source; intensities go through its window. Voxels outside the
+model's field have the value that the file records. A file that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from data.bitstream.header import Header
+from data.nifti.cine import ENDINGS, save_cine
+from data.preprocess import invert, native_field
+from modeling.flow import SAMPLERS, SamplerOptions
+from modeling.titok import TiTok
+from scripts.files.codec import decode, decoder_note, load_model, read_tokens
+from scripts.files.many import Job, add_file_arguments, check_outputs, run_jobs
+from utils.device import pick_device
+from utils.log import user_errors
+
+ENDING = ".tmri"
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("input", type=Path, metavar="IN", help=f"a file NAME{ENDING}, or a folder of them")
+    add("output", type=Path, metavar="OUT", help="the NIfTI file to write (.nii.gz or .nii), or a folder")
+    add_file_arguments(parser)
+    add("--steps", type=int, default=1, help="of the sampler; 1 is the decode of highest PSNR (default 1)")
+    add("--realism", type=float, default=0.0, help="0 is the decode of highest PSNR, 1 a full sample (default 0)")
+    add("--seed", type=int, default=0, help="of the sample's noise (default 0)")
+    add("--sampler", choices=list(SAMPLERS), default="euler", help="(default euler)")
+    return parser.parse_args(argv)
+
+
+def jobs_of(source: Path, output: Path) -> list[Job]:
+    """What is read, and where it goes.
+
+    Raises:
+        FileNotFoundError: where the input does not exist.
+        ValueError: where a folder holds no token file, or the output's name does not fit.
+    """
+    if source.is_file():
+        if not output.name.endswith(ENDINGS):
+            raise ValueError(f"OUT {output}: expected a file name that ends in .nii.gz or .nii; rename it")
+        return [Job(source.name, source.read_bytes, output)]
+    if not source.is_dir():
+        raise FileNotFoundError(f"IN {source}: no such file or folder")
+    files = sorted(source.glob(f"*{ENDING}"))
+    if not files:
+        raise ValueError(f"IN {source}: holds no {ENDING} file; give another folder")
+    return [Job(path.name, path.read_bytes, output / f"{path.stem}.nii.gz") for path in files]
+
+
+def native_cine(grid: np.ndarray, header: Header) -> np.ndarray:
+    """Real values (H, W, D, T) of a decoded cine (S, S, D, T), with the recorded value outside the field."""
+    low, high = header.window
+    native = invert(grid.transpose(2, 3, 0, 1), header.geometry).transpose(2, 3, 0, 1)
+    real = low + (high - low) * native.astype(np.float64)
+    real[~native_field(header.geometry)] = header.outside or 0.0
+    return real
+
+
+def decompress_job(model: TiTok, data: bytes, path: Path, options: SamplerOptions) -> str:
+    """Write one cine; returns the line about it."""
+    tokens, header = read_tokens(model, data)
+    real = native_cine(decode(model, tokens, header, options), header)
+    save_cine(path, real, header.affine, np.dtype(header.dtype), (header.slope, header.intercept),
+              (header.time_step, header.time_unit))  # fmt: skip
+    outside = 100 * (1 - native_field(header.geometry).mean())
+    value = f"{header.outside or 0:g}"
+    note = decoder_note(model, header)
+    return (
+        f"{'x'.join(map(str, real.shape))} {header.dtype}; {outside:.0f} % of the image is outside the field and is "
+        f"{value}" + (f"; note: {note}" if note else "")
+    )
+
+
+@user_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    jobs = jobs_of(args.input, args.output)
+    check_outputs(jobs, args.force)
+    options = SamplerOptions(args.steps, args.realism, args.seed, args.sampler)
+    model = load_model(args.model, pick_device(args.device), args.batch_frames)
+    options.check(model.config.decoder)
+    if model.config.decoder == "none":
+        raise ValueError(f"--model {args.model} only segments: give the folder of a trained stage")
+    run_jobs(jobs, lambda job: job.read(), lambda data, job: decompress_job(model, data, job.output, options),
+             args.workers, "decompressing", args.output)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Show what a token file (.tmri) holds: header and bits by part. Needs no model.
+
+Research use only, not a medical device.
+
+    python scripts/inspect_file.py cine.tmri
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.bitstream.container import VERSION, read_parts
+from data.bitstream.header import TIME_UNITS
+from data.bitstream.payload import CODINGS, budget
+from data.preprocess import native_field
+from utils.files import jsonable
+from utils.log import user_errors
+
+CHECKSUM_BITS = 32
+
+
+def describe(data: bytes) -> dict[str, Any]:
+    """Header and bit budget of a compressed file as plain values.
+
+    Raises:
+        ValueError: foreign, cut short, damaged, or written by another version.
+    """
+    parts = read_parts(data)
+    header, layout = parts.header, parts.header.layout
+    geometry, frames = header.geometry, header.slices * header.phases
+    fields = budget(layout, parts.payload, header.slices, header.phases)
+    bits = {"header": 8 * parts.head_bytes, **fields, "checksum": CHECKSUM_BITS}
+    return {
+        "version": VERSION,
+        "model": {"tokens_id": f"{header.tokens_id:016x}", "pixels_id": f"{header.pixels_id:08x}"},
+        "layout": {
+            "name": layout.name, "tokens": layout.num_tokens, "codebook_size": layout.codebook_size,
+            "anatomy_tokens": layout.num_anatomy, "anatomy_codebook_size": layout.anatomy_codebook_size,
+        },
+        "coding": CODINGS[parts.payload.coding],
+        "token_table": None if parts.table_crc is None else f"{parts.table_crc:08x}",
+        "cine": {"height": geometry.native_hw[0], "width": geometry.native_hw[1], "slices": header.slices,
+                 "phases": header.phases, "dtype": header.dtype},
+        "spacing_mm": list(header.spacing_mm),
+        "time": {"step": header.time_step, "unit": TIME_UNITS[header.time_unit]},
+        "scaling": {"slope": header.slope, "intercept": header.intercept},
+        "window": list(header.window),
+        "geometry": geometry.to_dict(),
+        "outside_field": {"share": float(1 - native_field(geometry).mean()), "value": header.outside or 0.0},
+        "bits": bits,
+        "bytes": len(data),
+        "bits_per_frame": 8 * len(data) / frames,
+    }  # fmt: skip
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The description for people."""
+    rows = []
+    for key, value in found.items():
+        if key != "bits":
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            rows.append(f"{key:<16}{text}")
+    total = 8 * found["bytes"]
+    rows.append(f"{'part':<16}{'bits':>10}{'share':>9}")
+    rows += [f"{name:<16}{bits:>10}{100 * bits / total:>8.1f}%" for name, bits in found["bits"].items()]
+    return [*rows, f"{'sum':<16}{total:>10}"]
+
+
+@user_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, metavar="FILE", help="a token file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(argv)
+    if not args.file.is_file():
+        raise FileNotFoundError(f"{args.file}: no such file")
+    try:
+        found = describe(args.file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{args.file}: {error}") from None
+    print(json.dumps(jsonable(found), indent=2) if args.json else "\n".join(lines(found)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Laws of compress, decompress and inspect_file: what comes back, what is refused, and that nothing is lost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from data.nifti.cine import read_cine
+from data.preprocess import prepare
+from data.scoring.images import open_reference, score
+from modeling.titok import TiTok
+from scripts import compress, decompress, inspect_file
+from scripts.files.codec import compress as compress_reference
+from scripts.files.codec import decompress as decoded_grid
+from scripts.files.codec import read_tokens
+from tests.tiny import tiny_model
+
+SPACING = (1.5, 1.25, 8.0)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    tiny_model().save_pretrained(folder / "one")
+    tiny_model(seed=5).save_pretrained(folder / "other")
+    better = tiny_model()
+    with torch.no_grad():
+        better.dit.head[-1].bias.add_(0.1)
+    better.save_pretrained(folder / "better")
+    return folder
+
+
+def write_cine(path: Path, seed: int = 0, shape: tuple[int, ...] = (40, 36, 2, 5), dtype: Any = np.int16) -> np.ndarray:
+    """A beating square in noise, with an oblique affine, a fourth zoom in ms, a slope and an intercept."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 60, shape)
+    for phase in range(shape[3]):
+        values[12 : 24 + phase, 10:22, :, phase] += 300
+    affine = np.array([[0, -1.25, 0, 10], [1.5, 0, 0, -20], [0, 0, 8, 5], [0, 0, 0, 1.0]])
+    image = nib.Nifti1Image(values.astype(dtype), affine, dtype=dtype)
+    image.header.set_zooms((*SPACING, 42.5))
+    image.header.set_xyzt_units("mm", "msec")
+    image.header.set_slope_inter(2.0, -100.0)
+    image.header["descrip"] = b"Jane Doe"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return values * 2.0 - 100.0
+
+
+def run(script: Any, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Exit status, and all that was printed."""
+    code = 0
+    try:
+        script.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_a_cine_comes_back_on_its_own_grid_with_a_fresh_header(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cine(tmp_path / "cine.nii.gz")
+    model = ("--model", model_folder / "one")
+    assert run(compress, capsys, tmp_path / "cine.nii.gz", tmp_path / "c.tmri", *model)[0] == 0
+    code, printed = run(decompress, capsys, tmp_path / "c.tmri", tmp_path / "back.nii.gz", *model)
+    assert code == 0 and "29 % of the image is outside the field and is 0" in printed
+    source, back = (nib.load(tmp_path / name) for name in ("cine.nii.gz", "back.nii.gz"))
+    assert back.shape == source.shape and back.get_data_dtype() == source.get_data_dtype()
+    np.testing.assert_allclose(back.affine, source.affine, atol=1e-5)
+    np.testing.assert_allclose(back.header.get_zooms(), source.header.get_zooms(), rtol=1e-5)
+    assert back.header.get_xyzt_units() == ("mm", "msec") and (back.dataobj.slope, back.dataobj.inter) == (2.0, -100.0)
+    assert b"Jane" not in (tmp_path / "c.tmri").read_bytes() and not bytes(back.header["descrip"]).strip(b"\0")
+
+
+def test_every_voxel_of_the_field_is_what_evaluation_scores_and_the_bytes_are_its_bytes(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cine(tmp_path / "cine.nii.gz")
+    model = TiTok.from_pretrained(model_folder / "one")
+    reference = open_reference(read_cine(tmp_path / "cine.nii.gz"), 32, "crop")
+    run(compress, capsys, tmp_path / "cine.nii.gz", tmp_path / "c.tmri", "--model", model_folder / "one")
+    data = (tmp_path / "c.tmri").read_bytes()
+    assert data == compress_reference(model, reference)
+    run(decompress, capsys, tmp_path / "c.tmri", tmp_path / "back.nii", "--model", model_folder / "one")
+    grid = decoded_grid(model, data)
+    real = decompress.native_cine(grid, read_tokens(model, data)[1])
+    back = np.asarray(nib.load(tmp_path / "back.nii").dataobj)
+    assert np.abs(back - real).max() <= 1.0 + 1e-6  # half a stored unit, of slope 2
+    rows, columns = reference.box
+    low, high = reference.prepared.window
+    windowed = ((real[rows, columns] - low) / (high - low)).transpose(2, 3, 0, 1)
+    assert score(reference, grid)["psnr"] == pytest.approx(
+        float(np.mean(-10 * np.log10(np.square(windowed - reference.original).mean(axis=(2, 3))))), abs=1e-3
+    )
+
+
+def test_another_model_is_refused_by_name_and_another_decoder_is_noted(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cine(tmp_path / "cine.nii.gz")
+    run(compress, capsys, tmp_path / "cine.nii.gz", tmp_path / "c.tmri", "--model", model_folder / "one")
+    code, printed = run(decompress, capsys, tmp_path / "c.tmri", tmp_path / "b.nii", "--model", model_folder / "other")
+    assert code == 1 and "was written by the model" in printed and not (tmp_path / "b.nii").exists()
+    code, printed = run(decompress, capsys, tmp_path / "c.tmri", tmp_path / "b.nii", "--model", model_folder / "better")
+    assert code == 0 and "another decoder of the same tokens" in printed
+
+
+def test_a_folder_gives_one_line_a_file_and_a_bad_file_costs_no_other(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        write_cine(tmp_path / "in" / f"cine{number}.nii.gz", number)
+    whole = (tmp_path / "in" / "cine1.nii.gz").read_bytes()
+    (tmp_path / "in" / "cine1.nii.gz").write_bytes(whole[: len(whole) // 2])
+    model = ("--model", model_folder / "one", "--workers", 2)
+    code, printed = run(compress, capsys, tmp_path / "in", tmp_path / "out", *model)
+    assert code == 1 and "1 of 3 files failed: cine1" in printed and "truncated or damaged" in printed
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cine0.tmri", "cine2.tmri"]
+    (tmp_path / "out" / "cine2.tmri").write_bytes(b"TTMRI-RUO")
+    code, printed = run(decompress, capsys, tmp_path / "out", tmp_path / "back", *model)
+    assert code == 1 and "cine2.tmri" in printed and [p.name for p in (tmp_path / "back").iterdir()] == ["cine0.nii.gz"]
+
+
+def test_existing_files_are_kept_unless_forced(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cine(tmp_path / "cine.nii.gz")
+    (tmp_path / "c.tmri").write_bytes(b"precious")
+    arguments = (tmp_path / "cine.nii.gz", tmp_path / "c.tmri", "--model", model_folder / "one")
+    code, printed = run(compress, capsys, *arguments)
+    assert code == 1 and "give --force" in printed and (tmp_path / "c.tmri").read_bytes() == b"precious"
+    assert run(compress, capsys, *arguments, "--force")[0] == 0
+    assert (tmp_path / "c.tmri").read_bytes().startswith(b"TTMRI")
+
+
+def test_voxels_outside_the_field_have_the_recorded_value(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = write_cine(tmp_path / "cine.nii.gz")
+    model = ("--model", model_folder / "one")
+    run(compress, capsys, tmp_path / "cine.nii.gz", tmp_path / "c.tmri", *model, "--outside", "mean")
+    run(decompress, capsys, tmp_path / "c.tmri", tmp_path / "back.nii", *model)
+    back = np.asarray(nib.load(tmp_path / "back.nii").dataobj)
+    prepared = prepare(read_cine(tmp_path / "cine.nii.gz"), 32, "crop")
+    from data.preprocess import native_field
+
+    outside = ~native_field(prepared.geometry)
+    assert np.ptp(back[outside]) == 0 and back[outside].flat[0] == pytest.approx(real[outside].mean(), abs=1.0)
+
+
+def test_inspect_counts_every_bit_and_needs_no_model(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cine(tmp_path / "cine.nii.gz")
+    run(compress, capsys, tmp_path / "cine.nii.gz", tmp_path / "c.tmri", "--model", model_folder / "one")
+    code, printed = run(inspect_file, capsys, tmp_path / "c.tmri", "--json")
+    found = json.loads(printed)
+    assert code == 0 and sum(found["bits"].values()) == 8 * (tmp_path / "c.tmri").stat().st_size
+    assert found["cine"] == {"height": 40, "width": 36, "slices": 2, "phases": 5, "dtype": "int16"}
+    code, printed = run(inspect_file, capsys, tmp_path / "c.tmri")
+    assert code == 0 and "range coder" in printed
+    (tmp_path / "bad.tmri").write_bytes(b"hello")
+    code, printed = run(inspect_file, capsys, tmp_path / "bad.tmri")
+    assert code == 1 and "bad.tmri: not a TiTok-MRI file" in printed
