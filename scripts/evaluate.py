@@ -59,6 +59,7 @@ def model_names(folders: Sequence[Path]) -> list[str]:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read and check the command line; raise an error for values out of range and missing folders."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
@@ -109,6 +110,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @user_errors()
 def main(argv: Sequence[str] | None = None) -> None:
+    """Score all models and write the report."""
     args = parse_arguments(argv)
     device, reader = pick_device(args.device), ShardReader(args.data, args.split)
     patients = list(reader.patients())[: args.limit]

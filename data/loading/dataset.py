@@ -142,7 +142,7 @@ class CineDataset(Dataset[Sample]):
         return Sample(arrays, stable_seed(self.seed, epoch, key), key)
 
     def frames_of(self, index: int) -> int:
-        """Return D * T of a sample, which is equal in all epochs."""
+        """Return D * T, the number of frames of the sample at `index`; it is equal in all epochs."""
         if self.unit == "frame":
             return 1
         if self.unit == "stack":

@@ -80,12 +80,14 @@ def first_frames(dataset: CineDataset) -> np.ndarray:
 
 @contextmanager
 def write_tokens(folder: Path, described: dict[str, Any], frames: int) -> Iterator[np.memmap]:
-    """Yield the array (N, F, K) to fill; the folder is created only if the block ends without an error.
+    """Create the folder of a cache if the block ends without an error.
 
     Args:
         folder: folder of the cache.
         described: from `description`.
         frames: F, number of frames of the split.
+    Yields:
+        (N, F, K) unsigned integers on disk, to be filled.
     """
     shape = (described["variants"], frames, described["num_latent_tokens"])
     dtype = np.uint16 if described["codebook_size"] <= 1 << 16 else np.uint32

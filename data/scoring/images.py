@@ -74,7 +74,15 @@ def to_frames(grid: np.ndarray) -> np.ndarray:
 
 
 def to_native(reference: Reference, grid: np.ndarray) -> np.ndarray:
-    """Return a reconstruction (S, S, D, T) as native pixels (D, T, h, w) inside the model's field."""
+    """Bring a reconstruction back to the native grid.
+
+    Args:
+        reference: the original of the patient.
+        grid: (S, S, D, T) reconstruction.
+
+    Returns:
+        (D, T, h, w) native pixels inside the model's field.
+    """
     return preprocess.invert(to_frames(grid), reference.prepared.geometry)[..., reference.box[0], reference.box[1]]
 
 
@@ -112,7 +120,15 @@ def ceiling(reference: Reference) -> float | None:
 
 
 def cost(reference: Reference, data: bytes) -> dict[str, float]:
-    """Return bits and compression ratios of a patient's compressed file, see `utils.metrics.rates`."""
+    """Compute bits and compression ratios of a patient.
+
+    Args:
+        reference: the original of the patient.
+        data: bytes of the compressed file.
+
+    Returns:
+        Bits, bits per frame and ratios, see `utils.metrics.rates`.
+    """
     field, frames = reference.case.cine[reference.box], math.prod(reference.case.cine.shape[2:])
     gz_bytes = nii_gz_bytes(field, reference.case.affine)
     return rates(len(data) * 8, frames, field.size, true_depth_bits(reference.case.cine), gz_bytes)

@@ -64,6 +64,11 @@ class Plan:
 def is_done(plan: Plan, output_dir: Path) -> bool:
     """Return whether `output_dir` already holds the finished conversion of this plan.
 
+    Args:
+        plan: the conversion.
+        output_dir: output folder.
+    Returns:
+        True if nothing is left to do; False if the folder is empty or does not exist.
     Raises:
         ValueError: when the folder holds anything else.
     """

@@ -37,6 +37,8 @@ def check_manifest(manifest: Any, path: str) -> dict[str, Any]:
     Args:
         manifest: content of the file.
         path: path of the file, for error messages.
+    Returns:
+        The same content.
     Raises:
         ValueError: see `read_manifest`.
     """

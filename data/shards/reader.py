@@ -44,7 +44,14 @@ class ShardWriter:
             os.truncate(folder / record["file"], record["bytes"])
 
     def add(self, split: str, members: Iterable[tuple[str, bytes]]) -> dict[str, Any]:
-        """Append the members of one case, from `serialize`, and return the record of its shard."""
+        """Append one case to the last shard of a split, or to a new one.
+
+        Args:
+            split: train, val or test.
+            members: (name, content) of all members, from `serialize`.
+        Returns:
+            The record of the shard: {file, bytes, samples}.
+        """
         from webdataset import TarWriter  # imported here: it loads torch, which the rest of this file does not need
 
         records = self.shards[split]
@@ -147,7 +154,13 @@ class ShardReader:
         return SliceSample(entry, cine, masks)
 
     def read_case(self, patient: str) -> CineCase:
-        """Return the converted case of a patient, from all its slices."""
+        """Return the converted case of a patient, from all slices.
+
+        Args:
+            patient: name of the patient.
+        Raises:
+            KeyError: for a patient that is not in the split.
+        """
         samples = [self.read(index) for index in self.patients()[patient]]
         info = samples[0].entry.info
         masks = {p: np.stack([s.masks[p] for s in samples], axis=-1) for p in samples[0].masks}

@@ -66,7 +66,12 @@ def serialize(case: CineCase, modality: str, placement: Placement | None = None)
 
 
 def sample_key(patient: str, z: int) -> str:
-    """Return the key of a sample from patient and slice, e.g. `patient001_z03`."""
+    """Return the key of a sample, e.g. `patient001_z03`.
+
+    Args:
+        patient: name of the patient.
+        z: zero-based slice.
+    """
     return f"{patient}_z{z:02d}"
 
 
@@ -97,22 +102,27 @@ class SampleEntry:
 
     @property
     def patient(self) -> str:
+        """Name of the patient."""
         return str(self.info["patient"])
 
     @property
     def slice(self) -> int:
+        """Zero-based index of this slice."""
         return int(self.info["slice"])
 
     @property
     def slices(self) -> int:
+        """D, number of slices of the patient."""
         return int(self.info["slices"])
 
     @property
     def phases(self) -> int:
+        """T, number of phases."""
         return self.cine.shape[0]
 
     @property
     def native_hw(self) -> tuple[int, int]:
+        """Native (H, W) in pixels."""
         return self.cine.shape[1], self.cine.shape[2]
 
 
