@@ -21,7 +21,7 @@ class AnatomyOptions:
 
     Args:
         num_tokens: A, tokens a key frame.
-        levels: of the finite scalar quantizer; 8 x 8 x 8 x 8 are 4096 ids.
+        levels: levels of the finite scalar quantizer; 8 x 8 x 8 x 8 are 4096 ids.
         width: channels of the network of the summary and of the context.
         dropout: fraction of training slices without anatomy tokens, so that the decoder also works without them.
     """
@@ -50,7 +50,7 @@ class AnatomyTokens(nn.Module):
     Args:
         summary_size: length of the summary.
         num_tokens: A, tokens a key frame.
-        levels: of the quantizer.
+        levels: levels of the quantizer.
         width: channels of the summary's network and of the context.
     """
 

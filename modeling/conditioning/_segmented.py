@@ -71,7 +71,7 @@ def summarize(segmented: Segmented, grid: int) -> Tensor:
     """Summary of segmented frames, (N, 3 * (grid² + features + 3) + 1), without gradient.
 
     Args:
-        segmented: of N frames.
+        segmented: output of the segmenter for N frames.
         grid: rows and columns to which the soft masks are pooled.
     """
     p = segmented.logits.detach().softmax(1)[:, 1:]  # (N, 3, H, W)
