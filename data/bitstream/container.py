@@ -1,9 +1,9 @@
-"""The compressed file: the tokens of one cine and what is needed to go back to a NIfTI, each bit counted.
+"""The compressed file: the tokens of one cine, and the header from which a NIfTI file can be restored.
 
-    magic · version · length ─ header ─ optional affine, scaling ─ payload, bit by bit ─ CRC32
+    magic · version · length ─ header ─ optional affine, scaling ─ payload ─ CRC32
                                                                    └ the tokens, see data/bitstream/payload.py
 
-The magic ends in RUO: research use only, not a medical device.
+The magic number ends with RUO: research use only, not a medical device.
 
 Axes: D slices, T phases of the cardiac cycle.
 """
@@ -26,32 +26,32 @@ from utils.layout import LAYOUTS, TokenLayout
 MAGIC = b"TTMRI-RUO"
 VERSION = 2
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
-MAX_TOKENS = 1 << 24  # a forged header must not make the reader allocate gigabytes
+MAX_TOKENS = 1 << 24  # limits the memory that a forged header can allocate
 
 _PREFIX = struct.Struct(f"<{len(MAGIC)}sBI")  # magic, version, length of the whole file
 _FIXED = struct.Struct("<BB4HII B3H2h 2f3fB")  # see `_pack_header`
 _AFFINE, _SCALING, _CRC = struct.Struct("<12f"), struct.Struct("<2f"), struct.Struct("<I")
-_HAS_AFFINE, _HAS_SCALING, _STATES_SHIFT = 1, 2, 2  # flags; above them the states of data/bitstream/payload.py
+_HAS_AFFINE, _HAS_SCALING, _STATES_SHIFT = 1, 2, 2  # flags; the bits above hold the states of data/bitstream/payload.py
 
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """What the file says beside the tokens.
+    """The content of the file other than the tokens.
 
     Args:
         slices: D.
         phases: T.
-        layout: of the tokens, see utils/layout.py.
-        geometry: from the native grid to the model grid.
-        window: (low, high) in real values, mapped to [0, 1].
+        layout: layout of the tokens, see utils/layout.py.
+        geometry: transform from the native grid to the model grid.
+        window: (low, high) real values that are mapped to 0 and 1.
         spacing_mm: native spacing along H, W, D.
-        affine: (4, 4) voxel -> world; costs bits only where it is not the diagonal of the spacing.
+        affine: (4, 4) voxel -> world in mm; written only if it is not the diagonal matrix of the spacing.
         slope: real value = stored * slope + intercept.
-        intercept: see slope; both cost bits only where they are not (1, 0).
-        dtype: of the stored values.
+        intercept: see slope; both are written only if they are not (1, 0).
+        dtype: data type of the stored values.
 
     Raises:
-        ValueError: naming the field, the value found and what was expected.
+        ValueError: for a field, which is named, that is out of range.
     """
 
     slices: int
@@ -98,15 +98,15 @@ class Header:
 
 
 def header_for(case: CineCase, prepared: Prepared, layout: TokenLayout) -> Header:
-    """The header of a case that was brought onto the model grid.
+    """Return the header of a case.
 
     Args:
         case: the native cine.
-        prepared: the same on the model grid.
-        layout: of the model's tokens, `model.layout`.
+        prepared: the cine on the model grid.
+        layout: layout of the tokens, `model.layout`.
 
     Returns:
-        The header that `pack` takes.
+        The header for `pack`.
     """
     slices, phases = case.cine.shape[2:]
     return Header(
@@ -124,17 +124,17 @@ def header_for(case: CineCase, prepared: Prepared, layout: TokenLayout) -> Heade
 
 
 def pack(tokens: np.ndarray, header: Header) -> bytes:
-    """The whole compressed file.
+    """Write tokens and header as a compressed file.
 
     Args:
-        tokens: integers of the layout's shape, -1 where not transmitted.
-        header: what belongs to them.
+        tokens: integers of the shape of the layout, -1 if not transmitted.
+        header: header of the cine.
 
     Returns:
-        The bytes to write; `len(...) * 8` is every bit that the cine costs.
+        The bytes of the file; its bit rate is `len(...) * 8` bits per cine.
 
     Raises:
-        ValueError: the tokens have another shape than the header says, or an id lies outside its codebook.
+        ValueError: when the tokens do not have the shape of the layout, or an id is outside its codebook.
     """
     states, bits = tokens_to_bits(header.layout, np.asarray(tokens), header.slices, header.phases)
     head = _pack_header(header, states << _STATES_SHIFT)
@@ -145,16 +145,16 @@ def pack(tokens: np.ndarray, header: Header) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[np.ndarray, Header]:
-    """The tokens and the header of a compressed file.
+    """Read tokens and header from a compressed file.
 
     Args:
-        data: what `pack` gave, whole.
+        data: all bytes of the file, from `pack`.
 
     Returns:
-        The tokens as `pack` took them, int64, and the header (its real numbers as float32).
+        The tokens as passed to `pack`, int64, and the header (real numbers rounded to float32).
 
     Raises:
-        ValueError: foreign, cut short, damaged, or written by another version.
+        ValueError: when the file has another format or version, is truncated or is damaged.
     """
     _check_file(data)
     header, flags, start = _unpack_header(data)
@@ -182,7 +182,7 @@ def _pack_header(header: Header, flags: int) -> bytes:
 
 
 def _unpack_header(data: bytes) -> tuple[Header, int, int]:
-    """The header, the flags, and where the payload starts."""
+    """Return the header, the flags, and the position of the payload in bytes."""
     try:
         fields = _FIXED.unpack_from(data, _PREFIX.size)
         start = _PREFIX.size + _FIXED.size
@@ -208,7 +208,7 @@ def _unpack_header(data: bytes) -> tuple[Header, int, int]:
             dtype=DTYPES[dtype],
         )
     except (struct.error, IndexError, ValueError) as error:
-        raise ValueError(f"the header of the compressed file makes no sense ({error}); write the file again") from None
+        raise ValueError(f"the header of the compressed file is invalid ({error}); compress the cine again") from None
     return header, flags, start
 
 
@@ -217,21 +217,21 @@ def _check_file(data: bytes) -> None:
         raise ValueError(f"not a TiTok-MRI file: it starts with {data[: len(MAGIC)]!r}, expected {MAGIC!r}")
     if len(data) < _PREFIX.size:
         raise ValueError(
-            f"the compressed file is cut short: {len(data)} bytes do not even hold its start; copy it again"
+            f"the compressed file is cut short: {len(data)} bytes, expected at least {_PREFIX.size}; copy it again"
         )
     _, version, length = _PREFIX.unpack_from(data)
     if version != VERSION:
         raise ValueError(
-            f"the compressed file has version {version}, this code reads {VERSION}; use a matching release"
+            f"the compressed file has version {version}, expected {VERSION}; use the release that wrote it"
         )
     if len(data) < length:
         raise ValueError(f"the compressed file is cut short: {len(data)} of {length} bytes; copy it again")
     if len(data) > length or length < _PREFIX.size + _CRC.size:
-        raise ValueError(f"the compressed file is damaged: {len(data)} bytes, but it says {length}; copy it again")
+        raise ValueError(f"the compressed file is damaged: {len(data)} bytes, expected {length}; copy it again")
     (expected,) = _CRC.unpack(data[-_CRC.size :])
-    if (found := zlib.crc32(data[: -_CRC.size])) != expected:
+    if (checksum := zlib.crc32(data[: -_CRC.size])) != expected:
         raise ValueError(
-            f"the compressed file is damaged: checksum {found:08x}, expected {expected:08x}; copy it again"
+            f"the compressed file is damaged: checksum {checksum:08x}, expected {expected:08x}; copy it again"
         )
 
 

@@ -1,8 +1,8 @@
-"""The tokens of one cine as bits, field by field of their layout (utils/layout.py).
+"""The tokens of one cine as bits, in the order of the fields of their layout (utils/layout.py).
 
-Ids have a fixed width. A token of -1 (not transmitted) costs nothing where all tokens of a field are transmitted, or
-none, or in every block the same first ones; otherwise two bits a block say whether it is absent, whole or partial; see
-bits.py. The phases of ED and ES are written once where all slices agree, otherwise for each slice.
+Ids have a fixed width. A token that is not transmitted (-1) needs no bits if all tokens of a field are transmitted, or
+none, or only the first n of every block. Otherwise two bits per block mark it as empty, complete or partial; see
+bits.py. The phases of ED and ES are written once if they are equal in all slices, otherwise for each slice.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from utils.layout import TokenLayout, check_range
 
 
 def tokens_to_bits(layout: TokenLayout, tokens: np.ndarray, slices: int, phases: int) -> tuple[int, list[np.ndarray]]:
-    """Tokens as bits.
+    """Write tokens as bits.
 
     Args:
-        layout: of the tokens.
-        tokens: integers of the layout's shape.
+        layout: layout of the tokens.
+        tokens: integers of the shape of the layout, -1 if not transmitted.
         slices: D.
         phases: T.
 
     Returns:
-        States, one bit an index field and two bits a token field, the first field lowest; and pieces of flat uint8
-        zeros and ones.
+        The states of all fields (one bit per index field, two bits per token field, the first field in the lowest
+        bits), and a list of flat uint8 arrays of zeros and ones.
 
     Raises:
-        ValueError: for tokens that are not of this layout.
+        ValueError: for tokens that do not match the layout.
     """
     if tokens.shape != layout.shape(slices, phases):
         raise ValueError(
-            f"tokens are of shape {tokens.shape}, expected integers of shape {layout.shape(slices, phases)}: "
+            f"tokens have shape {tokens.shape}, expected integers of shape {layout.shape(slices, phases)}: "
             f"{layout.words}"
         )
     layout.check(tokens, slices, phases)
@@ -52,10 +52,20 @@ def tokens_to_bits(layout: TokenLayout, tokens: np.ndarray, slices: int, phases:
 
 
 def tokens_from_bits(layout: TokenLayout, reader: BitReader, slices: int, phases: int, states: int) -> np.ndarray:
-    """The inverse of `tokens_to_bits`, int64.
+    """Read tokens from bits, the inverse of `tokens_to_bits`.
+
+    Args:
+        layout: layout of the tokens.
+        reader: at the first bit of the payload.
+        slices: D.
+        phases: T.
+        states: from `tokens_to_bits`.
+
+    Returns:
+        int64 of the shape of the layout, -1 if not transmitted.
 
     Raises:
-        ValueError: where the bytes end before, or an id lies outside its codebook.
+        ValueError: when the bytes end too early, or an id is outside its codebook.
     """
     parts = {}
     for field in layout.fields(slices, phases):
