@@ -1,6 +1,6 @@
 """Adapters from a tokenizer of photographs to cine MRI: a channel adapter and a phase adapter.
 
-Both start as the identity, so that at step 0 the model is the published tokenizer.
+Both are the identity at initialisation, so at step 0 the model equals the published tokenizer.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class AdapterConfig:
     """Options of the adapters.
 
     Args:
-        phase_layers: attention layers over the phases, between encoder and quantizer; 0 turns the adapter off.
-        phase_heads: heads of each.
+        phase_layers: number of attention layers over the phases, between encoder and quantizer; 0 for no phase adapter.
+        phase_heads: number of heads of each layer.
     """
 
     phase_layers: Annotated[int, Range(0, 64)] = 1
@@ -42,17 +42,17 @@ class Adapters(nn.Module):
         self.phase = nn.ModuleList(PhaseAttention(width, config.phase_heads) for _ in range(config.phase_layers))
 
     def to_rgb(self, frames: Tensor) -> Tensor:  # (N, 1, H, W)
-        """Three channels for the tokenizer, (N, 3, H, W)."""
+        """Convert frames to three channels for the tokenizer, (N, 3, H, W)."""
         weight, bias = (value.view(3, 1, 1) for value in self.channel.parameters())
         return frames * weight + bias  # equal to the 1x1 convolution, several times faster
 
     def along_phases(self, latents: Tensor, phase: Tensor) -> Tensor:  # (G, T, K, E), (G, T)
-        """Latents after attention over the phases of the cycle, (G, T, K, E)."""
+        """Apply attention over the phases of the cycle to the latents, (G, T, K, E)."""
         for layer in self.phase:
             latents = latents + layer(latents, phase)
         return latents
 
 
 def to_gray(rgb: Tensor) -> Tensor:  # (N, 3, H, W)
-    """Mean over the colour channels, (N, 1, H, W)."""
+    """Return the mean over the colour channels, (N, 1, H, W)."""
     return torch.mean(rgb, dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""A whole model as plain data: what a recipe's `model` section and an export's config.json hold."""
+"""The options of a model as plain data: content of the section `model` of a recipe and of config.json."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,12 +11,12 @@ from modeling.tokenizer import VQModelConfig
 
 @dataclass
 class TokenizerOptions:
-    """Where the tokenizer comes from.
+    """Source of the tokenizer.
 
     Args:
-        init: a Hub id, a folder in the published layout, a `.bin` with its YAML beside it, or `random`.
-        revision: of the Hub id, a commit, tag or branch; a commit keeps a result reproducible.
-        vq_model: the architecture; read from the weights' own config unless init is `random`.
+        init: a Hub id, a folder in the published layout, a `.bin` with its YAML in the same folder, or `random`.
+        revision: commit, tag or branch of the Hub id; only a commit is reproducible.
+        vq_model: the architecture; read from the config of the weights unless init is `random`.
     """
 
     init: str = "yucornetto/tokenizer_titok_l32_imagenet"
@@ -26,15 +26,15 @@ class TokenizerOptions:
 
 @dataclass
 class ModelConfig:
-    """A whole model as plain data.
+    """The options of a model as plain data.
 
     Args:
         channels: 1 for MRI; 3 for a published tokenizer, which then has no adapters.
-        geometry: how files are brought to the grid, `crop` or `fit` (data/preprocess.py).
-        decoder: `dit`, `titok` for the tokenizer's own, or `none` for a segmenter alone, without tokenizer.
-        tokenizer: where the tokenizer comes from.
+        geometry: `crop` or `fit`, transform of files to the model grid (data/preprocess.py).
+        decoder: `dit`, `titok` for the decoder of the tokenizer, or `none` for a segmenter alone, without tokenizer.
+        tokenizer: source of the tokenizer.
         adapters: channel and phase adapter.
-        layout: of the tokens: `frame`, or `sequence`, a few for a whole cine.
+        layout: layout of the tokens: `frame`, or `sequence`, N tokens for a whole cine.
         sequence: options of the layout `sequence`.
         dit: the DiT decoder.
         conditioning: {"name": a file of modeling/conditioning, ...its options}.
@@ -62,7 +62,7 @@ class ModelConfig:
 
     @property
     def keeps_decoder(self) -> bool:
-        """Whether the tokenizer's own decoder is part of the model."""
+        """Whether the decoder of the tokenizer is part of the model."""
         return self.decoder == "titok" or (self.decoder == "dit" and self.dit.draft)
 
     @property

@@ -27,13 +27,13 @@ class FrameDecoder:
     """The decoding side of a model; the modules belong to the model.
 
     Args:
-        tokenizer: its codebook, and its own decoder where the model keeps it.
+        tokenizer: codebook and, if the model has it, decoder of the tokenizer.
         conditioning: a module of modeling/conditioning.
-        resampler: of layout `sequence`; None in layout `frame`.
-        dit: the DiT; None where the tokenizer's own decoder gives the frames.
-        draft: whether the DiT corrects the frames of the tokenizer's own decoder.
+        resampler: resampler of layout `sequence`; None in layout `frame`.
+        dit: the DiT; None if the decoder of the tokenizer decodes the frames.
+        draft: whether the DiT corrects the frames of the tokenizer's decoder.
         channels: C, 1 for MRI, 3 for a published tokenizer.
-        chunks: how many frames run at a time.
+        chunks: number of frames that are decoded at a time.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class FrameDecoder:
         self.drafts, self.channels, self.chunks = draft, channels, chunks
 
     def context(self, ids: Tensor, position: Tensor, phase: Tensor) -> Tensor:
-        """Vectors of the tokens of G slices; 0 for a token that is not transmitted.
+        """Return the codebook vectors of the tokens of G slices; 0 for a token that is not transmitted.
 
         Args:
             ids: (G, T, K) of frames, or (G, N) of the cine that each slice belongs to; -1 where not transmitted.
@@ -81,14 +81,14 @@ class FrameDecoder:
         return to_gray(frames) if self.channels == 1 else frames
 
     def draft(self, context: Tensor) -> Tensor | None:  # (G, T, K, token_size)
-        """What the DiT corrects, (G, T, 1, H, W) in [-1, 1]; None for a DiT without draft."""
+        """Return the draft for the DiT, (G, T, 1, H, W) in [-1, 1]; None for a DiT without draft."""
         return 2 * self.tokenizer_frames(context) - 1 if self.drafts else None
 
     def train(self, batch: Batch, encoded: Encoded, draws: Draws) -> Tensor:
         """The decoded frames x̂ of a training batch, (B, D, T, 1, H, W), not clamped."""
         slices, phases = batch.image.shape[1:3]
         phase, context = batch.phase.repeat_interleave(slices, dim=0), encoded.context
-        if context is None:  # a token cache gave the ids
+        if context is None:  # the ids are from a token cache
             assert encoded.ids is not None
             ids = encoded.ids.unflatten(0, (len(phase), phases))
             context = self.context(ids, batch.slice_position.flatten(), phase)
@@ -98,7 +98,8 @@ class FrameDecoder:
             noise = torch.zeros_like(batch.image) if draws.noise is None else draws.noise
             frames = recomputed(
                 self.dit,
-                self.chunks.recompute and max(1, self.chunks.recompute // phases),  # whole slices, as phases attend
+                self.chunks.recompute
+                and max(1, self.chunks.recompute // phases),  # whole slices, since phases attend to each other
                 flow.interpolate(2 * batch.image - 1, noise, draws.t).flatten(0, 1),
                 draws.t.repeat_interleave(slices),
                 context,

@@ -4,9 +4,9 @@
     x_t ─► x_embedder + position ─► (+ layout_embedder of the tokens) ─► [context | patches] ─► blocks ─► final_layer
     t ─► t_embedder ─► adaLN_modulation, shared by the blocks                       ─► unpatchify ─► 3x3 head ─► x̂
 
-The layout maps all tokens of a frame to its patches by a learned value a token and a learned weight a token and patch.
-It gives the decoder a picture before attention has learned which token describes which patch; without it, training
-stays at the mean image for hundreds of steps.
+The layout_embedder maps all tokens of a frame to its patches: a learned value per token, and a learned weight per token
+and patch. So the decoder can draw an image before attention has learned which token describes which patch. Without it,
+training stays at the mean image for hundreds of steps.
 
 Source: Peebles & Xie, Scalable Diffusion Models with Transformers, 2023 (adaLN-Zero); Chen et al., PixArt-α, 2023, sec.
 2.3 (modulation shared between blocks).
@@ -47,12 +47,13 @@ class DiTConfig:
     Args:
         size: S, B, L or {"width", "num_layers", "num_heads"}.
         patch_size: side of a patch in pixels.
-        head_channels: channels of the 3x3 convolution head behind unpatchify.
-        fusion: how anatomy tokens reach the frame: `mid`, by cross-attention in every second block, or `early`, as a
-            coarse map decoded from them beside the noisy patches.
-        draft: the tokenizer's own decoder drafts each frame and the DiT corrects it; untrained it returns the draft.
-        gradient_checkpointing: keep only the inputs of the blocks and compute each again in the backward pass; for long
-            cycles, whose phases training.recompute_frames cannot split.
+        head_channels: channels of the 3x3 convolutions after unpatchify.
+        fusion: input of the anatomy tokens: `mid`, by cross-attention in every second block, or `early`, as a coarse
+            map that is added to the noisy patches.
+        draft: the tokenizer's decoder decodes a draft of each frame and the DiT corrects it; an untrained DiT returns
+            the draft.
+        gradient_checkpointing: store only the inputs of the blocks and compute each block again in the backward pass;
+            for long cycles, since training.recompute_frames does not divide the phases of a slice.
     """
 
     size: str | TransformerSize = "B"
@@ -64,7 +65,7 @@ class DiTConfig:
 
 
 def dimensions(size: str | TransformerSize) -> tuple[int, int, int]:
-    """Width, layers and heads of a size: S, B, L or a mapping; ValueError for another, or one that does not divide."""
+    """Return width, layers and heads of a size, S, B, L or a mapping; raise a ValueError for an invalid size."""
     width, num_layers, num_heads = transformer_size(size, SIZES, "dit.size")
     if width % (4 * num_heads):
         raise ValueError(f"dit.size: width {width} is not a multiple of 4 * num_heads = {4 * num_heads}")
@@ -78,14 +79,14 @@ class DiT(nn.Module):
         image_size: side of a frame in pixels.
         num_tokens: K, tokens a frame.
         token_size: channels of a codebook entry.
-        token_rms: root mean square of those channels; the context is scaled to unit variance, since without it training
-            stays at the mean image.
+        token_rms: root mean square of these channels; the context is divided by it, because without unit variance
+            training stays at the mean image.
         anatomy_tokens: M, tokens of the anatomy context.
-        anatomy_width: channels of that context; 0 without anatomy.
+        anatomy_width: channels of this context; 0 without anatomy.
         config: options.
 
     Raises:
-        ValueError: when sizes do not divide.
+        ValueError: when a size is not a multiple of another, as it must be.
     """
 
     frequency_width = 256
@@ -176,7 +177,7 @@ class DiT(nn.Module):
         slice_position: Tensor,  # (G,) in (0, 1)
         phase: Tensor,  # (G, T) in [0, 1)
         anatomy: Tensor | None = None,  # (G, M, anatomy_width)
-        draft: Tensor | None = None,  # (G, T, 1, H, W) in [-1, 1], where the options ask for one
+        draft: Tensor | None = None,  # (G, T, 1, H, W) in [-1, 1], with the option `draft`
     ) -> Tensor:
         """The clean frames x̂, (G, T, 1, H, W)."""
         dtype = self.token_embed.dtype
@@ -191,7 +192,7 @@ class DiT(nn.Module):
         patches = patches + self.layout_embedder(self.layout_place @ values.flatten(0, 1))  # (G * T, P, E)
         if anatomy is not None and self.map_decoder is not None and self.map_embedder is not None:
             coarse = self.map_decoder(anatomy.to(dtype).flatten(1)).unflatten(1, (self.grid**2, -1))  # (G, P, channels)
-            patches = patches + self.map_embedder(coarse).repeat_interleave(x.shape[1], dim=0)  # alike at every phase
+            patches = patches + self.map_embedder(coarse).repeat_interleave(x.shape[1], dim=0)  # equal at all phases
         h = torch.cat([tokens, patches.unflatten(0, x.shape[:2])], dim=2)  # (G, T, K + P, E)
         heart = None if anatomy is None or self.anatomy_embedder is None else self.anatomy_embedder(anatomy.to(dtype))
         for block in self.blocks:
@@ -205,6 +206,6 @@ class DiT(nn.Module):
         return image if draft is None else draft + image
 
     def unpatchify(self, x: Tensor) -> Tensor:  # (N, P, p * p * channels)
-        """Patches back to planes, (N, channels, H, W)."""
+        """Arrange patches to images, (N, channels, H, W)."""
         x = x.view(len(x), self.grid, self.grid, self.patch, self.patch, self.channels)
         return x.permute(0, 5, 1, 3, 2, 4).reshape(len(x), self.channels, *[self.grid * self.patch] * 2)

@@ -1,4 +1,4 @@
-"""Random numbers of a training pass: each a function of a sample's seed, whatever the batch, rank or worker."""
+"""Random numbers of a training pass: functions of the seed of a sample, independent of batch, rank and worker."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from utils.types import Batch
 
 
 class Draws(NamedTuple):
-    """What is drawn for the B samples of a batch.
+    """Random numbers of the B samples of a batch.
 
     Args:
-        t: (B,) flow times in [0, 1); 0 where x̂ is decoded from tokens alone.
-        anatomy: (B,) bool, True where the anatomy tokens are transmitted.
-        keep: (B,) how many tokens are transmitted; None for all.
+        t: (B,) flow times in [0, 1); 0 if x̂ is decoded from tokens alone.
+        anatomy: (B,) bool, True if the anatomy tokens are transmitted.
+        keep: (B,) number of transmitted tokens; None for all.
         noise: (B, D, T, 1, H, W); None for zeros.
-        step: of the optimizer, for losses that begin later.
+        step: optimizer step, for losses with warm-up.
     """
 
     t: Tensor
@@ -37,22 +37,22 @@ class Draws(NamedTuple):
     def to(self, device: torch.device | str) -> "Draws":
         """Move every tensor to a device."""
         moved = {k: v.to(device, non_blocking=True) for k, v in self._asdict().items() if isinstance(v, Tensor)}
-        return self._replace(**moved)  # type: ignore[arg-type]  # step is never among them
+        return self._replace(**moved)  # type: ignore[arg-type]  # step is not a tensor
 
     def first_tokens(self, available: int) -> Tensor:
-        """Which of the tokens are transmitted, (B, available) bool."""
+        """Return which tokens are transmitted, (B, available) bool."""
         assert self.keep is not None
         return torch.arange(available, device=self.keep.device) < self.keep[:, None]
 
     def kept(self, ids: Tensor) -> Tensor:  # (B, D, T, K)
-        """Token ids with -1 for those that are not transmitted."""
+        """Set the ids of tokens that are not transmitted to -1."""
         if self.keep is None:
             return ids
         return ids.masked_fill(~self.first_tokens(ids.shape[3])[:, None, None], NOT_TRANSMITTED)
 
 
 def no_draws(batch: Batch) -> Draws:
-    """A pass without randomness, as at inference: decoded in one step, all tokens transmitted."""
+    """Return the values of a pass without randomness: decoded in one step, all tokens transmitted."""
     t = torch.zeros(len(batch.image), device=batch.image.device)
     return Draws(t, t == 0)
 
@@ -60,14 +60,14 @@ def no_draws(batch: Batch) -> Draws:
 def draw(
     batch: Batch, times: flow.FlowConfig | None, anatomy_dropout: float, budgets: Sequence[int], step: int
 ) -> Draws:
-    """Draw for a batch that is still on the CPU, so that no device is waited for.
+    """Draw the random numbers of a batch that is on the CPU, so that no device synchronisation is needed.
 
     Args:
-        batch: its `sample_seed` counts.
-        times: distribution of flow times; None where no DiT decodes.
-        anatomy_dropout: share of samples whose anatomy is not transmitted.
+        batch: the samples; only `sample_seed` is used.
+        times: distribution of flow times; None without a DiT.
+        anatomy_dropout: fraction of samples without anatomy tokens.
         budgets: numbers of tokens, one of which is drawn for each sample; empty for all tokens.
-        step: of the optimizer.
+        step: optimizer step.
     """
     seeds = batch.sample_seed.tolist()
     t = torch.zeros(len(seeds)) if times is None else flow.draw_times(batch.sample_seed, times)

@@ -4,7 +4,7 @@
                                                                         └─► resampler ─► ids (B, N), layout `sequence`
     ED, ES ─► conditioning ─► anatomy ids (B, D, 2, A)
 
-One encoder serves `TiTok.encode`, training and the token cache.
+`TiTok.encode`, training and the token cache use the same encoder.
 
 Axes: B batch, C channels, H height, W width, D slices, T phases of the cycle, G = B * D, K latent tokens a frame,
 E width of the latents, A anatomy tokens a key frame, N tokens of a whole cine.
@@ -31,11 +31,11 @@ from utils.types import Batch
 
 @dataclass
 class Chunks:
-    """How many frames run through a network at a time.
+    """Number of frames that a network processes at a time.
 
     Args:
-        frames: at inference; slices stay whole, since phases attend to each other.
-        recompute: of a chunk whose activations are computed again in the backward pass; 0 keeps all activations.
+        frames: frames at inference; slices are not divided, since phases attend to each other.
+        recompute: frames of a chunk whose activations are computed again in the backward pass; 0 stores all.
     """
 
     frames: int = 128
@@ -43,14 +43,14 @@ class Chunks:
 
 
 class Encoded(NamedTuple):
-    """What a training pass encodes; None where the model or the batch has no such part.
+    """Result of the encoder in a training pass; None for parts that the model or the batch does not have.
 
     Args:
-        context: (B * D, T, K, token_size) vectors of the tokens, which the decoder reads; None where a token cache gave
-            the ids.
+        context: (B * D, T, K, token_size) vectors of the tokens, input of the decoder; None if the ids are from a token
+            cache.
         ids: (B * D * T, K), or (B, N) of whole cines; -1 in padding.
-        latents: (B * D, T, K, E) before projection; likewise.
-        quantized: of all B * D * T frames; likewise.
+        latents: (B * D, T, K, E) before projection; None with a token cache.
+        quantized: quantized latents of all B * D * T frames; None with a token cache.
         anatomy: (B * D, 2 * A, width) context of the anatomy tokens.
         logits: (B, D, 2, 4, H, W) of the segmented originals at ED and ES.
     """
@@ -67,11 +67,11 @@ class FrameEncoder:
     """The encoding side of a model; the modules belong to the model.
 
     Args:
-        tokenizer: published TiTok; None in a model that only segments, which has nothing to encode.
+        tokenizer: published TiTok; None in a model that only segments.
         adapters: channel and phase adapter; None for a published tokenizer of colour images.
         conditioning: a module of modeling/conditioning.
-        resampler: of layout `sequence`; None in layout `frame`.
-        chunks: how many frames run at a time.
+        resampler: resampler of layout `sequence`; None in layout `frame`.
+        chunks: number of frames that are encoded at a time.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class FrameEncoder:
             yield from () if module is None else module.parameters()
 
     def is_frozen(self) -> bool:
-        """True when no parameter on the path from image to ids trains."""
+        """Whether all parameters on the path from image to ids are frozen."""
         resampler = () if self.resampler is None else self.resampler.parameters()
         return not any(p.requires_grad for p in (*self.frame_parameters(), *resampler))
 
@@ -142,9 +142,9 @@ class FrameEncoder:
 
         Args:
             frames: (B, D, T, C, H, W).
-            ed: phase of end-diastole, where it is known.
-            es: phase of end-systole, where it is known.
-            mask: (B, D, T, H, W) ground truth, for a conditioning that leaks it.
+            ed: phase of end-diastole, or None.
+            es: phase of end-systole, or None.
+            mask: (B, D, T, H, W) ground truth, for conditioning `mask` only.
         """
         dtype = self.tokenizer.latent_tokens.dtype
         lv = self._lv_curve(frames.to(dtype)) if ed is None or es is None else None
@@ -157,7 +157,7 @@ class FrameEncoder:
         return phases, ids.view(len(frames), frames.shape[1], 2, self.conditioning.num_tokens)
 
     def _lv_curve(self, frames: Tensor) -> Tensor | None:  # (B, D, T, C, H, W)
-        """Segmented pixels of the LV at each phase, (B, T); None without a segmenter."""
+        """Return the number of segmented LV pixels at each phase, (B, T); None without a segmenter."""
         if self.conditioning.segmenter is None:
             return None
         parts = frames.flatten(0, 2).split(self.chunks.frames)
@@ -165,14 +165,14 @@ class FrameEncoder:
         return torch.cat(areas).view(frames.shape[:3]).sum(1)
 
     def train(self, batch: Batch, draws: Draws) -> Encoded:
-        """Encode a training batch, with gradients wherever parameters train.
+        """Encode a training batch, with gradients to all trainable parameters.
 
-        What is frozen runs in full precision, as in `TiTok.encode`, so that training sees the tokens that users get.
+        Frozen parts run in full precision, as in `TiTok.encode`, so training uses the tokens of inference.
         """
         anatomy, logits = self._train_anatomy(batch, draws)
         if self.tokenizer is None:
             return Encoded(logits=logits)
-        if batch.tokens is not None:  # of a token cache
+        if batch.tokens is not None:  # from a token cache
             return Encoded(ids=draws.kept(batch.tokens).flatten(0, 2), anatomy=anatomy, logits=logits)
         device, lowers = batch.image.device.type, torch.is_autocast_enabled(batch.image.device.type)
         slices, phases = batch.image.shape[1:3]
@@ -200,7 +200,7 @@ class FrameEncoder:
         return Encoded(context, ids, latents, quantized, anatomy, logits)
 
     def _train_anatomy(self, batch: Batch, draws: Draws) -> tuple[Tensor | None, Tensor | None]:
-        """Context (B * D, 2 * A, width) and logits (B, D, 2, 4, H, W) of a batch; None where the model has none."""
+        """Context (B * D, 2 * A, width) and logits (B, D, 2, 4, H, W) of a batch; None without conditioning."""
         count, slices = batch.image.shape[:2]
         if not batch.has_key_frames:
             return self.conditioning.context(self.no_anatomy(count * slices, batch.image.device)), None
@@ -213,5 +213,5 @@ class FrameEncoder:
         return anatomy.context, None if anatomy.logits is None else anatomy.logits.unflatten(0, (count, slices))
 
     def no_anatomy(self, count: int, device: torch.device) -> Tensor:
-        """Anatomy ids of slices whose anatomy is not transmitted, (count, 2 * A)."""
+        """Return the anatomy ids, all -1, of slices without transmitted anatomy, (count, 2 * A)."""
         return torch.full((count, 2 * self.conditioning.num_tokens), NOT_TRANSMITTED, device=device)

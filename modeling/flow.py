@@ -1,9 +1,9 @@
 """Rectified flow with x-prediction: path, training distribution, target weight and samplers; no network.
 
-On the path x_t = t x + (1 - t) noise the network returns the clean image x̂. The loss is taken in velocity space,
+On the path x_t = t x + (1 - t) noise the network predicts the clean image x̂. The loss is computed in velocity space,
 where v = (x - x_t) / (1 - t), so that |v̂ - v| = |x̂ - x| / (1 - t).
-A share of the samples is trained at t = 0 with the noise set to zero: there the network returns the posterior mean,
-which makes one deterministic step the decode of highest PSNR.
+A fraction of the samples is trained at t = 0 with zero noise. There the network predicts the posterior mean, so one
+deterministic step gives the highest PSNR.
 
 Source: Liu et al., Flow Straight and Fast, 2022, eq. 1; Esser et al., Scaling Rectified Flow Transformers, 2024,
 section 3.1.
@@ -27,8 +27,8 @@ class FlowConfig:
     """Distribution of flow times in training.
 
     Args:
-        one_step_share: share of samples at t = 0 with zero noise.
-        uniform_share: share of the other samples whose t is uniform, the fat tail of the logit-normal.
+        one_step_share: fraction of samples at t = 0 with zero noise.
+        uniform_share: fraction of the other samples with uniform t, so that extreme t also occur.
         logit_mean: mean of logit(t) of the rest.
         logit_std: standard deviation of logit(t) of the rest.
     """
@@ -43,10 +43,10 @@ MIN_REMAINING_TIME = 0.05
 
 
 def draw_times(sample_seed: Tensor, config: FlowConfig) -> Tensor:
-    """Flow time of each sample, a function of its seed alone, whatever the batch or rank.
+    """Draw the flow time of each sample, a function of its seed alone, independent of batch and rank.
 
     Args:
-        sample_seed: (B,) int64 on the CPU, so that no device has to be waited for.
+        sample_seed: (B,) int64 on the CPU, so that no device synchronisation is needed.
         config: the distribution.
 
     Returns:
@@ -63,20 +63,20 @@ def draw_times(sample_seed: Tensor, config: FlowConfig) -> Tensor:
 
 
 def draw_noise(sample_seed: Tensor, t: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
-    """Noise of each sample, a function of its seed alone, whatever the batch or rank.
+    """Draw the noise of each sample, a function of its seed alone, independent of batch and rank.
 
     Args:
         sample_seed: (B,) int64 on the CPU.
         t: (B,) flow times on the CPU.
         shape: shape of the images, (B, D, T, C, H, W).
-        device: of the noise.
+        device: device of the noise.
 
     Returns:
         Standard normal noise of `shape`; 0 for one-step samples.
     """
     noise = torch.zeros(shape, device=device)
     for seed, noisy, slices in zip(sample_seed.tolist(), (t > 0).tolist(), noise, strict=True):
-        if noisy:  # slice by slice: the noise of a stack must not depend on how many padded slices follow it
+        if noisy:  # slice by slice, so that the noise does not depend on the number of padded slices
             generator = torch.Generator(device).manual_seed(stable_seed(seed, "flow noise"))
             for frames in slices:
                 frames.normal_(generator=generator)
@@ -84,22 +84,22 @@ def draw_noise(sample_seed: Tensor, t: Tensor, shape: torch.Size, device: torch.
 
 
 def along(t: Tensor, x: Tensor) -> Tensor:
-    """Flow times (B,) shaped to multiply x (B, ...)."""
+    """Reshape flow times (B,) for products with x (B, ...)."""
     return t.view(-1, *[1] * (x.ndim - 1))
 
 
 def interpolate(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """The path x_t = t x + (1 - t) noise; x, noise (B, ...), t (B,)."""
+    """Return the point x_t = t x + (1 - t) noise of the path; x, noise (B, ...), t (B,)."""
     return along(t, x) * x + (1 - along(t, x)) * noise
 
 
 def velocity_weight(t: Tensor) -> Tensor:
-    """What turns a squared error of x̂ into one of the velocity, 1 / max(1 - t, 0.05)^2, shaped like t."""
+    """Return the factor from squared error of x̂ to squared error of velocity, 1 / max(1 - t, 0.05)^2, shaped like t."""
     return (1 - t).clamp(min=MIN_REMAINING_TIME) ** -2
 
 
 def posterior_mean(predict: Predict, like: Tensor) -> Tensor:
-    """One deterministic step from t = 0 with zero noise; `like` (B, ...) gives shape and dtype."""
+    """Decode in one deterministic step from t = 0 with zero noise; `like` (B, ...) defines shape and dtype."""
     return predict(torch.zeros_like(like), torch.zeros(len(like), device=like.device))
 
 
@@ -109,7 +109,7 @@ def euler(predict: Predict, noise: Tensor, steps: int) -> Tensor:
     Args:
         predict: (x_t, t) -> x̂, all (B, ...) but t (B,).
         noise: (B, ...) standard normal.
-        steps: number of steps, a network evaluation each.
+        steps: number of steps, with one network evaluation each.
     """
     x = noise
     for step in range(steps):
@@ -118,9 +118,9 @@ def euler(predict: Predict, noise: Tensor, steps: int) -> Tensor:
 
 
 def heun(predict: Predict, noise: Tensor, steps: int) -> Tensor:
-    """Sample by Heun's method, of second order: two network evaluations a step, but one in the last.
+    """Sample by Heun's method (second order): two network evaluations per step, one in the last.
 
-    The last step is Euler's, which ends at x̂: at t = 1 the velocity is undefined.
+    The last step is an Euler step, because the velocity is undefined at t = 1.
 
     Args:
         predict: (x_t, t) -> x̂, all (B, ...) but t (B,).
@@ -147,12 +147,12 @@ def velocity(predict: Predict, x: Tensor, t: float) -> Tensor:
 
 
 class SamplerOptions(NamedTuple):
-    """How tokens are decoded.
+    """Options of the sampler.
 
     Args:
-        steps: of the sampler; 1 with realism 0, which samples nothing.
-        realism: a in [0, 1] of x̂ + a (sample - x̂), where x̂ is the one-step decode of highest PSNR.
-        seed: of the sample's noise.
+        steps: number of sampler steps; 1 with realism 0, for no sampling.
+        realism: a in [0, 1]; the result is x̂ + a (sample - x̂), where x̂ is the one-step decode with the highest PSNR.
+        seed: seed of the noise.
         sampler: `euler` or `heun`.
     """
 
@@ -162,7 +162,7 @@ class SamplerOptions(NamedTuple):
     sampler: str = "euler"
 
     def check(self, decoder: str) -> None:
-        """Raise ValueError for options that contradict each other, or that a decoder does not have."""
+        """Raise a ValueError for options that contradict each other or do not apply to the decoder."""
         if not 0 <= self.realism <= 1:
             raise ValueError(f"realism = {self.realism}: expected 0 (highest PSNR) to 1 (a full sample)")
         if (self.steps > 1) != (self.realism > 0):
@@ -181,9 +181,9 @@ def decode(predict: Predict, like: Tensor, options: SamplerOptions, slices: Sequ
 
     Args:
         predict: (x_t, t) -> x̂, all (G, T, ...) but t (G,).
-        like: (G, T, ...) gives shape, dtype and device.
-        options: how to decode.
-        slices: G numbers of the slices in their volumes, which seed the noise.
+        like: (G, T, ...) defines shape, dtype and device.
+        options: options of the sampler.
+        slices: G indices of the slices in their volumes, for the seed of the noise.
     """
     mean = posterior_mean(predict, like)
     if options.realism == 0:
@@ -193,12 +193,12 @@ def decode(predict: Predict, like: Tensor, options: SamplerOptions, slices: Sequ
 
 
 def seeded_noise(like: Tensor, seed: int, slices: Sequence[int]) -> Tensor:
-    """Standard normal noise, a function of (seed, slice, phase), so that no batch and no chunk changes it.
+    """Draw standard normal noise, a function of (seed, slice, phase), independent of batch and chunk.
 
     Args:
-        like: (G, T, ...) gives shape, dtype and device.
-        seed: seed of the whole decode.
-        slices: G numbers of the slices in their volumes.
+        like: (G, T, ...) defines shape, dtype and device.
+        seed: seed of the decode.
+        slices: G indices of the slices in their volumes.
     """
     noise = like.new_empty(like.shape, dtype=torch.float32)
     for group, number in enumerate(slices):

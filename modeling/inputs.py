@@ -1,11 +1,11 @@
-"""Checks of the images and masks that users give to a model."""
+"""Checks of images and masks at the input of a model."""
 
 import torch
 from torch import Tensor
 
 
 def check_images(x: Tensor, channels: int, image_size: int) -> None:
-    """Refuse what is not a batch of windowed images of this model's size.
+    """Check that x is a batch of windowed images of the size of the model.
 
     Args:
         x: (B, C, H, W, D, T) or (B, C, H, W), floating point in [0, 1].
@@ -34,7 +34,7 @@ def check_images(x: Tensor, channels: int, image_size: int) -> None:
 
 
 def check_mask(mask: Tensor | None, x: Tensor, leaks: bool) -> None:
-    """Refuse ground truth that the model does not take, or that has another size than the images.
+    """Check that the model uses ground truth and that the mask has the size of the images.
 
     Args:
         mask: (B, H, W, D, T) labels, or None.
@@ -42,7 +42,7 @@ def check_mask(mask: Tensor | None, x: Tensor, leaks: bool) -> None:
         leaks: whether the model encodes ground truth.
 
     Raises:
-        ValueError: saying what was expected.
+        ValueError: for a mask that is missing, not expected or of another size.
     """
     if mask is not None and (not leaks or mask.shape != (len(x), *x.shape[2:])):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What losses need of a recipe; checked before any weights are read."""
+"""Parts of a recipe that losses need; checked before weights are read."""
 
 import torch
 
@@ -21,13 +21,13 @@ WORDS = {
 
 
 def provides(model: ModelConfig, unit: str, key_frames: bool, cached: bool) -> set[str]:
-    """What a recipe provides, of the keys of `REMEDIES`; labels are assumed, since they are in the data.
+    """Return the keys of `REMEDIES` that a recipe provides; labels are assumed to be in the data.
 
     Args:
-        model: the recipe's model.
+        model: options of the model.
         unit: dataset.unit.
         key_frames: dataset.key_frames.
-        cached: whether tokens come from a cache, dataset.tokens.
+        cached: whether dataset.tokens is set.
     """
     chosen = model.conditioning
     with torch.device("meta"):
@@ -45,14 +45,14 @@ def provides(model: ModelConfig, unit: str, key_frames: bool, cached: bool) -> s
 
 
 def check_needs(needs: dict[str, tuple[str, ...]], has: set[str]) -> None:
-    """Refuse a recipe that lacks what its losses need.
+    """Check that a recipe provides the parts that its losses need.
 
     Args:
-        needs: what each loss needs, by its name.
-        has: what `provides` returns.
+        needs: name of a loss -> keys of `REMEDIES`.
+        has: from `provides`.
 
     Raises:
-        ValueError: naming the first loss that lacks something, what it lacks and what to do.
+        ValueError: for the first loss whose needs are not met.
     """
     for loss, wanted in needs.items():
         for need in wanted:

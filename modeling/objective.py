@@ -1,8 +1,8 @@
 """The weighted sum of the losses; each loss is one file of modeling/losses and one line of the recipe.
 
-A loss gives a sum over what it counts. The count follows from the batch alone, so that counts are added over
-micro-batches and ranks before the first backward pass: many micro-batches and many ranks have the loss of one batch.
-Weight and warm-up of every loss are applied here, so that a loss file is its formula.
+A loss returns a sum over the elements that it counts. The count depends on the batch alone, so counts are added over
+micro-batches and ranks before the first backward pass. The loss is therefore independent of the number of micro-batches
+and ranks. Weight and warm-up are applied here, so a loss file contains only its formula.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class LossOptions:
     """Options of every loss.
 
     Args:
-        weight: of the loss in the sum.
-        warmup_steps: the loss counts from this optimizer step on.
+        weight: weight of the loss in the sum.
+        warmup_steps: optimizer step from which on the loss is used.
     """
 
     weight: NotNegative = 1.0
@@ -31,14 +31,14 @@ class LossOptions:
 
 
 class Loss(Protocol):
-    """A formula: the objective divides its sum by its count."""
+    """A loss; the objective divides its sum by its count."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the recipe must have, keys of `REMEDIES` in modeling/needs.py."""
+        """Required parts of the recipe, keys of `REMEDIES` in modeling/needs.py."""
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many elements of a batch count, a scalar.
+        """Return the number of counted elements of a batch, a scalar.
 
         Args:
             batch: the samples.
@@ -46,11 +46,11 @@ class Loss(Protocol):
         """
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """The sum over what counts, a scalar."""
+        """Return the sum over the counted elements, a scalar."""
 
 
 class Term(NamedTuple):
-    """A loss, its weight, and the optimizer step from which on it counts."""
+    """A loss, its weight, and the optimizer step from which on it is used."""
 
     loss: Loss
     weight: float
@@ -60,8 +60,8 @@ class Term(NamedTuple):
 class Objective(nn.Module):
     """Losses by name, in the order of the recipe.
 
-    A loss that is a module, such as one with a projection head, has parameters of its own: they are trained and saved
-    with the run, and are no part of the model.
+    A loss can be a module with parameters, such as a projection head. They are trained and saved with the run, but are
+    not part of the model.
     """
 
     def __init__(self, terms: dict[str, Term]) -> None:
@@ -72,7 +72,7 @@ class Objective(nn.Module):
         self.learned = nn.ModuleDict(modules)
 
     def counts(self, batch: Batch, one_step: Tensor, step: int) -> Tensor:
-        """What each loss counts on this rank, before any pass of the model, (terms,) float32; 0 during its warm-up."""
+        """Return the count of each loss on this rank, before the model runs, (terms,) float32; 0 during warm-up."""
         zero = torch.zeros((), device=batch.image.device)
         active = (step >= term.warmup_steps for term in self.terms.values())
         counts = [term.loss.count(batch, one_step) if on else zero
@@ -80,14 +80,14 @@ class Objective(nn.Module):
         return torch.stack([count.to(zero) for count in counts])
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """The sums of all losses on this rank, (terms,); 0 during a loss's warm-up."""
+        """Return the sums of all losses on this rank, (terms,); 0 during warm-up."""
         zero = torch.zeros((), device=batch.image.device)
         sums = [term.loss(prediction, batch) if prediction.step >= term.warmup_steps else zero
                 for term in self.terms.values()]  # fmt: skip
         return torch.stack([value.float() for value in sums])
 
     def total(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """The weighted sum of the means; a loss that counts nothing adds zero."""
+        """Return the weighted sum of the means; a loss with count 0 adds 0."""
         weights = sums.new_tensor([term.weight for term in self.terms.values()])
         return (weights * sums / counts.clamp(min=1)).sum()
 
@@ -99,7 +99,7 @@ def build_objective(losses: dict[str, dict[str, Any]]) -> Objective:
         losses: {file of modeling/losses: {"weight": 1.0, "warmup_steps": 0, ...its options}}.
 
     Raises:
-        ValueError: for an unknown loss or option, or when there is none.
+        ValueError: for an unknown loss or option, or no loss.
     """
     if not losses:
         raise ValueError(f"losses is empty: name at least one of {', '.join(registry.names('modeling.losses'))}")
@@ -111,7 +111,7 @@ def build_objective(losses: dict[str, dict[str, Any]]) -> Objective:
 
 
 def pixels_in_field(batch: Batch, chosen: Tensor | None = None) -> Tensor:
-    """How many pixels of all phases lie in the field.
+    """Return the number of pixels of all phases inside the field.
 
     Args:
         batch: the samples.
@@ -122,13 +122,13 @@ def pixels_in_field(batch: Batch, chosen: Tensor | None = None) -> Tensor:
 
 
 def sum_in_field(error: Tensor, field: Tensor, chosen: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
-    """Sum of a pixel error over the field.
+    """Return the sum of a pixel error over the field.
 
     Args:
         error: (B, D, T, 1, H, W).
         field: (B, D, H, W) bool.
         chosen: (B,) bool, samples that count; all when not given.
-        weight: (B, D, H, W) of mean 1 over a field, as `heart_weight` gives; 1 when not given.
+        weight: (B, D, H, W) with mean 1 over the field, from `heart_weight`; None for 1.
     """
     counted = field if chosen is None else field & chosen.view(-1, 1, 1, 1)
     factor = counted.to(error) if weight is None else counted * weight.to(error)

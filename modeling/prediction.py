@@ -1,4 +1,4 @@
-"""What a training pass of the model gives to the losses."""
+"""Output of a training pass of the model, input of the losses."""
 
 from typing import NamedTuple, TypeVar
 
@@ -13,30 +13,30 @@ Part = TypeVar("Part")
 
 
 def have(part: Part | None, needed: str) -> Part:
-    """The part, or a ValueError that says what a loss needs."""
+    """Return the part; raise a ValueError if it is None."""
     if part is None:
         raise ValueError(f"one of the losses needs {needed}, which this recipe does not have")
     return part
 
 
 class Prediction(NamedTuple):
-    """What a training pass gives to the losses.
+    """Output of a training pass.
 
     Args:
         image: (B, D, T, 1, H, W) the original.
         reconstruction: (B, D, T, 1, H, W) x̂, not clamped.
         t: (B,) flow time at which x̂ was predicted; 0 for the tokenizer's own decoder.
-        one_step: (B,) bool, True where x̂ was decoded from tokens alone, without a noisy image.
+        one_step: (B,) bool, True if x̂ was decoded from tokens alone, without a noisy image.
         latents: (B * D, T, K, E) encoder latents before projection.
-        quantized: of all B * D * T frames.
-        ids: their tokens, (B * D * T, K), also where a token cache gave them; of whole cines (B, N); -1 in padding.
+        quantized: quantized latents of all B * D * T frames.
+        ids: tokens (B * D * T, K), also from a token cache; (B, N) of whole cines; -1 in padding.
         codebook: (codebook_size, token_size).
         logits: (B, D, 2, 4, H, W) of the segmented originals at ED and ES; None without segmenter or key frames.
-        segmenter: segments x̂ with fixed weights, its key frames are those of x̂; likewise.
+        segmenter: segmenter with fixed weights, with the key frames of x̂; None without segmenter or key frames.
         context: (B * D, T, K, token_size) the vectors of the tokens.
 
-    Reconstruction, latents, quantized, ids and codebook are None in a model that only segments; latents, quantized and
-    context are None where the tokens come from a cache.
+    Reconstruction, latents, quantized, ids and codebook are None in a model that only segments. Latents, quantized and
+    context are None with a token cache.
     """
 
     image: Tensor
@@ -62,7 +62,7 @@ class Prediction(NamedTuple):
         return have(self.quantized, needed), have(self.codebook, needed)
 
     def key_logits(self) -> Tensor:
-        """Of the originals at ED and ES, (B, D, 2, 4, H, W)."""
+        """Logits of the originals at ED and ES, (B, D, 2, 4, H, W)."""
         return have(self.logits, NEEDS_SEGMENTER)
 
     def fixed_segmenter(self) -> FixedSegmenter:

@@ -1,10 +1,10 @@
-"""Sequence resampler: a whole cine in a few tokens, and back to what the decoder reads of each frame.
+"""Sequence resampler: a whole cine to N tokens, and back to the context of each frame for the decoder.
 
     frame latents (B, D, T, K, E) ─► + token, slice and phase embeddings ─► N queries attend ─► FSQ ─► ids (B, N)
     ids (B, N) ─► embeddings ◄─ attended by a query for each slice, phase and token ─► context (B, D, T, K, token_size)
 
-Slices stand at relative positions of the stack and phases on the circle of the cycle, so that any number of either goes
-in, and any grid comes out. A token that is not transmitted is not attended to.
+Slices have relative positions in the stack and phases have positions on the circle of the cycle. So the numbers of
+slices and phases are free, also at the output. Tokens that are not transmitted are masked in the attention.
 
 Source: Jaegle et al., Perceiver IO, 2021, sec. 2 (queries read an array into latents and out of them).
 """
@@ -28,11 +28,11 @@ class SequenceConfig:
 
     Args:
         num_tokens: N, tokens of a whole cine.
-        levels: of their finite scalar quantizer; 8 x 8 x 8 x 5 x 5 x 5 are 64000 ids, 16 bits.
-        width: of the resampler.
-        num_layers: to compress, and as many to expand.
-        num_heads: of its attention.
-        grid: [D, T] that tokens decode to where the call names none.
+        levels: levels of the finite scalar quantizer; 8 x 8 x 8 x 5 x 5 x 5 are 64000 ids, 16 bits.
+        width: width of the resampler.
+        num_layers: number of layers to compress, and again to expand.
+        num_heads: number of attention heads.
+        grid: default [D, T] of decoded cines.
     """
 
     num_tokens: Tokens = 32
@@ -49,10 +49,10 @@ class SequenceConfig:
             raise ValueError(f"grid is {self.grid}: expected [slices, phases]")
 
     def grid_for(self, grid: Sequence[int] | None) -> tuple[int, int]:
-        """Slices and phases that the tokens of a cine decode to: as the call says, else as the config does.
+        """Return slices and phases of a decoded cine: the argument of the call, or the default of the config.
 
         Raises:
-            ValueError: where neither says it, or a number is not positive.
+            ValueError: when both are missing, or a number is not positive.
         """
         chosen = self.grid if grid is None else grid
         if chosen is None:
@@ -65,7 +65,7 @@ class SequenceConfig:
 
 
 class CrossAttentionBlock(nn.Module):
-    """Queries attend to an array of other length, then among themselves; pre-norm and residual."""
+    """Cross-attention from queries to an array, then self-attention among the queries; pre-norm and residual."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -80,8 +80,8 @@ class CrossAttentionBlock(nn.Module):
         Args:
             x: (B, L, E) queries.
             array: (B, M, E) keys and values.
-            valid: (B, M) bool, entries of the array that are attended to; at least one in each row.
-            group: queries that attend among themselves, L or a number that divides it.
+            valid: (B, M) bool, False for masked entries of the array; at least one is True in each row.
+            group: number of queries that attend to each other, L or a divisor of L.
 
         Returns:
             (B, L, E).
@@ -119,9 +119,9 @@ class SequenceResampler(nn.Module):
     Args:
         latent_width: E of the encoder's latents.
         frame_tokens: K, latents a frame.
-        token_size: channels of what the decoder reads.
-        on_sphere: whether these have unit length, as the codebook's entries have with `use_l2_norm`.
-        anatomy_width: channels of the anatomy context of a slice, which is read beside the latents; 0 for none.
+        token_size: channels of the context of the decoder.
+        on_sphere: whether the context has unit length, like codebook entries with `use_l2_norm`.
+        anatomy_width: channels of the anatomy context of a slice, a further input; 0 for none.
         config: options.
     """
 
@@ -146,17 +146,17 @@ class SequenceResampler(nn.Module):
         self.to_code = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.fsq.channels))
         self.code_embedder = nn.Linear(self.fsq.channels, width)
         self.code_places = nn.Parameter(torch.randn(config.num_tokens, width))
-        self.nothing = nn.Parameter(torch.zeros(width))  # read where no token is transmitted
+        self.nothing = nn.Parameter(torch.zeros(width))  # used if no token is transmitted
         self.expanding = nn.ModuleList(CrossAttentionBlock(width, config.num_heads) for _ in range(config.num_layers))
         self.to_context = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, token_size))
         self.init_local()
 
     @torch.no_grad()
     def init_local(self) -> None:
-        """Begin with token i of the cine as the mean of one frame token over all frames, and that read back from it.
+        """Initialise so that token i of the cine is the mean of one frame token over all frames, and is decoded to it.
 
-        Query and key weights lie near the identity, and queries and codes carry the embeddings of the frame tokens that
-        they begin with. Random attention averages over everything, and training sits on the mean picture.
+        Query and key weights are near the identity, and queries and codes have the embeddings of their frame tokens.
+        With random attention, which averages all frames and tokens, training stays at the mean image.
         """
         first = torch.arange(self.num_tokens) * len(self.places_in.token) // self.num_tokens
         self.places_out.token.copy_(self.places_in.token)
@@ -178,7 +178,7 @@ class SequenceResampler(nn.Module):
         latents: Tensor,  # (B, D, T, K, E)
         position: Tensor,  # (B, D) in (0, 1)
         phase: Tensor,  # (B, T) in cycles
-        valid: Tensor | None = None,  # (B, D, T) bool, False where a frame is padding; all when not given
+        valid: Tensor | None = None,  # (B, D, T) bool, False for padded frames; None for no padding
         anatomy: Tensor | None = None,  # (B, D, M, anatomy_width)
     ) -> tuple[Tensor, Tensor]:
         """Quantized values (B, N, C) and ids (B, N) of whole cines."""
@@ -197,12 +197,12 @@ class SequenceResampler(nn.Module):
         return self.fsq(self.to_code(x))
 
     def expand(self, values: Tensor, transmitted: Tensor, position: Tensor, phase: Tensor) -> Tensor:
-        """What the decoder reads of each frame.
+        """Expand tokens of whole cines to the context of each frame.
 
         Args:
             values: (B, N, C) quantized.
-            transmitted: (B, N) bool; the others are not looked at.
-            position: (B, D) of slices in (0, 1).
+            transmitted: (B, N) bool; other tokens are masked.
+            position: (B, D) positions of slices in (0, 1).
             phase: (B, T) in cycles.
 
         Returns:
@@ -220,5 +220,5 @@ class SequenceResampler(nn.Module):
         return F.normalize(x.float(), dim=-1).to(x.dtype) if self.on_sphere else x
 
     def context(self, ids: Tensor, position: Tensor, phase: Tensor) -> Tensor:
-        """`expand` of ids (B, N), -1 where not transmitted."""
+        """Expand ids (B, N), -1 if not transmitted, see `expand`."""
         return self.expand(self.fsq.lookup(ids.clamp(min=0)), ids != NOT_TRANSMITTED, position, phase)

@@ -3,8 +3,8 @@
     x (B, C, H, W, D, T) ─► encoder ─► tokens (B, D, 2 + T*K + 2*A), layout `frame`   ─► decoder ─► x̂
                                   └──► tokens (B, N), layout `sequence` ──────────────┘
 
-Modules live here, so that their names are the keys of a checkpoint; the computation is in modeling/encoder.py
-and modeling/decoder.py. Frames come first, (B, D, T, C, H, W), everywhere but in `encode` and `decode_tokens`.
+The modules are attributes of TiTok, so their names are the keys of a checkpoint. The computation is in
+modeling/encoder.py and modeling/decoder.py, with axes (B, D, T, C, H, W); only `encode` and `decode_tokens` differ.
 
 A generative decoder may invent anatomy: research use only, not a medical device.
 """
@@ -46,11 +46,11 @@ class TiTok(nn.Module):
         config: the model as plain data.
 
     Raises:
-        ValueError: when options of a part are out of range or contradict each other.
+        ValueError: when options are out of range or contradict each other.
     """
 
     layout: TokenLayout
-    tokenizer: Tokenizer  # None where the model only segments
+    tokenizer: Tokenizer  # None if the model only segments
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class TiTok(nn.Module):
             self._build_tokenizer(config)
         if config.decoder == "dit":
             token_rms = vq.token_size**-0.5 if vq.use_l2_norm else 1.0
-            width = self.conditioning.width if self.resampler is None else 0  # a cine's tokens hold its anatomy
+            width = self.conditioning.width if self.resampler is None else 0  # the tokens of a cine include its anatomy
             self.dit = DiT(
                 config.image_size,
                 vq.num_latent_tokens,
@@ -106,20 +106,20 @@ class TiTok(nn.Module):
         Args:
             source: a folder, a `.bin` of TiTok's repository with its YAML beside it, or a Hub id; see
                 modeling/weights/hub.py.
-            revision: of a Hub id, a commit, tag or branch.
-            cache_dir: where downloads are kept; the Hub's own cache (HF_HOME) when not given.
+            revision: commit, tag or branch of the Hub id.
+            cache_dir: folder for downloads; None for the cache of the Hub (HF_HOME).
 
         Returns:
             The model in eval mode; C is 1 for TiTok-MRI and 3 for a published tokenizer.
 
         Raises:
-            FileNotFoundError: when the weights cannot be had.
-            ValueError: when config and weights do not fit key for key, or the tokens are continuous.
+            FileNotFoundError: when the weights do not exist or cannot be downloaded.
+            ValueError: when keys or shapes of config and weights differ, or the tokens are continuous.
         """
         return read_pretrained(cls, ModelConfig, source, revision, cache_dir).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, each whole or not at all.
+        """Write config.json and model.safetensors, each atomically.
 
         Raises:
             ValueError: for a model that encodes ground truth, which must not be published.
@@ -130,7 +130,7 @@ class TiTok(nn.Module):
         export(folder, config, self.state_dict())
 
     def save_tokenizer(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write the tokenizer alone in the layout of the published ones, without the adapters."""
+        """Write the tokenizer alone, without adapters, in the published layout."""
         write_published(Path(folder), asdict(self.config.tokenizer.vq_model), self.state_dict(), dtype)
 
     @torch.inference_mode()
@@ -149,15 +149,15 @@ class TiTok(nn.Module):
             x: (B, C, H, W, D, T) or (B, C, H, W), in [0, 1], H = W = image_size.
             ed: phase of end-diastole, an int or (B,); chosen when not given.
             es: phase of end-systole; chosen when not given.
-            keep_tokens: how many tokens of each frame (layout `sequence`: of the cine) to transmit, from the first; the
-                others become -1 and cost nothing. A model trained with `training.keep_tokens` decodes them well.
+            keep_tokens: number of transmitted tokens per frame (layout `sequence`: per cine), from the first; the
+                others become -1 and cost no bits. The model should be trained with `training.keep_tokens`.
             mask: (B, H, W, D, T) ground-truth labels, for a model of conditioning `mask` alone: an upper bound.
 
         Returns:
             (B, D, 2 + T*K + 2*A) int64, or (B, K) for single images; in layout `sequence` (B, N).
 
         Raises:
-            ValueError: for a wrong size, type or range, NaN, or a phase that the cine does not have.
+            ValueError: for a wrong size, type or range, NaN, or a phase out of range.
         """
         encoder = self.encoder
         self.check_tokens()
@@ -177,7 +177,7 @@ class TiTok(nn.Module):
         if single:
             return ids[:, 0, 0]
         phases, anatomy = encoder.encode_anatomy(frames, ed, es, mask)
-        key_phases = phases[:, None].expand(-1, ids.shape[1], -1)  # in every slice's row
+        key_phases = phases[:, None].expand(-1, ids.shape[1], -1)  # repeated in the row of every slice
         return self.layout.join({"key_phases": key_phases, "frames": ids, "anatomy": anatomy})
 
     @torch.inference_mode()
@@ -195,17 +195,17 @@ class TiTok(nn.Module):
 
         Args:
             tokens: (B, D, 2 + T*K + 2*A), (B, K) or (B, N) int64, as `encode` returns them.
-            steps: of the sampler; 1 with realism 0.
+            steps: number of sampler steps; 1 with realism 0.
             realism: a in [0, 1]; the result is x̂ + a (sample - x̂), where x̂ is the one-step decode of highest PSNR.
-            seed: of the sample's noise, which is a function of (seed, slice, phase) alone.
-            sampler: `euler`, a network evaluation a step, or `heun`, two.
-            grid: (D, T) that the tokens of a whole cine decode to; the config's (model.sequence.grid) when not given.
+            seed: seed of the noise, which is a function of (seed, slice, phase).
+            sampler: `euler`, one network evaluation per step, or `heun`, two.
+            grid: (D, T) of the decoded cine, for layout `sequence` only; None for model.sequence.grid.
 
         Returns:
             (B, C, H, W, D, T) or (B, C, H, W), in [0, 1].
 
         Raises:
-            ValueError: for tokens that this model cannot have written, or options that contradict each other.
+            ValueError: for tokens of another shape or range, or options that contradict each other.
         """
         self.check_tokens()
         options = SamplerOptions(steps, realism, seed or 0, sampler)
@@ -224,7 +224,7 @@ class TiTok(nn.Module):
         layout.check(tokens, slices, phases)
         parts = layout.split(tokens, slices, phases)
         if self.resampler is not None:
-            ids = tokens.repeat_interleave(slices, dim=0)  # the tokens of its cine, for each slice
+            ids = tokens.repeat_interleave(slices, dim=0)  # the tokens of the cine, repeated for each slice
         else:
             ids = tokens[:, None] if single else parts["frames"].flatten(0, 1)
         anatomy = self.encoder.no_anatomy(len(ids), ids.device)
@@ -238,11 +238,11 @@ class TiTok(nn.Module):
         return frames[..., 0, 0] if single else frames
 
     def forward(self, batch: Batch, draws: Draws) -> Prediction:
-        """One training pass; gradients flow wherever parameters are trainable."""
+        """Run one training pass, with gradients to all trainable parameters."""
         encoded = self.encoder.train(batch, draws)
         if self.tokenizer is None:
             return Prediction(batch.image, None, draws.t, draws.one_step, logits=encoded.logits, step=draws.step)
-        t = torch.zeros_like(draws.t) if self.dit is None else draws.t  # the tokenizer's own decoder has no flow time
+        t = torch.zeros_like(draws.t) if self.dit is None else draws.t  # the decoder of the tokenizer has no flow time
         frames = self.decoder.train(batch, encoded, draws)
         segmenter = None
         if self.segmenter is not None and batch.has_key_frames:
@@ -255,7 +255,7 @@ class TiTok(nn.Module):
 
     @property
     def segmenter(self) -> FrameSegmenter | None:
-        """The conditioning's segmenter, where it has one."""
+        """The segmenter of the conditioning, or None."""
         return self.conditioning.segmenter
 
     @property
@@ -264,10 +264,10 @@ class TiTok(nn.Module):
         return 0 if self.tokenizer is None else self.layout.codebook_size
 
     def recompute(self, frames: int) -> None:
-        """Let training keep the activations of a few frames at a time, and compute the others again.
+        """Set the number of frames whose activations are stored at a time in training; the others are computed again.
 
         Args:
-            frames: of a chunk; the DiT takes whole slices, at least one. 0 keeps all activations.
+            frames: frames of a chunk; chunks of the DiT are whole slices, at least one. 0 stores all activations.
 
         Raises:
             ValueError: for a negative number.
@@ -279,17 +279,17 @@ class TiTok(nn.Module):
             self.segmenter.recompute_frames = frames
 
     def bypass_quantizer(self, bypass: bool) -> None:
-        """Let latents pass unchanged, or quantize them."""
+        """Switch the quantizer off, so that latents pass unchanged, or on."""
         if self.tokenizer is not None:
             self.tokenizer.quantize.bypass = bypass
 
     def check_tokens(self) -> None:
-        """Raise ValueError in a model that only segments."""
+        """Raise a ValueError if the model only segments and has no tokens."""
         if self.tokenizer is None:
             raise ValueError("this model only segments (model.decoder none): it has no tokens; load a trained stage")
 
     def teachers(self) -> list[str]:
-        """Hashes of all segmenters that taught this model, in this run or in one that it started from; its own too."""
+        """Return the hashes of all segmenters used in the training of this model, including its own segmenter."""
         own = [] if self.segmenter is None else [hash_weights(self.segmenter.state_dict())]
         return sorted({*self.taught_by, *own})
 

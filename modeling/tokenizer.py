@@ -4,7 +4,7 @@
     ids ─► codebook ─► mask tokens + latents ─► ViT decoder ─► pixels
                                                           └──► 1024 proxy codes ─► VQGAN pixel decoder (legacy models)
 
-State-dict names and shapes are pinned by the published weights.
+State-dict names and shapes are those of the published weights.
 
 Source: Yu et al., An Image is Worth 32 Tokens for Reconstruction and Generation, 2024, section 3.
 """
@@ -107,7 +107,7 @@ class TiTokEncoder(nn.Module):
 
 
 class TiTokDecoder(nn.Module):
-    """Vision transformer whose mask tokens, one a patch, become pixels or proxy-code logits."""
+    """Vision transformer whose mask tokens, one per patch, become pixels or proxy-code logits."""
 
     def __init__(self, config: VQModelConfig) -> None:
         super().__init__()
@@ -204,9 +204,9 @@ class Tokenizer(nn.Module):
     def init_local(self) -> None:
         """Initialise from scratch so that attention is local from the start.
 
-        Position tables are unit-scale sine-cosine, shared by patches, mask tokens and latents (which stand on a coarse
-        grid over the image), and query and key weights lie near the identity. With a usual small random
-        initialisation, a 1-D tokenizer stays at the mean image for hundreds of steps.
+        Patches, mask tokens and latents (on a coarse grid over the image) have unit-scale sine-cosine position tables,
+        and query and key weights are near the identity. With the usual small random initialisation, a 1-D tokenizer
+        stays at the mean image for hundreds of steps.
         """
         for half in [child for child in self.children() if isinstance(child, TiTokEncoder | TiTokDecoder)]:
             width = half.positional_embedding.shape[1]
@@ -223,6 +223,6 @@ class Tokenizer(nn.Module):
                     noise = 0.2 * width**-0.5 * torch.randn(2, width, width)
                     module.in_proj_weight[: 2 * width] = (torch.eye(width) + noise).flatten(0, 1)
                     nn.init.trunc_normal_(module.in_proj_weight[2 * width :], std=width**-0.5)
-                if isinstance(module, Block):  # residual branches start small, as depth grows
+                if isinstance(module, Block):  # deeper models have smaller residual branches at initialisation
                     module.attn.out_proj.weight.mul_((2 * len(half.transformer)) ** -0.5)
                     module.mlp.c_proj.weight.mul_((2 * len(half.transformer)) ** -0.5)

@@ -5,9 +5,9 @@ Research use only, not a medical device.
     python scripts/evaluate.py --model mri_titok_e2e_stage3_output --segmenter mri_reference_output --data acdc_wds \\
         --split test --output_dir report
 
-Each patient is compressed to a file in memory and decoded from the bytes of that file alone. The last --model is
-reported with baselines and pictures; the other models are rows of the comparison. With --keep_tokens, every model has
-one row for each number of tokens. With --sweep, the last model is also sampled with several steps x realism.
+Each patient is compressed to a file in memory and decoded from the bytes of this file alone. The report shows baselines
+and pictures of the last --model; the other models are rows of the comparison. With --keep_tokens, every model has one
+row for each number of tokens. With --sweep, the last model is also sampled with several steps x realism.
 
 Axes: S side of the model grid, D slices, T phases.
 """
@@ -32,7 +32,7 @@ from data.shards.remote import folder_or_url
 from modeling.flow import SAMPLERS
 from modeling.titok import TiTok
 from scripts.evaluation import sweep
-from scripts.evaluation.baselines import Contender, make_baselines
+from scripts.evaluation.baselines import Baseline, make_baselines
 from scripts.evaluation.results import Results, segmenter_note, summary_of
 from scripts.evaluation.scoring import Row, evaluate
 from scripts.evaluation.segmenters import Opened, open_segmenter
@@ -45,41 +45,57 @@ from utils.report.tables import comparison, csv_text, text_table
 
 
 def clear(folder: Path) -> None:
-    """Remove the page and the pictures of an earlier report; other files are kept."""
+    """Delete the page and the pictures of an earlier report in a folder; other files are kept."""
     if (folder / "summary.json").is_file():
         for path in [folder / "index.html", *(folder / name for name in pictures.NAMES)]:
             path.unlink(missing_ok=True)
-        print(f"{folder}: the earlier report in this folder is replaced")
+        print(f"{folder}: the earlier report in this folder is overwritten")
 
 
 def model_names(folders: Sequence[Path]) -> list[str]:
-    """One name a model: the name of its folder, with a number where it repeats."""
+    """Return one name per model: the name of its folder, with a number if two folders have one name."""
     names = [folder.resolve().name for folder in folders]
     return [name if names.count(name) == 1 else f"{name} #{names[: i + 1].count(name)}" for i, name in enumerate(names)]
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read and check the command line; raise an error for values out of range and missing folders."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", type=Path, nargs="+", required=True, metavar="FOLDER", help="trained models; the last is reported")
-    segmenter = "reference segmenter: a trained model, or NAME.onnx with NAME.yaml (default: that of the last --model)"
+    add(
+        "--model",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="folders of trained models; the report is on the last",
+    )
+    segmenter = (
+        "reference segmenter: folder of a trained model, or NAME.onnx with NAME.yaml (default: the last --model)"
+    )
     add("--segmenter", type=Path, metavar="PATH", help=segmenter)
-    shards = "folder of shards, from scripts/convert_acdc_to_wds.py, or the URL of one"
+    shards = "folder of shards from scripts/convert_acdc_to_wds.py, or its URL"
     add("--data", type=folder_or_url, required=True, help=shards)
     add("--split", choices=SPLITS, default="test")
     add("--output_dir", type=Path, required=True, help="folder for the report")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU if available)")
-    add("--batch_frames", type=int, default=64, help="number of frames in a batch (default 64)")
+    add("--batch_frames", type=int, default=64, help="number of frames per batch (default 64)")
     add("--limit", type=int, help="evaluate only the first LIMIT patients of the split")
     keep = "transmit only the first N tokens of each frame (layout sequence: of the cine); one row for each N"
     add("--keep_tokens", type=int, nargs="+", metavar="N", help=keep)
-    sweep_help = "also sample the last --model: PSNR, SSIM, detail and time by steps x realism"
+    sweep_help = "also sample the last --model with several steps x realism: PSNR, SSIM, detail and time"
     add("--sweep", action="store_true", help=sweep_help)
-    add("--steps", type=int, nargs="+", default=[2, 4, 8], help="of the sweep (default 2 4 8)")
-    add("--realism", type=float, nargs="+", default=[0.25, 0.5, 1.0], help="of the sweep (default 0.25 0.5 1)")
-    add("--sampler", choices=list(SAMPLERS), default="euler", help="of the sweep (default euler)")
+    add("--steps", type=int, nargs="+", default=[2, 4, 8], help="sampler steps of the sweep (default 2 4 8)")
+    add(
+        "--realism",
+        type=float,
+        nargs="+",
+        default=[0.25, 0.5, 1.0],
+        help="realism values of the sweep, 0 to 1 (default 0.25 0.5 1)",
+    )
+    add("--sampler", choices=list(SAMPLERS), default="euler", help="sampler of the sweep (default euler)")
     args = parser.parse_args(argv)
-    if not args.sweep:  # sampler options without effect are left out of the command in the report
+    if not args.sweep:  # options without effect do not appear in the report
         args.sweep = args.steps = args.realism = args.sampler = None
     for options in sweep.sampler_options(args.steps, args.realism, args.sampler) if args.sweep else ():
         options.check("dit")
@@ -94,14 +110,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @user_errors()
 def main(argv: Sequence[str] | None = None) -> None:
+    """Score all models and write the report."""
     args = parse_arguments(argv)
     device, reader = pick_device(args.device), ShardReader(args.data, args.split)
     patients = list(reader.patients())[: args.limit]
     if not patients:
-        raise ValueError(f"--data {args.data}: the split {args.split} holds no patients; choose another --split")
+        raise ValueError(f"--data {args.data}: the split {args.split} has no patients; choose another --split")
     opened = open_segmenter(args.segmenter or args.model[-1], device, args.batch_frames)
     if args.segmenter and opened is None:
-        raise ValueError(f"--segmenter {args.segmenter}: this model has no segmenter (model.conditioning)")
+        raise ValueError(
+            f"--segmenter {args.segmenter}: this model has no segmenter; give a model whose model.conditioning has one"
+        )
     if args.sweep and load_model(args.model[-1], device, args.batch_frames).dit is None:
         raise ValueError(f"--sweep: {args.model[-1]} decodes with the tokenizer's own decoder; give a model with a DiT")
     if opened is None:
@@ -114,11 +133,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, folder in zip(names, args.model, strict=True):
         model = load_model(folder, device, args.batch_frames)
         if model.config.decoder == "none":
-            raise ValueError(f"--model {name} only segments: give it as --segmenter, and a trained stage as --model")
+            raise ValueError(f"--model {name} has no decoder; give it as --segmenter, and a trained stage as --model")
         for keep in args.keep_tokens or []:
             model.layout.keep(keep)
         for keep in budgets:
-            baselines: dict[str, Contender] = {}
+            baselines: dict[str, Baseline] = {}
             if name == names[-1] and keep == budgets[-1]:
                 baselines, results.baselines = make_baselines(model, args.data, len(patients))
             row = name if keep is None else f"{name}, {keep} tokens"
@@ -139,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         scored = [row["patient"] for row in results.rows[summary["model"]]]
         run_sweep(args, model, reader, scored, names[-1])
     if failure:
-        raise ValueError(f"{failure} The report in {args.output_dir} is on the other patients.")
+        raise ValueError(f"{failure} The report in {args.output_dir} covers the other patients.")
 
 
 def score_model(
@@ -149,22 +168,22 @@ def score_model(
     keep: int | None,
     reader: ShardReader,
     patients: Sequence[str],
-    baselines: dict[str, Contender],
+    baselines: dict[str, Baseline],
     opened: Opened | None,
     originals: dict[str, dict[str, Row]],
 ) -> None:
     """Score one model with one number of tokens, and add it to the results.
 
     Args:
-        results: of all models; extended here.
-        name: of the row.
+        results: results of all models; the new ones are added.
+        name: name of the row.
         model: in eval mode on its device.
-        keep: number of transmitted tokens of each frame or cine; None for all.
-        reader: of the split.
+        keep: number of transmitted tokens per frame or cine; None for all.
+        reader: reader of the split.
         patients: names of the patients to score.
-        baselines: of the reported model, see `make_baselines`; empty for other models.
-        opened: the reference segmenter; None without.
-        originals: field -> patient -> heart metrics of the original; extended here.
+        baselines: baselines of the reported model, see `make_baselines`; empty for other models.
+        opened: the reference segmenter, or None.
+        originals: field -> patient -> heart metrics of the original; the new ones are added.
     """
     results.fields[name] = field_of(model)
     if model.conditioning.leak:
@@ -188,12 +207,12 @@ def write_report(
     """Write summary.json, per_patient.csv, the pictures and index.html.
 
     Args:
-        folder: of the report.
+        folder: folder of the report.
         summary: content of summary.json.
-        rows: model -> one row a patient, the reported model last.
-        reconstruct: case -> the patient on both grids, and its reconstruction (S, S, D, T) by the reported model.
-        reader: of the split.
-        opened: the reference segmenter; None without.
+        rows: model -> one row per patient, the reported model last.
+        reconstruct: case -> the original of the patient, and its reconstruction (S, S, D, T) by the reported model.
+        reader: reader of the split.
+        opened: the reference segmenter, or None.
     """
     clear(folder)
     write_json(folder / "summary.json", summary)
@@ -208,7 +227,15 @@ def write_report(
 
 
 def run_sweep(args: argparse.Namespace, model: TiTok, reader: ShardReader, patients: list[str], name: str) -> None:
-    """Sample the last model over steps x realism, print the table and write it beside the report."""
+    """Sample the last model with several steps x realism, print the table and write it to the folder of the report.
+
+    Args:
+        args: command-line arguments.
+        model: the last model.
+        reader: reader of the split.
+        patients: names of the scored patients.
+        name: name of the model in the report.
+    """
     options = sweep.sampler_options(args.steps, args.realism, args.sampler)
     rows = sweep.sweep(model, reader, patients, options)
     about = {"model": name, "data": reader.folder.resolve().name, "split": args.split, "patients": len(patients)}
@@ -217,7 +244,7 @@ def run_sweep(args: argparse.Namespace, model: TiTok, reader: ShardReader, patie
     sweep.write(rows, {**about, "device": device}, args.output_dir, caption)
     print(f"{sweep.table_of(rows)}\n{caption}")
     print("HF energy is the energy of detail finer than 4 pixels, relative to the original")
-    print(f"The sweep is {args.output_dir / 'sweep.png'}, with sweep.csv and sweep.json beside it")
+    print(f"The sweep is {args.output_dir / 'sweep.png'}, with sweep.csv and sweep.json in the same folder")
 
 
 if __name__ == "__main__":

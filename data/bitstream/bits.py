@@ -1,22 +1,29 @@
-"""Token ids as bits of fixed width, and how ids that are not transmitted (-1) are marked."""
+"""Token ids as bits of fixed width, and the marks of ids that are not transmitted (-1)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-NONE, ALL, MIXED = 0, 1, 2  # how many ids are transmitted: of a field, or of one block of it
-PREFIX = 3  # of a field: every block transmits equally many ids, the first
-PREFIX_WIDTH = 16
+NONE, ALL, MIXED = 0, 1, 2  # no, all or some ids of a field, or of one block of a field, are transmitted
+PREFIX = 3  # every block of a field transmits only its first n ids, with one n for all blocks
+PREFIX_WIDTH = 16  # bits of n
 CHUNK = 1 << 16  # values at a time, so that memory stays near that of the result
 
 
 def id_width(codebook_size: int) -> int:
-    """Bits of an id: ceil(log2(codebook_size))."""
+    """Return the bits of an id: ceil(log2(codebook_size))."""
     return max(0, codebook_size - 1).bit_length()
 
 
 def presence_of(blocks: np.ndarray) -> int:
-    """Which ids of blocks (count, length) are transmitted: NONE, ALL, PREFIX or MIXED; ALL where there are no ids."""
+    """Return which ids of blocks are transmitted.
+
+    Args:
+        blocks: (count, length) integers, -1 if not transmitted.
+
+    Returns:
+        NONE, ALL, PREFIX or MIXED; ALL if there are no ids.
+    """
     transmitted = blocks >= 0
     if transmitted.all():
         return ALL
@@ -27,14 +34,14 @@ def presence_of(blocks: np.ndarray) -> int:
 
 
 def to_bits(values: np.ndarray, width: int) -> np.ndarray:
-    """Non-negative integers as `width` bits each, most significant first.
+    """Write non-negative integers as `width` bits each, most significant bit first.
 
     Args:
-        values: integers below 2**width, any shape.
-        width: bits of each.
+        values: integers from 0 to 2**width - 1, any shape.
+        width: bits of each integer.
 
     Returns:
-        Flat uint8 of zeros and ones, for `numpy.packbits`.
+        (values.size * width,) uint8 zeros and ones, for `numpy.packbits`.
     """
     flat, shifts = values.reshape(-1), np.arange(width - 1, -1, -1)
     parts = [((flat[i : i + CHUNK, None] >> shifts) & 1).astype(np.uint8).ravel() for i in range(0, len(flat), CHUNK)]
@@ -42,7 +49,11 @@ def to_bits(values: np.ndarray, width: int) -> np.ndarray:
 
 
 class BitReader:
-    """Takes fixed-width integers off the front of some bytes."""
+    """Read integers of fixed width from bytes, in sequence.
+
+    Args:
+        data: the bytes.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -54,21 +65,23 @@ class BitReader:
         return self.data[-(-self.position // 8) :]
 
     def take(self, count: int, width: int) -> np.ndarray:
-        """The next integers.
+        """Read the next integers.
 
         Args:
-            count: how many.
-            width: bits of each.
+            count: number of integers.
+            width: bits of each integer.
 
         Returns:
             (count,) int64.
 
         Raises:
-            ValueError: the bytes end before.
+            ValueError: when the bytes end too early.
         """
         end = self.position + count * width
         if end > self.bits.size:
-            raise ValueError(f"the compressed file is damaged: it holds {self.bits.size} payload bits, expected {end}")
+            raise ValueError(
+                f"the compressed file is damaged: it has {self.bits.size} payload bits, expected at least {end}"
+            )
         bits, weights = self.bits[self.position : end].reshape(count, width), 1 << np.arange(width - 1, -1, -1)
         self.position = end
         values = np.zeros(count, np.int64)
@@ -78,15 +91,17 @@ class BitReader:
 
 
 def blocks_to_bits(blocks: np.ndarray, codebook_size: int) -> list[np.ndarray]:
-    """Blocks of ids as bits; whether all, none or some are transmitted (`presence_of`) has to be stored beside them.
+    """Write blocks of ids as bits, without their presence (`presence_of`), which is stored separately.
+
+    For PREFIX, n is written once. For MIXED, each block has two bits for NONE, ALL or MIXED, and each id of a MIXED
+    block has one bit.
 
     Args:
-        blocks: (count, length) integers in [-1, codebook_size). A PREFIX has its length written once; MIXED has two
-            bits a block that say NONE, ALL or MIXED, and of a MIXED block one bit an id.
-        codebook_size: sets the width of an id.
+        blocks: (count, length) integers in [-1, codebook_size).
+        codebook_size: number of ids; it defines the bits of an id.
 
     Returns:
-        Pieces of flat uint8 zeros and ones.
+        List of flat uint8 arrays of zeros and ones.
     """
     transmitted = blocks >= 0
     ids = to_bits(blocks[transmitted], id_width(codebook_size))
@@ -100,19 +115,19 @@ def blocks_to_bits(blocks: np.ndarray, codebook_size: int) -> list[np.ndarray]:
 
 
 def take_blocks(reader: BitReader, shape: tuple[int, int], codebook_size: int, presence: int) -> np.ndarray:
-    """The inverse of `blocks_to_bits`.
+    """Read blocks of ids, the inverse of `blocks_to_bits`.
 
     Args:
-        reader: stands at the first bit of the blocks.
+        reader: at the first bit of the blocks.
         shape: (count, length) of the blocks.
-        codebook_size: as written.
-        presence: of all the blocks: NONE, ALL, PREFIX or MIXED.
+        codebook_size: number of ids, as for writing.
+        presence: NONE, ALL, PREFIX or MIXED, from `presence_of`.
 
     Returns:
-        `shape` int64, -1 where not transmitted.
+        (count, length) int64, -1 if not transmitted.
 
     Raises:
-        ValueError: the bytes end before.
+        ValueError: when the bytes end too early.
     """
     transmitted = np.full(shape, presence == ALL)
     if presence == PREFIX:

@@ -1,4 +1,4 @@
-"""The compressed file: the tokens of one cine and what is needed to go back to a NIfTI, each bit counted.
+"""The compressed file: the tokens of one cine, and the header from which a NIfTI file can be restored.
 
     magic · version · length ─ header ─ optional affine, scaling, outside, time, table ─ payload ─ CRC32
                                                                                             └ the tokens, see payload.py
@@ -43,10 +43,10 @@ def pack(tokens: np.ndarray, header: Header, table: TokenTable | None = None) ->
         table: frequencies of the model's frame tokens, where it has one; used where that makes the file smaller.
 
     Returns:
-        The bytes to write; `len(...) * 8` is every bit that the cine costs.
+        The bytes of the file; its bit rate is `len(...) * 8` bits per cine.
 
     Raises:
-        ValueError: the tokens have another shape than the header says, or an id lies outside its codebook.
+        ValueError: when the tokens do not have the shape of the layout, or an id is outside its codebook.
     """
     payload = write_payload(header.layout, np.asarray(tokens), header.slices, header.phases, table)
     head = _pack_header(header, payload, table)
@@ -63,7 +63,7 @@ def unpack(data: bytes, table: TokenTable | None = None) -> tuple[np.ndarray, He
         table: of the model that wrote the file, where it has one.
 
     Returns:
-        The tokens as `pack` took them, int64, and the header (its real numbers as float32).
+        The tokens as passed to `pack`, int64, and the header (real numbers rounded to float32).
 
     Raises:
         ValueError: foreign, cut short, damaged, not canonical, or written by another version or with another table.
@@ -180,19 +180,19 @@ def _check_file(data: bytes) -> None:
         raise ValueError(f"not a TiTok-MRI file: it starts with {data[: len(MAGIC)]!r}, expected {MAGIC!r}")
     if len(data) < _PREFIX.size:
         raise ValueError(
-            f"the compressed file is cut short: {len(data)} bytes do not even hold its start; copy it again"
+            f"the compressed file is cut short: {len(data)} bytes, expected at least {_PREFIX.size}; copy it again"
         )
     _, version, length = _PREFIX.unpack_from(data)
     if version != VERSION:
         raise ValueError(
-            f"the compressed file has version {version}, this code reads {VERSION}; use a matching release"
+            f"the compressed file has version {version}, expected {VERSION}; use the release that wrote it"
         )
     if len(data) < length:
         raise ValueError(f"the compressed file is cut short: {len(data)} of {length} bytes; copy it again")
     if len(data) > length or length < _PREFIX.size + _CRC.size:
-        raise ValueError(f"the compressed file is damaged: {len(data)} bytes, but it says {length}; copy it again")
+        raise ValueError(f"the compressed file is damaged: {len(data)} bytes, expected {length}; copy it again")
     (expected,) = _CRC.unpack(data[-_CRC.size :])
-    if (found := zlib.crc32(data[: -_CRC.size])) != expected:
+    if (checksum := zlib.crc32(data[: -_CRC.size])) != expected:
         raise ValueError(
-            f"the compressed file is damaged: checksum {found:08x}, expected {expected:08x}; copy it again"
+            f"the compressed file is damaged: checksum {checksum:08x}, expected {expected:08x}; copy it again"
         )

@@ -62,18 +62,18 @@ def write_payload(
     """The shortest payload of some tokens; of equally short ones that of the lowest coding.
 
     Args:
-        layout: of the tokens.
-        tokens: integers of the layout's shape.
+        layout: layout of the tokens.
+        tokens: integers of the shape of the layout, -1 if not transmitted.
         slices: D.
         phases: T.
         table: of the model's frame tokens, where it has one.
 
     Raises:
-        ValueError: for tokens that are not of this layout.
+        ValueError: for tokens that do not match the layout.
     """
     if tokens.shape != layout.shape(slices, phases):
         raise ValueError(
-            f"tokens are of shape {tokens.shape}, expected integers of shape {layout.shape(slices, phases)}: "
+            f"tokens have shape {tokens.shape}, expected integers of shape {layout.shape(slices, phases)}: "
             f"{layout.words}"
         )
     layout.check(tokens, slices, phases)

@@ -1,12 +1,12 @@
 """Augmentation of one training sample: a pure function of the sample's seed.
 
-The whole image is flipped, turned, zoomed and shifted in one resampling onto the model grid, so that the grid shows
-native pixels wherever the image has any; then contrast and noise change. One draw serves all slices and phases, so that
-a beating heart never jumps. Image, mask and field move together and the pixel spacing follows the zoom, so that volumes
-in mL stay true.
+The whole image is flipped, rotated, zoomed and shifted in one resampling to the model grid, so pixels from
+outside the crop can move into it. Then contrast and noise are changed. All slices and phases of a sample have the same
+parameters, so the augmentation adds no motion. Image, mask and field are transformed together, and the pixel spacing is
+divided by the zoom, so volumes in mL stay correct.
 
-Axes: h and w those of the resized image (data/preprocess.py), S side of the model grid, D slices, T phases of the
-cardiac cycle.
+Axes: h, w height and width of the resized image (data/preprocess.py), S side of the model grid, D slices, T phases of
+the cardiac cycle.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from utils.seeding import stable_seed
 
 @dataclass
 class AugmentConfig:
-    """How far a training sample may be changed; 0 or false leaves that property alone.
+    """Limits of the augmentation; 0 or false switches one change off.
 
     Args:
-        enabled: whether the loader augments at all.
-        rotate_degrees: largest turn either way, 0 to 180, in the plane in mm.
-        scale: largest change of size as a fraction, 0 to below 1; 0.2 draws a zoom from 0.8 to 1.2.
-        shift: largest shift along either side as a fraction of S, 0 to below 1.
-        flip: mirror every second sample, on average, along W.
-        gamma: contrast, 0 or more; the exponent is drawn log-uniformly from 1 / (1 + gamma) to 1 + gamma.
+        enabled: whether the loader augments samples.
+        rotate_degrees: largest rotation in either direction in degrees, 0 to 180, in the plane in mm.
+        scale: largest change of size as a fraction, 0 to below 1; for 0.2 the zoom is 0.8 to 1.2.
+        shift: largest shift along each axis as a fraction of S, 0 to below 1.
+        flip: mirror along W with probability 1/2.
+        gamma: contrast, 0 to 10; the exponent is log-uniform from 1 / (1 + gamma) to 1 + gamma.
         noise: largest standard deviation of the Gaussian noise, 0 to 1 on images in [0, 1].
-        roll: begin the cycle at any of its phases; a sample of one phase stays as it is.
+        roll: begin the cycle at a random phase; a sample of one phase is not changed.
     """
 
     enabled: bool = False
@@ -50,16 +50,16 @@ class AugmentConfig:
 
 
 class Draw(NamedTuple):
-    """What was drawn for one sample.
+    """Random parameters of one sample.
 
     Args:
-        angle: of the turn, in radians.
-        zoom: above 1 the heart grows.
-        shift: (rows, columns) that the image moves by, as fractions of S.
-        flip: whether it is mirrored.
-        exponent: of the image's values.
-        noise: standard deviation.
-        start: where the cycle begins, as a fraction of it, 0 to below 1.
+        angle: rotation in radians.
+        zoom: magnification; above 1 the heart becomes larger.
+        shift: shift of the image along (rows, columns), as fractions of S.
+        flip: whether the image is mirrored.
+        exponent: exponent of the image values.
+        noise: standard deviation of the noise on images in [0, 1].
+        start: first phase as a fraction of the cycle, 0 to below 1.
     """
 
     angle: float
@@ -72,17 +72,24 @@ class Draw(NamedTuple):
 
     @property
     def resamples(self) -> bool:
-        """Whether pixels of the result lie between those of the image."""
+        """Whether the result needs interpolation between pixels."""
         return self.angle != 0 or self.zoom != 1 or any(self.shift)
 
     @property
     def moves(self) -> bool:
-        """Whether any pixel changes its place."""
+        """Whether the transform is not the identity."""
         return self.flip or self.resamples
 
 
 def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
-    """Draw every property, also those that are off, so that switching one changes none of the others."""
+    """Draw all parameters, also those that are off, so that each is independent of the other options.
+
+    Args:
+        config: limits of the parameters.
+        rng: random generator.
+    Returns:
+        The parameters of one sample.
+    """
     angle, zoom, row, col, exponent = rng.uniform(-1, 1, 5).tolist()
     flip, noise, start = rng.random(3).tolist()
     return Draw(
@@ -99,19 +106,19 @@ def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
 def augment(
     arrays: dict[str, np.ndarray], config: AugmentConfig, seed: int, cycle: int, geometry: Geometry
 ) -> dict[str, np.ndarray]:
-    """Change one sample at random within the limits of the config, whatever `config.enabled` says.
+    """Augment one sample at random within the limits of the config, even if `config.enabled` is false.
 
     Args:
-        arrays: of a `Sample`, but in the whole resized image; of these change image (D, T, 1, h, w) float32 in [0, 1];
-            mask (D, T, h, w) uint8; field (D, h, w) bool; spacing_mm (3,) float32; and by a roll has_label (D, T)
-            bool, phase (T,) float32 and key_frames (2,) int64. They are left as they are.
-        config: the limits.
-        seed: of the sample; equal seeds give equal results.
-        cycle: phases of the stored cycle, of which the sample may hold a part.
-        geometry: where the model grid lies in the resized image.
+        arrays: arrays of a `Sample` in the whole resized image. Those that change: image (D, T, 1, h, w) float32 in
+            [0, 1]; mask (D, T, h, w) uint8; field (D, h, w) bool; spacing_mm (3,) float32; with a roll also has_label
+            (D, T) bool, phase (T,) float32 and key_frames (2,) int64. The input arrays are not modified.
+        config: limits of the parameters.
+        seed: seed of the sample; equal seeds give equal results.
+        cycle: number of phases of the stored cycle; the sample may hold fewer.
+        geometry: position of the model grid in the resized image.
     Returns:
-        New arrays under the same names, of the same types and ranges, with h and w replaced by S; 0 and False where the
-        image does not reach. Where it shrinks, it is interpolated without a low-pass filter.
+        New arrays with the same names, types and ranges, with h and w replaced by S; 0 and False outside the image. An
+        image that becomes smaller is interpolated without a low-pass filter.
     """
     rng = np.random.Generator(np.random.PCG64(stable_seed(seed, "augment")))
     drawn = draw(config, rng)
@@ -123,29 +130,29 @@ def augment(
         mask, field = nearest(mask, source), nearest(field, source)
         frames = (linear if drawn.resamples else nearest)(frames, source) * field[:, None]
         spacing[:2] /= drawn.zoom  # a magnified image has smaller pixels
-    else:  # not even rounding touches a pixel
+    else:  # no interpolation: pixels stay exactly equal
         frames, mask, field = (look(part, geometry) for part in (frames, mask, field))
     frames = _intensity(frames, field, drawn, rng)
     return {**arrays, "image": frames[:, :, None], "mask": mask, "field": field, "spacing_mm": spacing}
 
 
 def roll(arrays: dict[str, np.ndarray], cycle: int, first: int) -> dict[str, np.ndarray]:
-    """Begin the cycle at another of its phases: a circular shift in which frames, labels and key frames stay together.
+    """Shift the cycle circularly to another first phase: frames, labels and key frames together.
 
-    Where a cycle begins is the scanner's trigger, not anatomy. So the place in the cycle is counted anew from `first`:
-    a rolled whole cycle has the `phase` of a stored one, and phase 0 is its first frame as ever.
+    The first phase depends on the trigger of the scanner, not on anatomy. The positions in the cycle are therefore
+    counted from `first`: `phase` of a whole rolled cycle is that of the stored cycle, with 0 for the first frame.
 
     Args:
-        arrays: of a `Sample`; image, mask and has_label (D, T, ...), phase (T,), key_frames (2,).
-        cycle: phases of the stored cycle.
-        first: the phase at which it is to begin, 0 to cycle - 1.
+        arrays: arrays of a `Sample`; image, mask and has_label (D, T, ...), phase (T,), key_frames (2,).
+        cycle: number of phases of the stored cycle.
+        first: phase that becomes the first, 0 to cycle - 1.
     Returns:
-        New arrays, `phase` rising; the given ones for `first` 0 and for a single phase, which shows no cycle.
+        New arrays with rising `phase`; the input arrays if `first` is 0 or there is only one phase.
     """
     phase, keys = arrays["phase"], arrays["key_frames"]
     if not first or len(phase) == 1:
         return arrays
-    places = (np.rint(phase * cycle).astype(np.int64) - first) % cycle  # whole numbers: no rounding creeps in
+    places = (np.rint(phase * cycle).astype(np.int64) - first) % cycle  # integers, so that no rounding error occurs
     order = np.argsort(places, kind="stable")
     moved = {name: arrays[name][:, order] for name in ("image", "mask", "has_label")}
     moved["phase"] = (places[order] / cycle).astype(np.float32)
@@ -153,14 +160,14 @@ def roll(arrays: dict[str, np.ndarray], cycle: int, first: int) -> dict[str, np.
 
 
 def affine(drawn: Draw, size: int, spacing_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The map from a pixel of the result to the pixel of the unchanged grid it comes from, matrix @ p + offset.
+    """Return the affine map from pixels p of the result to pixels of the unchanged grid, matrix @ p + offset.
 
     Args:
-        drawn: flip, angle, zoom and shift; turn and zoom are about the centre of the grid.
+        drawn: flip, angle, zoom and shift; the centre of rotation and zoom is the centre of the grid.
         size: S.
-        spacing_mm: (3,) before the zoom. The turn is a turn in mm: on oblong pixels a turn in pixels would shear.
+        spacing_mm: (3,) before the zoom. The rotation is in mm: in pixels it would shear if the pixels are not square.
     Returns:
-        (2, 2) and (2,) float64, along rows and columns.
+        matrix (2, 2) and offset (2,), float64, along rows and columns.
     """
     spacing = spacing_mm[:2].astype(np.float64)
     cos, sin = math.cos(drawn.angle), math.sin(drawn.angle)
@@ -174,16 +181,31 @@ def affine(drawn: Draw, size: int, spacing_mm: np.ndarray) -> tuple[np.ndarray, 
 
 
 def source_pixels(drawn: Draw, geometry: Geometry, spacing_mm: np.ndarray) -> np.ndarray:
-    """Where in the resized image each pixel of the result lies, (S, S, 2) float64 rows and columns."""
+    """Return the position in the resized image of each pixel of the result.
+
+    Args:
+        drawn: flip, angle, zoom and shift.
+        geometry: position of the model grid in the resized image.
+        spacing_mm: (3,) before the zoom.
+    Returns:
+        (S, S, 2) float64 rows and columns.
+    """
     matrix, offset = affine(drawn, geometry.size, spacing_mm)
     pixels = np.moveaxis(np.indices((geometry.size, geometry.size)), 0, -1)
     return pixels @ matrix.T + offset + np.array(geometry.offset)
 
 
 def linear(images: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Sample images (..., h, w) float32 linearly at (S, S, 2) places, (..., S, S); the rim goes on outside."""
+    """Sample images by linear interpolation; outside, the border pixels are repeated.
+
+    Args:
+        images: (..., h, w) float32.
+        source: (S, S, 2) rows and columns.
+    Returns:
+        (..., S, S) float32.
+    """
     height, width = images.shape[-2:]
-    scale = 2 / np.maximum(np.array([height, width]) - 1, 1)  # grid_sample counts from -1 to 1, columns first
+    scale = 2 / np.maximum(np.array([height, width]) - 1, 1)  # grid_sample expects (column, row) in [-1, 1]
     grid = torch.from_numpy((source * scale - 1)[..., ::-1].astype(np.float32))[None]
     channels = torch.from_numpy(np.ascontiguousarray(images)).reshape(1, -1, height, width)
     sampled = functional.grid_sample(channels, grid, "bilinear", padding_mode="border", align_corners=True)
@@ -191,7 +213,14 @@ def linear(images: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def nearest(images: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Sample (..., h, w) by nearest neighbour at (S, S, 2) places, (..., S, S); 0 or False outside."""
+    """Sample images by nearest neighbour; 0 or False outside.
+
+    Args:
+        images: (..., h, w).
+        source: (S, S, 2) rows and columns.
+    Returns:
+        (..., S, S) of the same type.
+    """
     rows, columns = np.moveaxis(np.rint(source).astype(np.int64), -1, 0)
     height, width = images.shape[-2:]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
@@ -199,7 +228,7 @@ def nearest(images: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def _intensity(frames: np.ndarray, field: np.ndarray, drawn: Draw, rng: np.random.Generator) -> np.ndarray:
-    """New frames (D, T, S, S) with contrast and noise, where field is (D, S, S); padding stays 0."""
+    """Return frames (D, T, S, S) with changed contrast and noise; outside the field (D, S, S) they stay 0."""
     if drawn.exponent != 1:
         frames = frames ** np.float32(drawn.exponent)
     if drawn.noise:

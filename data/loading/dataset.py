@@ -1,4 +1,4 @@
-"""Samples on the model grid: frames, slices or stacks of one split, each a pure function of (seed, epoch, sample).
+"""Frames, slices or stacks of one split on the model grid, each a pure function of (seed, epoch, sample).
 
 Axes: S side of the model grid, D slices, T phases of the cardiac cycle.
 """
@@ -25,7 +25,13 @@ UNITS = ("frame", "slice", "stack")
 
 
 class Sample(NamedTuple):
-    """One sample on the model grid: the arrays of `Batch` without B, its seed and its key."""
+    """One sample on the model grid.
+
+    Args:
+        arrays: the arrays of `Batch` without the axis B.
+        sample_seed: seed of the random numbers of this sample.
+        key: name of the sample.
+    """
 
     arrays: dict[str, np.ndarray]
     sample_seed: int
@@ -33,37 +39,41 @@ class Sample(NamedTuple):
 
 
 class Tokens(Protocol):
-    """Tokens of samples that were worked out before, see data/loading/token_cache.py."""
+    """Precomputed tokens of samples, see data/loading/token_cache.py.
+
+    Attributes:
+        variants: number of stored epochs.
+    """
 
     variants: int
 
     def __call__(self, variant: int, index: int) -> np.ndarray:
-        """(frames, K) int64."""
+        """Return the tokens of a sample, (frames, K) int64."""
 
 
 class CineDataset(Dataset[Sample]):
     """Frames, slices or stacks of one split on the model grid.
 
     Args:
-        folder: shards with their manifest.json, a local folder or the URL of one (data/shards/remote.py); or a reader
-            of slices.
+        folder: folder of shards with manifest.json, as a local path or URL (data/shards/remote.py); or an open
+            reader.
         split: train, val or test.
         unit: `frame` (one phase of one slice), `slice` (one slice with its phases) or `stack` (all slices of a
-            patient, at ED and ES and as many other phases as `phases` leaves room for).
+            patient, at ED, ES and `phases` - 2 other phases).
         image_size: S.
         geometry: `crop` or `fit`, see data/preprocess.py.
-        phases: for slices, how many evenly spaced phases, starting at a phase drawn from (seed, epoch, key); a
-            shorter cine repeats some; None takes all. Of stacks, how many with ED and ES; None takes these two.
-        max_phases: where given, T of a batch is drawn from `phases` to `max_phases` (see loader.py), and each sample
-            draws whether its phases are evenly spaced or a run of successive phases.
-        seed: of the run.
-        key_frames: take ED, ES and `phases - 2` evenly spaced others, in the order of the cycle; stacks always do.
-        augment: changes to each sample, seeded by (seed, epoch, key); for the training split alone.
-        cache_dir: where shards from a URL are kept.
+        phases: number of phases of a sample. Slices: evenly spaced from a random first phase, seeded by (seed, epoch,
+            key); a shorter cine repeats phases; None for all. Stacks: including ED and ES; None for these two.
+        max_phases: if given, T of a batch is random from `phases` to `max_phases` (see loader.py), and the phases of
+            each sample are, at random, evenly spaced or successive.
+        seed: seed of the run.
+        key_frames: take ED, ES and `phases` - 2 evenly spaced phases, in the order of the cycle; always for stacks.
+        augment: augmentation, seeded by (seed, epoch, key); for the training split only.
+        cache_dir: folder for downloaded shards.
     Attributes:
-        tokens: where set, samples bring their tokens along, and epoch e draws what epoch e % tokens.variants draws.
+        tokens: precomputed tokens to add to the samples; if set, epoch e repeats epoch e % tokens.variants.
     Raises:
-        ValueError: naming the option that cannot be used.
+        ValueError: for an option, which is named, that is invalid.
     """
 
     tokens: Tokens | None = None
@@ -94,23 +104,23 @@ class CineDataset(Dataset[Sample]):
             "stack": [1] * len(self._stacks),
         }
         self._ends = np.cumsum(sizes[unit], dtype=np.int64)
-        self._unlike: dict[int, int] = {}  # first slice -> ES, where it had to be found in the images
+        self._computed_es: dict[int, int] = {}  # index of the first slice -> ES computed from the images
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     @property
     def drawn_phases(self) -> tuple[int, int] | None:
-        """Least and most phases of a batch, where they are drawn."""
+        """Smallest and largest number of phases of a batch; None if it is not random."""
         return None if self.max_phases is None or self.phases is None else (self.phases, self.max_phases)
 
     def __getitem__(self, where: tuple[int, ...]) -> Sample:
-        """The sample at (epoch, index), or at (epoch, index, T)."""
+        """Return the sample at (epoch, index), or at (epoch, index, T)."""
         epoch, index, *drawn_count = where
         count = drawn_count[0] if drawn_count else self.phases
         drawn = epoch if self.tokens is None else epoch % self.tokens.variants
         if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} asked for, but the split has {len(self)}")
+            raise IndexError(f"sample {index} was requested, but the split has {len(self)} samples")
         at = int(np.searchsorted(self._ends, index, side="right"))
         slices = self._stacks[at] if self.unit == "stack" else [at]
         entry = self.reader.samples[slices[0]]
@@ -132,7 +142,7 @@ class CineDataset(Dataset[Sample]):
         return Sample(arrays, stable_seed(self.seed, epoch, key), key)
 
     def frames_of(self, index: int) -> int:
-        """D * T of a sample, whatever the epoch."""
+        """Return D * T, the number of frames of the sample at `index`; it is equal in all epochs."""
         if self.unit == "frame":
             return 1
         if self.unit == "stack":
@@ -140,12 +150,12 @@ class CineDataset(Dataset[Sample]):
         return self.phases or self.reader.samples[index].phases
 
     def draws(self) -> bool:
-        """Whether a sample looks different in every epoch."""
+        """Return whether samples differ between epochs."""
         few = {"frame": False, "slice": self.phases is not None, "stack": (self.phases or 2) > 2}
         return self.augment.enabled or self.drawn_phases is not None or few[self.unit]
 
     def _choose(self, slices: list[int], epoch: int, count: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """(T,) phase indices to take from slices, and the places (2,) of ED and ES among them, -1 if not asked for."""
+        """Return the phases (T,) of a sample, and the positions (2,) of ED and ES among them, -1 without key frames."""
         entry = self.reader.samples[slices[0]]
         if not self.has_key_frames:
             return self._times(entry, epoch, count), np.full(2, -1, np.int64)
@@ -154,10 +164,10 @@ class CineDataset(Dataset[Sample]):
             return np.arange(entry.phases), keys
         others = (count or 2) - 2
         times = np.sort(np.concatenate([keys, self._times(entry, epoch, others)]))
-        return times, np.searchsorted(times, keys).astype(np.int64)  # the first place of a time that stands twice
+        return times, np.searchsorted(times, keys).astype(np.int64)  # the first position of a repeated phase
 
     def _times(self, entry: SampleEntry, epoch: int, count: int | None) -> np.ndarray:
-        """(count,) phase indices from a drawn start, evenly spaced or a run of successive ones; all for None."""
+        """Return `count` phases from a random start, evenly spaced or successive; all phases for None."""
         if count is None:
             return np.arange(entry.phases)
         start = stable_seed(self.seed, epoch, entry.key, "phase offset") / 2**63 * entry.phases
@@ -168,24 +178,31 @@ class CineDataset(Dataset[Sample]):
         return np.floor(steps).astype(np.int64) % entry.phases
 
     def key_phases(self, slices: list[int]) -> np.ndarray:
-        """Phases of ED and ES; where the case does not say, phase 0 and these slices' phase most unlike ED.
+        """Return the phases of ED and ES; if unknown, phase 0 and the phase that differs most from ED.
 
         Args:
-            slices: samples of the reader, of one patient.
+            slices: indices of samples of one patient in the reader.
         Returns:
             (2,) int64.
         """
         info = self.reader.samples[slices[0]].info
         ed = 0 if info["ed"] is None else info["ed"]
         es = info["es"]
-        if es is None and slices[0] not in self._unlike:
+        if es is None and slices[0] not in self._computed_es:
             cines = (real_values(self.reader.read(i).cine, info["slope"], info["intercept"]) for i in slices)
-            self._unlike[slices[0]] = most_unlike(cines, ed)
-        return np.array([ed, self._unlike[slices[0]] if es is None else es], np.int64)
+            self._computed_es[slices[0]] = most_unlike(cines, ed)
+        return np.array([ed, self._computed_es[slices[0]] if es is None else es], np.int64)
 
 
 def most_unlike(cines: Iterable[np.ndarray], phase: int) -> int:
-    """The phase most unlike `phase` by mean absolute difference over all slices, each (T, H, W) real values."""
+    """Return the phase with the largest mean absolute difference from `phase`.
+
+    Args:
+        cines: slices of one patient, each (T, H, W) real values.
+        phase: phase to compare with.
+    Returns:
+        Zero-based phase.
+    """
     total: np.ndarray | float = 0.0
     for cine in cines:
         frames = cine.astype(np.float32)  # unsigned integers would wrap around
@@ -196,15 +213,15 @@ def most_unlike(cines: Iterable[np.ndarray], phase: int) -> int:
 def on_grid(
     slices: list[SliceSample], times: np.ndarray, geometry: Geometry, whole: bool = False
 ) -> dict[str, np.ndarray]:
-    """Bring native slices onto the model grid, or as far as the whole resized image.
+    """Bring native slices to the model grid, or to the whole resized image for the augmentation.
 
     Args:
         slices: D slices of one patient, read at `times`.
-        times: (T,) phase indices.
-        geometry: of these slices.
-        whole: False for the model grid, S x S; True for the whole resized image, h x w, as augmentation takes it.
+        times: (T,) zero-based phases.
+        geometry: geometry of these slices.
+        whole: False for the model grid, S x S; True for the whole resized image, h x w.
     Returns:
-        The arrays of `Batch` without B, but `key_frames`; with h and w for S where `whole`.
+        The arrays of `Batch` without the axis B and without `key_frames`; with h x w instead of S x S if `whole`.
     """
     entry, depth = slices[0].entry, len(slices)
     frames = slices[0].cine[None] if depth == 1 else np.stack([part.cine for part in slices])
@@ -241,10 +258,11 @@ def _check_options(
     if key_frames and unit == "frame":
         raise ValueError("dataset.key_frames is true, but dataset.unit is 'frame'; set it to 'slice' or 'stack'")
     if (key_frames or unit == "stack") and phases is not None and phases < 2:
-        raise ValueError(f"dataset.phases is {phases}, but ED and ES are taken; they need 2 or more, or leave it out")
+        raise ValueError(
+            f"dataset.phases is {phases}, but the samples contain ED and ES; set it to 2 or more, or leave it out"
+        )
     if max_phases is not None and (unit == "frame" or phases is None or max_phases < phases):
         raise ValueError(
-            f"dataset.max_phases is {max_phases} with dataset.unit {unit!r} and dataset.phases {phases}: the number of "
-            "phases is drawn for slices and stacks from phases to max_phases; set phases to a number no larger, or "
-            "leave max_phases out"
+            f"dataset.max_phases is {max_phases} with dataset.unit {unit!r} and dataset.phases {phases}, expected "
+            "slices or stacks and phases up to max_phases; correct dataset.phases or leave max_phases out"
         )

@@ -1,8 +1,8 @@
-"""From shards to batches: seeded, split over ranks and workers, resumable without history.
+"""Batches from shards: seeded, divided among ranks and workers, resumable from the step number alone.
 
-The stream is one endless line of samples. Position p holds sample perm(seed, epoch)[p % N] of epoch p // N; step s
-of a run takes the positions s * G .. s * G + G - 1 of its global batch, and rank r of R those with i % R == r. So
-one rank sees what many see together, and a resumed run needs to know its step alone.
+The samples form one endless sequence. Position p is sample perm(seed, epoch)[p % N] of epoch p // N. Step s of a run
+reads the positions s * G to s * G + G - 1 of its global batch; rank r of R reads the positions with i % R == r. So one
+rank reads the same samples as many ranks together, and a resumed run needs only its step.
 
 Axes: B batch, S side of the model grid, D slices, T phases of the cardiac cycle, N samples of the split.
 """
@@ -25,10 +25,14 @@ PADDING = {"slice_position": 0.5, "tokens": -1}  # 0 elsewhere
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Put samples together to a batch; those of fewer slices are padded at the end along D.
+    """Collate samples to a batch; samples of fewer slices are padded at the end along D.
 
+    Args:
+        samples: samples of one T.
+    Returns:
+        The batch.
     Raises:
-        ValueError: when they differ in the number of phases.
+        ValueError: when the samples differ in the number of phases.
     """
     counts = sorted({len(sample.arrays["phase"]) for sample in samples})
     if len(counts) > 1:
@@ -54,7 +58,15 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def padded(name: str, array: np.ndarray, depth: int) -> np.ndarray:
-    """One of a sample's arrays with `depth` slices: no image, no label and no field in those that are added."""
+    """Pad an array of a sample to `depth` slices; added slices have no image, no label and no field.
+
+    Args:
+        name: name of the array in `Sample.arrays`.
+        array: (D, ...) if `name` is in BY_SLICE; other arrays are returned unchanged.
+        depth: D of the batch.
+    Returns:
+        (depth, ...) of the same type.
+    """
     if name not in BY_SLICE or len(array) == depth:
         return array
     added = np.full((depth - len(array), *array.shape[1:]), PADDING.get(name, 0), array.dtype)
@@ -62,17 +74,19 @@ def padded(name: str, array: np.ndarray, depth: int) -> np.ndarray:
 
 
 class Stream(Sampler[list[tuple[int, ...]]]):
-    """The endless line of (epoch, index), or (epoch, index, T), of one rank, in batches.
+    """The endless sequence of (epoch, index), or (epoch, index, T), of one rank, in batches.
 
     Args:
-        length: N, samples of the split.
-        seed: of the run.
+        length: N, number of samples of the split.
+        seed: seed of the run.
         global_batch_size: G, samples of all ranks together in a step.
-        rank: r of this process.
-        world_size: R.
-        start_step: first step to give.
-        phases: (least, most) of T, which is then drawn from (seed, update) for all samples of all ranks alike.
-        steps_per_update: batches that make one update of the weights, and so have one T.
+        rank: r, index of this process.
+        world_size: R, number of processes.
+        start_step: first step.
+        phases: smallest and largest T; T is then random, seeded by (seed, update), and equal for all ranks.
+        steps_per_update: number of batches per update of the weights; they have one T.
+    Raises:
+        ValueError: for an empty split, or a batch size, rank or step out of range.
     """
 
     def __init__(
@@ -87,13 +101,13 @@ class Stream(Sampler[list[tuple[int, ...]]]):
         steps_per_update: int = 1,
     ) -> None:
         if length < 1:
-            raise ValueError("the split is empty; convert more patients, or with lower val_fraction and test_fraction")
+            raise ValueError("the split is empty; convert more patients, or use lower val_fraction and test_fraction")
         if global_batch_size < 1 or global_batch_size % world_size:
             raise ValueError(
                 f"the global batch size is {global_batch_size}, expected a multiple of the {world_size} processes"
             )
         if not 0 <= rank < world_size or start_step < 0:
-            raise ValueError(f"rank {rank} of {world_size} at step {start_step}: rank or step is out of range")
+            raise ValueError(f"rank is {rank} of {world_size} and start_step {start_step}: out of range")
         self.length, self.seed, self.global_batch_size = length, seed, global_batch_size
         self.rank, self.world_size, self.start_step = rank, world_size, start_step
         self.phases, self.steps_per_update = phases, steps_per_update
@@ -108,7 +122,7 @@ class Stream(Sampler[list[tuple[int, ...]]]):
             step += 1
 
     def drawn_phases(self, step: int) -> tuple[int, ...]:
-        """T of a step, alike on all ranks; nothing where it is not drawn."""
+        """Return (T,) of a step, equal on all ranks; () if T is not random."""
         if self.phases is None:
             return ()
         least, most = self.phases
@@ -120,7 +134,17 @@ class Stream(Sampler[list[tuple[int, ...]]]):
 
 @lru_cache(maxsize=4)
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
-    """(N,) the order of an epoch; from raw bits, whose meaning numpy never changes, unlike `permutation`."""
+    """Return the order of the samples in an epoch.
+
+    It is made from raw bits, which are equal in all versions of numpy; `permutation` is not.
+
+    Args:
+        length: N.
+        seed: seed of the run.
+        epoch: index of the epoch, from 0.
+    Returns:
+        (N,) indices of samples.
+    """
     return np.argsort(np.random.PCG64(stable_seed(seed, "order", epoch)).random_raw(length), kind="stable")
 
 
@@ -133,16 +157,18 @@ def train_loader(
     start_step: int = 0,
     steps_per_update: int = 1,
 ) -> DataLoader[Sample]:
-    """An endless loader of this rank's share of each global batch, beginning at `start_step`.
+    """Return an endless loader of the samples of this rank in each global batch, from `start_step` on.
 
     Args:
-        dataset: the split to train on.
+        dataset: training split.
         global_batch_size: samples of all ranks together in a step, a multiple of `world_size`.
-        rank: of this process.
-        world_size: how many processes.
-        workers: loading processes, 0 to load in this one.
-        start_step: 0, or the step that a resumed run continues with.
-        steps_per_update: batches that make one update of the weights.
+        rank: index of this process.
+        world_size: number of processes.
+        workers: number of loading processes; 0 loads in this process.
+        start_step: 0, or the first step of a resumed run.
+        steps_per_update: number of batches per update of the weights.
+    Returns:
+        Loader of batches.
     """
     stream = Stream(
         len(dataset),

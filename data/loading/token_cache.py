@@ -1,11 +1,11 @@
-"""Tokens of a loader's samples, worked out once and kept: training from them does not run the encoder.
+"""Precomputed and stored tokens of a dataset's samples: training with them does not run the encoder.
 
-    FOLDER/tokens.json    what the tokens are of and by: see `description`
+    FOLDER/tokens.json    weights, data and settings of the tokens, see `description`
     FOLDER/tokens.npy     (N, F, K) unsigned integers: N variants of all F frames of the split, K tokens each
 
-A sample is a pure function of (seed, epoch, sample), and so are its tokens. Variant v holds those of epoch v, with all
-that is drawn in it: phases, roll, augmentation. A training from the cache repeats the draws of epochs 0 to N - 1 over
-and over (flow times, noise and dropout go on), so for N epochs it is the training without it, to the bit.
+A sample is a pure function of (seed, epoch, sample), and so are its tokens. Variant v holds the tokens of epoch v, with
+its random phases, roll and augmentation. Training with the cache repeats the samples of epochs 0 to N - 1; flow times,
+noise and dropout do not repeat. So the first N epochs are bit-identical to training without the cache.
 
 Axes: D slices, T phases of the cardiac cycle.
 """
@@ -32,19 +32,21 @@ SCHEMA_VERSION = 1
 def description(
     dataset: CineDataset, weights: str, tokens: int, codes: int, variants: int, dtype: str
 ) -> dict[str, Any]:
-    """What a cache must be of, to serve a training.
+    """Return all properties that a cache and a training must have in common.
 
     Args:
-        dataset: whose samples are encoded.
-        weights: hash of all weights that tokens depend on.
-        tokens: K.
+        dataset: dataset of the samples that are encoded.
+        weights: hash of all weights that the tokens depend on.
+        tokens: K, number of latent tokens.
         codes: size of the codebook.
-        variants: N.
-        dtype: the encoder computes in, `fp32` or `bf16`.
+        variants: N, number of stored epochs.
+        dtype: precision of the encoder, `fp32` or `bf16`.
+    Returns:
+        Plain values for tokens.json.
     """
     manifest = {name: dataset.reader.manifest[name][dataset.reader.split] for name in ("split", "shards")}
     drawn = {"seed": dataset.seed, "augment": asdict(dataset.augment)} if dataset.draws() else {}
-    found = {
+    properties = {
         "schema_version": SCHEMA_VERSION,
         "weights": weights,
         "shards": hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode(), digest_size=16).hexdigest(),
@@ -60,19 +62,33 @@ def description(
         "variants": variants,
         "dtype": dtype,
     }
-    plain: dict[str, Any] = jsonable(found)
+    plain: dict[str, Any] = jsonable(properties)
     return plain
 
 
 def first_frames(dataset: CineDataset) -> np.ndarray:
-    """(samples + 1,) where each sample's frames begin among all frames of the split, and their number."""
+    """Return the index of the first frame of each sample among all frames of the split.
+
+    Args:
+        dataset: the dataset.
+    Returns:
+        (samples + 1,) int64; the last value is the number of all frames.
+    """
     counts = [dataset.frames_of(index) for index in range(len(dataset))]
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 @contextmanager
 def write_tokens(folder: Path, described: dict[str, Any], frames: int) -> Iterator[np.memmap]:
-    """Yield the array (N, F, K) to fill; the folder appears whole when the block ends well, or not at all."""
+    """Create the folder of a cache if the block ends without an error.
+
+    Args:
+        folder: folder of the cache.
+        described: from `description`.
+        frames: F, number of frames of the split.
+    Yields:
+        (N, F, K) unsigned integers on disk, to be filled.
+    """
     shape = (described["variants"], frames, described["num_latent_tokens"])
     dtype = np.uint16 if described["codebook_size"] <= 1 << 16 else np.uint32
     with atomic_dir(folder) as temporary:
@@ -83,40 +99,44 @@ def write_tokens(folder: Path, described: dict[str, Any], frames: int) -> Iterat
 
 
 class TokenCache:
-    """The tokens of a dataset's samples.
+    """The stored tokens of a dataset's samples.
 
     Args:
-        folder: of scripts/pretokenize.py.
-        dataset: that training reads.
-        weights: hash of the weights that its tokens would depend on.
+        folder: folder of the cache, from scripts/pretokenize.py.
+        dataset: dataset of the training.
+        weights: hash of the weights that the tokens depend on.
     Raises:
-        FileNotFoundError: when the cache is not there.
-        ValueError: when it is of other weights, data or settings, naming what differs, or damaged.
+        FileNotFoundError: when the cache does not exist.
+        ValueError: when the cache is damaged, or its weights, data or settings differ from those of the training.
     """
 
     def __init__(self, folder: str | Path, dataset: CineDataset, weights: str) -> None:
         self.path = Path(folder) / "tokens.npy"
         if not (Path(folder) / "tokens.json").is_file():
-            raise FileNotFoundError(f"{folder}: no tokens.json in it; make the cache with scripts/pretokenize.py")
-        found = read_json(Path(folder) / "tokens.json")
+            raise FileNotFoundError(f"{folder}: has no tokens.json; make the cache with scripts/pretokenize.py")
+        stored = read_json(Path(folder) / "tokens.json")
         self.first = first_frames(dataset)
         try:
-            self.variants = int(found["variants"])
-            codes, self._shape = int(found["codebook_size"]), (self.variants, int(found["frames"]), -1)
-            expected = description(dataset, weights, found["num_latent_tokens"], codes, self.variants, found["dtype"])
+            self.variants = int(stored["variants"])
+            codes, self._shape = int(stored["codebook_size"]), (self.variants, int(stored["frames"]), -1)
+            expected = description(dataset, weights, stored["num_latent_tokens"], codes, self.variants, stored["dtype"])
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{folder}: its tokens.json is damaged; make the cache again") from None
-        self._check(found, expected, folder)
+        self._check(stored, expected, folder)
         self._tokens: np.ndarray | None = None
         tokens = self._open()
-        if tokens.shape[:2] != (self.variants, self.first[-1]) or tokens.shape[2] != found["num_latent_tokens"]:
-            raise ValueError(f"{self.path}: has shape {tokens.shape}, which tokens.json does not say; make it again")
+        if tokens.shape[:2] != (self.variants, self.first[-1]) or tokens.shape[2] != stored["num_latent_tokens"]:
+            raise ValueError(
+                f"{self.path}: has shape {tokens.shape}, which differs from tokens.json; make the cache again"
+            )
         if int(tokens.max(initial=0)) >= codes:
-            raise ValueError(f"{self.path}: holds ids beyond the codebook's {codes}; make the cache again")
+            raise ValueError(
+                f"{self.path}: holds ids above {codes - 1}, the largest of the codebook; make the cache again"
+            )
 
     @staticmethod
-    def _check(found: dict[str, Any], expected: dict[str, Any], folder: str | Path) -> None:
-        kept = {key: value for key, value in found.items() if key not in ("notice", "frames")}
+    def _check(stored: dict[str, Any], expected: dict[str, Any], folder: str | Path) -> None:
+        kept = {key: value for key, value in stored.items() if key not in ("notice", "frames")}
         differing = [key for key in {**kept, **expected} if kept.get(key) != expected.get(key)]
         if differing:
             named = ", ".join(f"{key} {kept.get(key)!r} instead of {expected.get(key)!r}" for key in differing)
@@ -126,7 +146,7 @@ class TokenCache:
             )
 
     def __call__(self, variant: int, index: int) -> np.ndarray:
-        """Tokens of a sample, (frames, K) int64, slice by slice and phase by phase."""
+        """Return the tokens of a sample, (frames, K) int64, slice by slice and phase by phase."""
         return self._open()[variant, self.first[index] : self.first[index + 1]].astype(np.int64)
 
     def _open(self) -> np.ndarray:
@@ -138,4 +158,4 @@ class TokenCache:
         return self._tokens
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tokens": None}  # each loading process opens it anew
+        return {**self.__dict__, "_tokens": None}  # each loading process opens the file itself

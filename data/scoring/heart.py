@@ -1,9 +1,9 @@
-"""The heart of a patient's reconstruction, segmented by a reference segmenter and compared with the ground truth.
+"""Heart metrics of a reconstruction, segmented by a reference segmenter and compared with the ground truth.
 
 The input of the segmenter is whole native frames: the reconstruction inside the model's field, the original outside.
-It therefore works for any field. No result of this module reaches an encoder or a decoder.
+So the same segmenter works for every field. No result of this module is used by an encoder or a decoder.
 
-Axes: H height, W width, h and w those of the field, S side of the model grid, D slices, T phases.
+Axes: H height, W width, h and w height and width of the field, S side of the model grid, D slices, T phases.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from data.scoring.images import Reference
 from data.window import normalize, real_values
 from utils.clinical import FUNCTION, KEY_FRAMES, STRUCTURES, distances, function, overlaps, phase_error_percent
 
-SEGMENTED = ("", "_original")  # keys of the reconstruction and of the original
+SEGMENTED = ("", "_original")  # suffixes of the metrics of the reconstruction and of the original
 
 
 class ReferenceSegmenter(Protocol):
     """A network that segments originals and reconstructions for a report.
 
     Attributes:
-        name: for the report.
-        every_phase: whether the network is fast enough to segment all phases, for the phase errors of ED and ES.
+        name: name in the report.
+        every_phase: whether the network segments all phases, which the phase errors of ED and ES need.
     """
 
     name: str
     every_phase: bool
 
     def labels(self, frames: np.ndarray, reference: Reference) -> np.ndarray:
-        """Labels of native frames of one patient.
+        """Segment native frames of one patient.
 
         Args:
             frames: (D, H, W) float32 in [0, 1], one phase.
-            reference: of the patient.
+            reference: the original of the patient.
 
         Returns:
             (D, H, W) uint8: 0 background, 1 RV, 2 MYO, 3 LV.
@@ -46,7 +46,16 @@ class ReferenceSegmenter(Protocol):
 
 
 def native_frames(reference: Reference, grid: np.ndarray, phase: int) -> np.ndarray:
-    """One phase of a reconstruction (S, S, D, T) as whole native frames (D, H, W): the original outside the field."""
+    """Return one phase of a reconstruction as whole native frames, with the original outside the field.
+
+    Args:
+        reference: the original of the patient.
+        grid: (S, S, D, T) reconstruction in [0, 1].
+        phase: zero-based phase.
+
+    Returns:
+        (D, H, W) float32 in [0, 1].
+    """
     case, (rows, columns) = reference.case, reference.box
     real = real_values(case.cine[..., phase], case.slope, case.intercept).transpose(2, 0, 1)
     frames = normalize(real, reference.prepared.window)
@@ -56,29 +65,53 @@ def native_frames(reference: Reference, grid: np.ndarray, phase: int) -> np.ndar
 
 
 def field_labels(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray, phase: int) -> np.ndarray:
-    """Labels of one phase of (S, S, D, T) inside the field, (h, w, D)."""
+    """Segment one phase of a reconstruction inside the field.
+
+    Args:
+        segmenter: the reference segmenter.
+        reference: the original of the patient.
+        grid: (S, S, D, T) reconstruction in [0, 1].
+        phase: zero-based phase.
+
+    Returns:
+        (h, w, D) uint8 labels.
+    """
     labels = segmenter.labels(native_frames(reference, grid, phase), reference)
     return labels[:, reference.box[0], reference.box[1]].transpose(1, 2, 0)
 
 
 def labelled_phases(case: CineCase) -> dict[str, int]:
-    """The key frames with a ground truth: ED, ES -> zero-based phase."""
-    known = zip(KEY_FRAMES, (case.ed, case.es), strict=True)
-    return {name: phase for name, phase in known if phase is not None and phase in case.masks}
+    """Return the phases of ED and ES that have a ground truth, e.g. {"ED": 0, "ES": 9}."""
+    phases = zip(KEY_FRAMES, (case.ed, case.es), strict=True)
+    return {name: phase for name, phase in phases if phase is not None and phase in case.masks}
 
 
 def segment(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, np.ndarray]:
-    """Labels at the labelled key frames of (S, S, D, T) inside the field, (h, w, D) each."""
+    """Segment the labelled key frames of a reconstruction inside the field.
+
+    Args:
+        segmenter: the reference segmenter.
+        reference: the original of the patient.
+        grid: (S, S, D, T) reconstruction in [0, 1].
+
+    Returns:
+        ED, ES -> (h, w, D) uint8 labels.
+    """
     phases = labelled_phases(reference.case)
     return {name: field_labels(segmenter, reference, grid, phase) for name, phase in phases.items()}
 
 
 def phase_errors(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, float]:
-    """Distances of the phases of largest and smallest segmented LV from ED and ES.
+    """Return the distances of the phases of largest and smallest segmented LV from ED and ES.
+
+    Args:
+        segmenter: the reference segmenter.
+        reference: the original of the patient.
+        grid: (S, S, D, T) reconstruction in [0, 1].
 
     Returns:
         `ed_phase_error` and `es_phase_error` in % of the cycle; NaN for fewer than three phases, an unknown ED or ES,
-        no segmented LV, or a segmenter that is too slow for all phases.
+        no segmented LV, or a segmenter without `every_phase`.
     """
     phases = grid.shape[3]
     lv = np.zeros(phases)
@@ -93,12 +126,17 @@ def phase_errors(segmenter: ReferenceSegmenter, reference: Reference, grid: np.n
 
 
 def truth_in_field(reference: Reference) -> dict[str, np.ndarray]:
-    """The ground truth inside the field: ED and ES, where labelled -> (h, w, D)."""
+    """Return the ground truth inside the field, ED, ES -> (h, w, D) uint8, for labelled phases only."""
     return {name: reference.case.masks[t][reference.box] for name, t in labelled_phases(reference.case).items()}
 
 
 def score_heart(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, Any]:
-    """All heart metrics of one patient's reconstruction (S, S, D, T).
+    """Compute all heart metrics of one patient's reconstruction.
+
+    Args:
+        segmenter: the reference segmenter.
+        reference: the original of the patient.
+        grid: (S, S, D, T) reconstruction in [0, 1].
 
     Returns:
         dice_*, dice_mean, hd95_*, volumes, lv_ef_error and rv_ef_error in points of EF, and ed_phase_error and
@@ -115,7 +153,11 @@ def score_heart(segmenter: ReferenceSegmenter, reference: Reference, grid: np.nd
 
 
 def score_original(segmenter: ReferenceSegmenter, reference: Reference) -> dict[str, Any]:
-    """The values with which heart metrics of a reconstruction are compared; equal for all models of one field.
+    """Compute the heart metrics of the original and of the ground truth; they are equal for all models of one field.
+
+    Args:
+        segmenter: the reference segmenter.
+        reference: the original of the patient.
 
     Returns:
         The metrics of the original by the same segmenter, with the suffix `_original`, and the volumes of the whole
@@ -129,18 +171,27 @@ def score_original(segmenter: ReferenceSegmenter, reference: Reference) -> dict[
 
 
 def true_function(case: CineCase) -> dict[str, float]:
-    """Volumes and EF of the whole ground truth."""
+    """Return volumes in mL and EF in % of the whole ground truth."""
     return function({name: case.masks[t] for name, t in labelled_phases(case).items()}, case.spacing_mm)
 
 
 def overlap_only(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, float]:
-    """The Dice of a baseline's reconstruction; empty for a patient without labels."""
+    """Compute only the Dice of a reconstruction, for baselines.
+
+    Args:
+        segmenter: the reference segmenter.
+        reference: the original of the patient.
+        grid: (S, S, D, T) reconstruction in [0, 1].
+
+    Returns:
+        dice_* and dice_mean; empty for a patient without labels.
+    """
     truth = truth_in_field(reference)
     return overlaps(truth, segment(segmenter, reference, grid)) if truth else {}
 
 
 def columns() -> list[str]:
-    """All keys of `score_heart`, in the order of a table."""
+    """Return all keys of `score_heart` and `score_original`, in the order of per_patient.csv."""
     keys = [f"{kind}_{s}_{p}" for kind in ("dice", "hd95") for p in KEY_FRAMES for s in ("RV", "MYO", "LV")]
     keys = ["dice_mean", *keys, *FUNCTION, *(f"{name}_error" for name in ("lv_ef", "rv_ef", "ed_phase", "es_phase"))]
     return [*(f"{key}{suffix}" for suffix in SEGMENTED for key in keys), *(f"{key}_truth" for key in FUNCTION)]

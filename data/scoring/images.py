@@ -1,6 +1,6 @@
-"""Scores of one patient's reconstruction by a model, a baseline or a codec, on native voxels inside the field.
+"""Image metrics of one patient's reconstruction by a model, a baseline or a codec, on native voxels inside the field.
 
-Axes: H height, W width, h and w those of the field, S side of the model grid, D slices, T phases.
+Axes: H height, W width, h and w height and width of the field, S side of the model grid, D slices, T phases.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Reference(NamedTuple):
     Args:
         case: the native cine.
         prepared: the cine on the model grid.
-        box: rows and columns of the native image that lie inside the model's field.
+        box: rows and columns of the native image inside the model's field.
         original: (D, T, h, w) float32 in [0, 1], the native pixels inside the box.
         heart: (D, h, w) bool, the heart region inside the box; None without masks.
-        heart_in_field: share of the heart region that lies inside the box; None without masks.
+        heart_in_field: fraction of the heart region inside the box, 0 to 1; None without masks.
     """
 
     case: CineCase
@@ -48,7 +48,16 @@ class Reference(NamedTuple):
 
 
 def open_reference(case: CineCase, size: int, mode: str) -> Reference:
-    """Bring a case to a grid of `size` pixels a side (`mode`: crop or fit), and cut the native voxels to its field."""
+    """Bring a case to the model grid and crop the native voxels to the field.
+
+    Args:
+        case: the native cine.
+        size: S.
+        mode: `crop` or `fit`, see data/preprocess.py.
+
+    Returns:
+        The original for all metrics.
+    """
     prepared = preprocess.prepare(case, size, mode)
     box = bounding_box(preprocess.native_field(prepared.geometry))
     original = normalize(case.real(box).transpose(2, 3, 0, 1), prepared.window)
@@ -60,17 +69,33 @@ def open_reference(case: CineCase, size: int, mode: str) -> Reference:
 
 
 def to_frames(grid: np.ndarray) -> np.ndarray:
-    """(S, S, D, T) -> (D, T, S, S)."""
+    """Move the axes (S, S, D, T) to (D, T, S, S)."""
     return grid.transpose(2, 3, 0, 1)
 
 
 def to_native(reference: Reference, grid: np.ndarray) -> np.ndarray:
-    """A reconstruction (S, S, D, T) as the native pixels (D, T, h, w) inside the model's field."""
+    """Bring a reconstruction back to the native grid.
+
+    Args:
+        reference: the original of the patient.
+        grid: (S, S, D, T) reconstruction.
+
+    Returns:
+        (D, T, h, w) native pixels inside the model's field.
+    """
     return preprocess.invert(to_frames(grid), reference.prepared.geometry)[..., reference.box[0], reference.box[1]]
 
 
 def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
-    """All quality metrics of one patient's reconstruction (S, S, D, T), and the PSNR of each phase (`curve`)."""
+    """Compute all image metrics of one patient's reconstruction.
+
+    Args:
+        reference: the original of the patient.
+        grid: (S, S, D, T) reconstruction in [0, 1].
+
+    Returns:
+        PSNR in dB, SSIM and flicker, and the PSNR of each phase (`curve`); None for the heart without masks.
+    """
     native = to_native(reference, grid)
     frame_psnr = frame_scores(psnr, reference.original, native)
     heart = None if reference.heart is None else frame_scores(psnr, reference.original, native, reference.heart)
@@ -89,13 +114,21 @@ def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
 
 
 def ceiling(reference: Reference) -> float | None:
-    """PSNR of resampling to the model grid and back without a model; None where this is exact."""
+    """Return the PSNR in dB of resampling to the model grid and back without a model; None if this is lossless."""
     value = finite_mean(frame_scores(psnr, reference.original, to_native(reference, reference.prepared.image[0])).flat)
     return value if math.isfinite(value) else None
 
 
 def cost(reference: Reference, data: bytes) -> dict[str, float]:
-    """Bits and compression ratios of a patient's compressed file."""
+    """Compute bits and compression ratios of a patient.
+
+    Args:
+        reference: the original of the patient.
+        data: bytes of the compressed file.
+
+    Returns:
+        Bits, bits per frame and ratios, see `utils.metrics.rates`.
+    """
     field, frames = reference.case.cine[reference.box], math.prod(reference.case.cine.shape[2:])
     gz_bytes = nii_gz_bytes(field, reference.case.affine)
     return rates(len(data) * 8, frames, field.size, true_depth_bits(reference.case.cine), gz_bytes)

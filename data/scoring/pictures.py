@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: three patients, agreement of volumes, PSNR over the cycle.
+"""Figures of an evaluation: three patients, agreement of volumes, PSNR over the cycle.
 
 Axes: S side of the model grid, D slices, T phases.
 """
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 Reconstruct = Callable[[CineCase], tuple[Reference, np.ndarray]]
 
 
-NAMES = (  # of all pictures that a report can have
+NAMES = (  # file names of all figures of a report
     *(f"{rank}_{kind}.png" for rank in ("best", "median", "worst") for kind in ("frames", "overlays", "profile")),
     *("agreement.png", "psnr_over_phases.png"),
 )
@@ -38,15 +38,17 @@ def draw(
     folder: Path,
     segmenter: ReferenceSegmenter | None,
 ) -> list[evaluation.Figure]:
-    """Save the pictures of the patients with best, median and worst PSNR, each decoded again.
+    """Save the figures of the patients with best, median and worst PSNR, each decoded again.
 
     Args:
-        reconstruct: case -> the patient on both grids, and the reconstruction (S, S, D, T).
-        reader: of the split.
-        rows: of the reported model.
-        summary: as in summary.json.
-        folder: where the .png files go.
-        segmenter: for the contours; None for pictures without contours.
+        reconstruct: case -> the original of the patient, and the reconstruction (S, S, D, T).
+        reader: reader of the split.
+        rows: rows of the reported model, one per patient.
+        summary: content of summary.json.
+        folder: folder for the .png files.
+        segmenter: segmenter of the contours; None for no contours.
+    Returns:
+        The figures with title and text.
     """
     drawn = []
     for rank, row in tqdm(evaluation.choose(rows).items(), desc="pictures", unit="patient"):
@@ -74,12 +76,12 @@ def draw(
 
 
 def picture_of(reference: Reference, grid: np.ndarray, row: Row, caption: str) -> figures.Picture:
-    """The data of one patient's pictures.
+    """Return the data of the figures of one patient.
 
     Args:
-        reference: the patient.
-        grid: (S, S, D, T) the reconstruction.
-        row: of per_patient.csv.
+        reference: the original of the patient.
+        grid: (S, S, D, T) reconstruction in [0, 1].
+        row: row of per_patient.csv.
         caption: patient, data, quality and rate.
     """
     case, (rows, _) = reference.case, reference.box
@@ -97,14 +99,22 @@ def picture_of(reference: Reference, grid: np.ndarray, row: Row, caption: str) -
 
 
 def at_labels(picture: figures.Picture, case: CineCase, truth: dict[str, np.ndarray]) -> figures.Picture:
-    """The picture at the labelled key frames, in the order of `truth`."""
+    """Return the picture with only the labelled key frames, in the order of `truth`."""
     labelled = labelled_phases(case)
     phases = [(labelled[name], f"{name}, phase {labelled[name] + 1} of {case.cine.shape[3]}") for name in truth]
     return replace(picture, phases=phases)
 
 
 def draw_agreement(rows: Sequence[Row], summary: Row, folder: Path) -> list[evaluation.Figure]:
-    """Save the agreement of volumes with the ground truth, where at least two patients have labels at ED."""
+    """Save the Bland-Altman figure of volumes and EF.
+
+    Args:
+        rows: rows of the reported model, one per patient.
+        summary: content of summary.json.
+        folder: folder for the .png file.
+    Returns:
+        One figure; none for fewer than two patients with labels at ED.
+    """
     hearts = [row for row in heart.scored_patients(rows) if np.isfinite(row["lv_edv"] - row["lv_edv_truth"])]
     if len(hearts) < 2:
         return []
@@ -114,11 +124,19 @@ def draw_agreement(rows: Sequence[Row], summary: Row, folder: Path) -> list[eval
     )
     path = folder / "agreement.png"
     overlays.draw_agreement(path, {name: heart.pairs(hearts, key) for key, name in names.items()}, text)
-    return [evaluation.Figure("Agreement of volumes", f"{text}; Bland-Altman, one point a patient", path)]
+    return [evaluation.Figure("Agreement of volumes", f"{text}; Bland-Altman, one point per patient", path)]
 
 
 def draw_curve(rows: dict[str, list[Row]], summary: Row, folder: Path) -> evaluation.Figure:
-    """Save PSNR over the cycle for the reported model, its baselines and the other models."""
+    """Save the figure of PSNR over the cycle for the reported model, its baselines and the other models.
+
+    Args:
+        rows: model -> one row per patient, the reported model last.
+        summary: content of summary.json.
+        folder: folder for the .png file.
+    Returns:
+        The figure with title and text.
+    """
     *others, model = rows
     curves = {model: [row["curve"] for row in rows[model]]}
     for name in summary["baselines"]:

@@ -1,11 +1,11 @@
-"""From a data source to a folder of shards, in steps of one patient, so that a run that was cut off can go on.
+"""Convert a data source to a folder of shards, patient by patient; an interrupted run can be resumed.
 
-    OUTPUT.partial/journal.jsonl      the plan, then a line a patient: its place in the shards, or why it was skipped
-    OUTPUT.partial/train-000000.tar   shards that grow; behind the journal's last place they are not trusted
-    OUTPUT/                           the same folder renamed, once all patients, manifest and fingerprint are in it
+    OUTPUT.partial/journal.jsonl      the plan, then one line per patient: its shard, or the reason for skipping it
+    OUTPUT.partial/train-000000.tar   growing shards; bytes after the last position in the journal are discarded
+    OUTPUT/                           the same folder, renamed when all patients, manifest and fingerprint are written
 
-Every patient's line is on disk before the next one's, and the manifest is made of these lines alone. So a run that was
-cut off anywhere and started again ends with the bytes of one that was not.
+The line of each patient is on disk before the next line is written. The manifest is built from these lines alone. So a
+run that was interrupted and resumed writes the same bytes as a run without interruption.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ JOURNAL = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is converted; equal plans over equal files give equal bytes.
+    """What is converted: equal plans and equal source files give equal bytes.
 
     Args:
-        source: makes the cases, see data/sources/.
+        source: reads the cases, see data/sources/.
         split: patient -> train, val or test, in the order of conversion.
-        settings: what the run was asked for, `seed` among it, as plain values without paths; written to the manifest.
-        shard_bytes: a shard that has reached this size takes no further patient.
-        hidden: folders and files whose paths must not appear in what is written.
+        settings: options of the run, including `seed`, as plain values without paths; written to the manifest.
+        shard_bytes: size in bytes at which a shard is full and the next shard begins.
+        hidden: paths of folders and files that are removed from all messages that are written.
     """
 
     source: Any
@@ -52,7 +52,7 @@ class Plan:
     hidden: tuple[str, ...] = ()
 
     def header(self) -> dict[str, Any]:
-        """The journal's first line."""
+        """Return the first line of the journal."""
         return {
             "schema_version": SCHEMA_VERSION,
             "source": self.source.name,
@@ -62,50 +62,57 @@ class Plan:
 
 
 def is_done(plan: Plan, output_dir: Path) -> bool:
-    """Whether `output_dir` holds just what this plan would write.
+    """Return whether `output_dir` already holds the finished conversion of this plan.
 
+    Args:
+        plan: the conversion.
+        output_dir: output folder.
+    Returns:
+        True if nothing is left to do; False if the folder is empty or does not exist.
     Raises:
-        ValueError: when it holds anything else.
+        ValueError: when the folder holds anything else.
     """
     if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
         return False
-    advice = "choose another --output_dir, or remove it yourself if it is no longer needed"
+    advice = "choose another --output_dir, or remove this folder if it is no longer needed"
     if not (output_dir / "manifest.json").is_file():
-        raise ValueError(f"{output_dir}: exists and holds no shards of this script; {advice}")
+        raise ValueError(f"{output_dir}: exists, but has no manifest.json of this script; {advice}")
     manifest = read_manifest(output_dir)
-    made_of = manifest.get("source", {})
-    there = {"source": made_of.get("name"), "settings": manifest.get("settings")}
-    _refuse_other_settings(output_dir, there, plan, advice)
-    if made_of.get("patients") != {patient: hash_or_none(plan.source, patient) for patient in plan.split}:
-        raise ValueError(f"{output_dir}: holds shards made from other source files; {advice}")
-    (output_dir / JOURNAL).unlink(missing_ok=True)  # left where a run was killed between its last two steps
+    source = manifest.get("source", {})
+    existing = {"source": source.get("name"), "settings": manifest.get("settings")}
+    _refuse_other_settings(output_dir, existing, plan, advice)
+    if source.get("patients") != {patient: hash_or_none(plan.source, patient) for patient in plan.split}:
+        raise ValueError(f"{output_dir}: holds shards of other source files; {advice}")
+    (output_dir / JOURNAL).unlink(missing_ok=True)  # remains if a run was killed between its last two steps
     return True
 
 
 def convert(
-    plan: Plan, output_dir: Path, workers: int = 1, strict: bool = False, say: Callable[[str], None] = print
+    plan: Plan, output_dir: Path, workers: int = 1, strict: bool = False, log: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Convert all patients, or go on where an earlier run of the same plan was cut off.
+    """Convert all patients, or resume an interrupted run of the same plan.
 
     Args:
         plan: what to convert.
-        output_dir: a new or empty folder, see `is_done`; until it is whole, its content stands in OUTPUT.partial.
-        workers: processes.
-        strict: stop at the first case that is refused instead of skipping it.
-        say: is told what is taken over from an earlier run.
+        output_dir: a new or empty folder, see `is_done`; the content is written to OUTPUT.partial until it is complete.
+        workers: number of processes.
+        strict: stop at the first refused case instead of skipping it.
+        log: prints which patients are kept from an earlier run.
     Returns:
         The manifest.
     Raises:
-        ValueError: when OUTPUT.partial is not of this plan or in use, when a case is refused and `strict`, or when no
-            patient can be converted.
+        ValueError: when OUTPUT.partial belongs to another plan or is in use, when `strict` and a case is refused, or
+            when no patient can be converted.
     """
-    target = output_dir.resolve()  # of a link to another disk, the folder that it means
+    target = output_dir.resolve()  # a link to another disk is replaced by its target
     partial = target.with_name(f"{target.name}.partial")
     if partial.exists() and any(partial.iterdir()) and not (partial / JOURNAL).is_file():
-        raise ValueError(f"{partial}: exists and is not of this script; rename it, or choose another --output_dir")
+        raise ValueError(
+            f"{partial}: exists and was not written by this script; rename it, or choose another --output_dir"
+        )
     partial.mkdir(parents=True, exist_ok=True)
     with closing(Journal(partial / JOURNAL)) as journal:
-        done = _resume(journal, plan, partial, strict, say)
+        done = _resume(journal, plan, partial, strict, log)
         writer = ShardWriter(partial, plan.shard_bytes, _shards_of(journal.lines[1:]))
         with closing(outcomes(plan.source, list(plan.split)[done:], workers)) as converted:
             for outcome in tqdm(converted, total=len(plan.split), initial=done, unit="patient", desc="converting"):
@@ -122,33 +129,35 @@ def convert(
     return manifest
 
 
-def _resume(journal: Journal, plan: Plan, partial: Path, strict: bool, say: Callable[[str], None]) -> int:
-    """Check an earlier run's journal, cut off what is no longer true and whatever it does not know; patients kept."""
+def _resume(journal: Journal, plan: Plan, partial: Path, strict: bool, log: Callable[[str], None]) -> int:
+    """Discard outdated lines of an earlier run and unlisted files; return the number of patients kept."""
     if not journal.lines:
         journal.append(plan.header())
-    advice = "repeat that command to go on with it, or remove the folder to begin anew"
+    advice = "repeat the earlier command to resume it, or remove the folder to start again"
     _refuse_other_settings(partial, journal.lines[0], plan, advice)
     if journal.lines[0] != json.loads(json.dumps(jsonable(plan.header()))):
-        raise ValueError(f"{partial}: holds a conversion of other patients or of another version; {advice}")
+        raise ValueError(f"{partial}: holds a conversion of other patients or of another schema version; {advice}")
     earlier = journal.lines[1:]
-    checks = (_is_true(line, patient, plan, partial) for line, patient in zip(earlier, plan.split, strict=False))
-    kept = next((index for index, true in enumerate(checks) if not true), len(earlier))
+    checks = (_is_current(line, patient, plan, partial) for line, patient in zip(earlier, plan.split, strict=False))
+    kept = next((index for index, current in enumerate(checks) if not current), len(earlier))
     if kept < len(earlier):
-        say(f"{earlier[kept]['patient']}: its files have changed since it was converted; going on from before it")
+        log(
+            f"{earlier[kept]['patient']}: its files changed after the conversion; converting again from this patient on"
+        )
     if strict:
         kept = next((index for index, line in enumerate(earlier[:kept]) if "reason" in line), kept)
     journal.keep(1 + kept)
     if kept:
-        say(f"{partial}: going on after {kept} of {len(plan.split)} patients")
-    known = {record["file"] for records in _shards_of(earlier[:kept]).values() for record in records}
+        log(f"{partial}: resuming after {kept} of {len(plan.split)} patients")
+    listed = {record["file"] for records in _shards_of(earlier[:kept]).values() for record in records}
     for path in partial.iterdir():
-        if path.name not in {JOURNAL, *known}:
+        if path.name not in {JOURNAL, *listed}:
             path.unlink()
     return kept
 
 
-def _is_true(line: dict[str, Any], patient: str, plan: Plan, partial: Path) -> bool:
-    """Whether a line of an earlier run says what this run would find."""
+def _is_current(line: dict[str, Any], patient: str, plan: Plan, partial: Path) -> bool:
+    """Return whether a line of an earlier run is what this run would write."""
     if line["patient"] != patient or line["source_hash"] != hash_or_none(plan.source, patient):
         return False
     if "reason" in line:
@@ -159,17 +168,19 @@ def _is_true(line: dict[str, Any], patient: str, plan: Plan, partial: Path) -> b
     return (partial / name).is_file() and (partial / name).stat().st_size >= line["shard"]["bytes"]
 
 
-def _refuse_other_settings(folder: Path, there: dict[str, Any], plan: Plan, advice: str) -> None:
-    """Raise where a folder was made by other settings, naming those that differ."""
-    found, asked = ({"source": side.get("source"), **(side.get("settings") or {})} for side in (there, plan.header()))
-    asked = json.loads(json.dumps(jsonable(asked)))
-    if differing := [key for key in {**found, **asked} if found.get(key) != asked.get(key)]:
-        named = ", ".join(f"{key} {found.get(key)!r} instead of {asked.get(key)!r}" for key in differing)
+def _refuse_other_settings(folder: Path, header: dict[str, Any], plan: Plan, advice: str) -> None:
+    """Raise an error with the names and values of all settings that differ between a folder and the plan."""
+    existing, requested = (
+        {"source": part.get("source"), **(part.get("settings") or {})} for part in (header, plan.header())
+    )
+    requested = json.loads(json.dumps(jsonable(requested)))
+    if differing := [key for key in {**existing, **requested} if existing.get(key) != requested.get(key)]:
+        named = ", ".join(f"{key} {existing.get(key)!r} instead of {requested.get(key)!r}" for key in differing)
         raise ValueError(f"{folder}: was made with other settings ({named}); {advice}")
 
 
 def _store(outcome: Outcome, plan: Plan, writer: ShardWriter, strict: bool) -> dict[str, Any]:
-    """Put a patient into its shard; returns its line for the journal."""
+    """Write a patient to its shard and return its line of the journal."""
     line = outcome.line
     if "reason" not in line:
         split = plan.split[line["patient"]]
@@ -178,12 +189,12 @@ def _store(outcome: Outcome, plan: Plan, writer: ShardWriter, strict: bool) -> d
     for path in sorted(plan.hidden, key=len, reverse=True):
         reason = re.sub(rf"(?<![\w./-]){re.escape(path)}(?![\w-])/?", "", reason)
     if strict:
-        raise ValueError(f"{line['patient']}: {reason}; mend it and repeat the command, which goes on from here")
+        raise ValueError(f"{line['patient']}: {reason}; correct it and repeat the command to resume")
     return {**line, "reason": reason}
 
 
 def _shards_of(lines: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The shards as they stood after the last of the lines, by split."""
+    """Return the shards of each split after the last of the lines."""
     shards: dict[str, dict[str, dict[str, Any]]] = {split: {} for split in SPLITS}
     for line in lines:
         if "shard" in line:
@@ -211,7 +222,7 @@ def _manifest(plan: Plan, lines: Sequence[dict[str, Any]], shards: dict[str, Any
 
 
 def _rename(partial: Path, target: Path) -> None:
-    """Let the finished folder appear under its name; its journal goes last, so that it can still be finished."""
+    """Rename the finished folder; remove the journal last, so that an interruption before it can be repaired."""
     for path in [*partial.iterdir(), partial]:
         sync(path)
     try:
@@ -219,6 +230,8 @@ def _rename(partial: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        raise ValueError(f"{target}: appeared during the conversion, which is whole in {partial}; move one") from error
+        raise ValueError(
+            f"{target}: appeared during the conversion; the complete result is in {partial}; rename one of them"
+        ) from error
     sync(target.parent)
     (target / JOURNAL).unlink()

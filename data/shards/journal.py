@@ -1,4 +1,4 @@
-"""The journal of a long task: one line of JSON a step, each on disk before the next step begins."""
+"""The journal of a long task: one line of JSON per step, on disk before the next step begins."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from utils.files import jsonable
 
 
 class Journal:
-    """The lines of one task, kept through a crash; another process is refused as long as it is open.
+    """The lines of one task, which survive a crash; only one process can open the file at a time.
 
-    A last line that was cut off in writing is dropped when the journal is opened again.
+    An incomplete last line is removed when the journal is opened again.
 
     Args:
-        path: the file; made if absent.
+        path: the file; created if it does not exist.
     Raises:
-        ValueError: when another process has it open.
+        ValueError: when another process has the file open.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,30 +35,32 @@ class Journal:
             raise
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Add a line; it is on disk when this returns."""
+        """Append a line and write it to disk before returning."""
         data = json.dumps(jsonable(entry), allow_nan=False).encode() + b"\n"
         self._stream.write(data)
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        self.lines.append(json.loads(data))  # as it will be read again, so that both ways give equal results
+        self.lines.append(json.loads(data))  # equal to the line that a resumed run reads
         self._ends.append(self._ends[-1] + len(data))
 
     def keep(self, count: int) -> None:
-        """Cut off all lines but the first `count`."""
+        """Remove all lines after the first `count`."""
         del self.lines[count:], self._ends[count + 1 :]
         self._stream.truncate(self._ends[-1])
 
     def close(self) -> None:
-        """Close the file and let others have it."""
+        """Close the file and release its lock."""
         self._stream.close()
 
     def _lock(self, path: Path) -> None:
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{path.parent}: another process is writing there; wait for it or end it") from None
+            raise ValueError(
+                f"{path.parent}: another process is writing to this folder; wait until it ends, or stop it"
+            ) from None
         except OSError:
-            pass  # a file system without locks cannot say who else is there
+            pass  # the file system has no locks, so other processes cannot be detected
 
     def _read(self) -> None:
         self._stream.seek(0)

@@ -1,4 +1,4 @@
-"""manifest.json beside the shards: which patients and files belong to which split, and where they came from."""
+"""manifest.json beside the shards: the patients and shards of each split, and their source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from utils.files import read_json
 
-SCHEMA_VERSION = 2  # 1 held windows of stored values
+SCHEMA_VERSION = 2  # version 1 had windows in stored values
 SPLITS = ("train", "val", "test")
 NOTICE = "Research use only, not a medical device."
 
@@ -17,13 +17,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Read and check the manifest of a folder of shards.
 
     Args:
-        folder: a local folder; nothing else, such as a URL or a `pipe:` command, is ever opened.
+        folder: a local folder; URLs and `pipe:` commands are never opened.
     Returns:
         schema_version, notice, counts, split {name: [patient]}, shards {name: [{file, bytes, samples, blake2b}]},
         source {name, patients {patient: hash}}, settings, seed, skipped [{patient, rule, reason}].
     Raises:
-        FileNotFoundError: when there is none.
-        ValueError: for another schema, a patient in two splits, or a shard name that the schema does not know.
+        FileNotFoundError: when the file does not exist.
+        ValueError: for another schema version, a patient in two splits, or an invalid shard name.
     """
     path = Path(folder) / "manifest.json"
     if not path.is_file():
@@ -32,11 +32,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def check_manifest(manifest: Any, path: str) -> dict[str, Any]:
-    """Return a manifest's content if it is as `read_manifest` promises.
+    """Check the content of a manifest and return it.
 
     Args:
-        manifest: what the file holds.
-        path: of the file, for errors.
+        manifest: content of the file.
+        path: path of the file, for error messages.
+    Returns:
+        The same content.
     Raises:
         ValueError: see `read_manifest`.
     """

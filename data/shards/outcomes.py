@@ -1,4 +1,4 @@
-"""What becomes of each patient of a source, worked out by several processes and handed over in order."""
+"""Convert the patients of a source in several processes, in order."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from data.shards.samples import serialize
 
 
 class Outcome(NamedTuple):
-    """What became of one patient: its shard members, or the line that says why it is skipped."""
+    """Result of the conversion of one patient: its shard members and its line of the journal."""
 
     members: list[tuple[str, bytes]]
     line: dict[str, Any]
 
 
 def convert_patient(source: Any, patient: str) -> Outcome:
-    """Read one patient and put it into shard members.
+    """Read one patient and convert it to shard members.
 
+    Args:
+        source: reads the cases, see data/sources/.
+        patient: name of the patient.
     Returns:
-        The members, and a line of patient, source_hash, slices, frames and record (see cohort/fingerprint.py); of a
-        case that is refused no members, and a line of patient, source_hash (None where unknown), rule and reason.
+        The members, and a line with patient, source_hash, slices, frames and record (see cohort/fingerprint.py). For a
+        refused case: no members, and a line with patient, source_hash (None if unknown), rule and reason.
     """
     try:
         case = source.load(patient)
@@ -59,8 +62,14 @@ def convert_patient(source: Any, patient: str) -> Outcome:
 
 
 def outcomes(source: Any, patients: Sequence[str], workers: int) -> Generator[Outcome, None, None]:
-    """Convert the patients in order, in `workers` processes; never more in memory than two patients a worker.
+    """Convert the patients in order, with at most two patients per worker in memory.
 
+    Args:
+        source: reads the cases, see data/sources/.
+        patients: names of the patients.
+        workers: number of processes.
+    Returns:
+        Iterator over the results, in the order of `patients`.
     Raises:
         ValueError: when a worker was killed.
     """
@@ -79,13 +88,15 @@ def outcomes(source: Any, patients: Sequence[str], workers: int) -> Generator[Ou
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
-            raise ValueError("a worker was killed, probably for memory; try again with fewer --workers") from error
+            raise ValueError(
+                "a worker was killed, probably because memory ran out; repeat with fewer --workers"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """Let a worker end when its parent is killed; it would wait for ever to hand over its patient."""
+    """End a worker when its parent is killed; without this it would wait forever to return its patient."""
 
     def wait() -> None:
         if parent := multiprocessing.parent_process():
@@ -96,7 +107,7 @@ def _end_with_parent() -> None:
 
 
 def hash_or_none(source: Any, patient: str) -> str | None:
-    """The hash of a patient's files, None where they cannot be read."""
+    """Return the hash of a patient's files, or None if they cannot be read."""
     try:
         return str(source.source_hash(patient))
     except (ValueError, OSError):

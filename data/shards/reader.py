@@ -1,7 +1,7 @@
-"""WebDataset shards: the cases of a split, written one after another and read from their places.
+"""WebDataset shards of one split: cases are written in sequence and read by their positions in the file.
 
     FOLDER/manifest.json       counts, split, source, settings, shards
-    FOLDER/train-000000.tar    samples of data/shards/samples.py; a patient's slices stand together in one shard
+    FOLDER/train-000000.tar    samples of data/shards/samples.py; all slices of a patient are in one shard
 
 Axes: H height, W width, D slices (in stored order), T phases of the cardiac cycle.
 """
@@ -29,12 +29,12 @@ MAX_OPEN_SHARDS = 64
 
 
 class ShardWriter:
-    """Appends cases to the shards of their splits; the bytes depend on the cases and their order alone.
+    """Append cases to the shards of their splits; the bytes depend only on the cases and their order.
 
     Args:
-        folder: where the shards go.
-        shard_bytes: a shard that has reached this size takes no further case; a case is never cut in two.
-        shards: what an earlier writer of the same cases left, as in `shards`; what its files hold beyond is cut off.
+        folder: folder of the shards.
+        shard_bytes: size in bytes at which a shard is full and the next begins; all slices of a case are in one shard.
+        shards: records of the shards of an interrupted writer; bytes after the recorded sizes are cut off.
     """
 
     def __init__(self, folder: Path, shard_bytes: int, shards: dict[str, list[dict[str, Any]]] | None = None) -> None:
@@ -44,38 +44,53 @@ class ShardWriter:
             os.truncate(folder / record["file"], record["bytes"])
 
     def add(self, split: str, members: Iterable[tuple[str, bytes]]) -> dict[str, Any]:
-        """Append the members of one case, as `serialize` gives them; returns its shard as it is now on disk."""
-        from webdataset import TarWriter  # here, since it loads torch, which nothing else of this file needs
+        """Append one case to the last shard of a split, or to a new one.
+
+        Args:
+            split: train, val or test.
+            members: (name, content) of all members, from `serialize`.
+        Returns:
+            The record of the shard: {file, bytes, samples}.
+        """
+        from webdataset import TarWriter  # imported here: it loads torch, which the rest of this file does not need
 
         records = self.shards[split]
         if not records or records[-1]["bytes"] >= self.shard_bytes:
             records.append({"file": f"{split}-{len(records):06d}.tar", "bytes": 0, "samples": 0})
         record = records[-1]
         with (self.folder / record["file"]).open("ab") as shard:
-            # Time 0 and no owner, so that equal cases give equal bytes.
+            # No time and no owner, so that equal cases give equal bytes.
             tar = TarWriter(shard, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False)
             for name, data in members:
                 key, _, suffix = name.partition(".")
-                tar.write({"__key__": key, suffix: data})  # one at a time: members of one call would be sorted
+                tar.write(
+                    {"__key__": key, suffix: data}
+                )  # one member per call, as TarWriter sorts the members of a call
                 record["samples"] += suffix == "json"
             record["bytes"] += tar.tarstream.offset
             tar.close()
-            shard.truncate(record["bytes"])  # without the end of a tar, which stands behind the last case alone
+            shard.truncate(record["bytes"])  # remove the end-of-archive blocks, so that cases can follow
         sync(self.folder / record["file"])
         return dict(record)
 
     def close(self) -> dict[str, list[dict[str, Any]]]:
-        """Finish all shards; returns for each split its shards as {file, bytes, samples, blake2b}."""
+        """Finish all shards and return the shards of each split as {file, bytes, samples, blake2b}."""
         for record in (record for records in self.shards.values() for record in records):
             path = self.folder / record["file"]
-            end = record["bytes"] + 2 * tarfile.BLOCKSIZE  # a tar ends with two empty blocks, filled up to a record
+            end = record["bytes"] + 2 * tarfile.BLOCKSIZE  # a tar file ends with two empty blocks, padded to a record
             os.truncate(path, end + -end % tarfile.RECORDSIZE)
             record["bytes"], record["blake2b"] = path.stat().st_size, blake2b(path)
         return self.shards
 
 
 class SliceSample(NamedTuple):
-    """Phases of one slice: (T, H, W) stored values, and zero-based phase -> (H, W) uint8 labels of those read."""
+    """Phases of one slice that were read.
+
+    Args:
+        entry: the sample as listed.
+        cine: (T, H, W) stored values.
+        masks: zero-based phase -> (H, W) uint8 labels, for the phases that were read.
+    """
 
     entry: SampleEntry
     cine: np.ndarray
@@ -83,15 +98,15 @@ class SliceSample(NamedTuple):
 
 
 class ShardReader:
-    """The samples of one split, listed from the tar headers once and read from their places afterwards.
+    """The samples of one split, listed once from the tar headers and read by position.
 
     Args:
-        folder: holds manifest.json and the shards; a local folder, or a URL whose files are copied here first.
+        folder: folder of manifest.json and the shards: a local folder, or a URL, whose files are downloaded first.
         split: train, val or test; it may be empty.
-        cache_dir: where the copies of a URL are kept, see data/shards/remote.py.
+        cache_dir: folder for downloaded files, see data/shards/remote.py.
     Raises:
-        OSError: when the manifest or a shard is missing or cannot be fetched.
-        ValueError: naming the shard and member when something is damaged, unknown or unsafe.
+        OSError: when the manifest or a shard is missing or cannot be downloaded.
+        ValueError: when a shard or a member, which is named, is damaged, unknown or unsafe.
     """
 
     def __init__(self, folder: str | Path, split: str, cache_dir: str | None = None) -> None:
@@ -100,25 +115,27 @@ class ShardReader:
         self.folder, self.split = local_folder(folder, split, cache_dir), split
         self.manifest = read_manifest(self.folder)
         entries = (e for shard in self.manifest["shards"][split] for e in list_samples(self.folder, shard))
-        self.samples = sorted(entries, key=lambda e: (e.patient, e.slice))  # whatever the sizes of the shards
-        self._files: dict[tuple[int, str], io.FileIO] = {}  # the least recently opened first
+        self.samples = sorted(entries, key=lambda e: (e.patient, e.slice))  # independent of the sizes of the shards
+        self._files: dict[tuple[int, str], io.FileIO] = {}  # in the order of opening
         _check_stacks(self)
 
     def patients(self) -> dict[str, list[int]]:
-        """Patient -> indices of its samples in stack order."""
-        found: dict[str, list[int]] = {}
+        """Return patient -> indices of its samples, in the order of the slices."""
+        indices: dict[str, list[int]] = {}
         for index, entry in enumerate(self.samples):
-            found.setdefault(entry.patient, []).append(index)
-        return found
+            indices.setdefault(entry.patient, []).append(index)
+        return indices
 
     def read(self, index: int, times: Iterable[int] | None = None) -> SliceSample:
-        """Read one slice; of phases that are not asked for not a byte is touched.
+        """Read one slice; only the bytes of the requested phases are read.
 
         Args:
-            index: of `samples`.
-            times: phases in the order wanted, some perhaps twice; None for all.
+            index: index in `samples`.
+            times: zero-based phases in any order, also repeated; None for all.
+        Returns:
+            The phases in the order of `times`.
         Raises:
-            IndexError: for a phase that the slice does not have.
+            IndexError: for a phase out of range.
         """
         entry = self.samples[index]
         if times is None:
@@ -126,7 +143,9 @@ class ShardReader:
         else:
             times = [int(time) for time in times]
             if wrong := [time for time in times if not 0 <= time < entry.phases]:
-                raise IndexError(f"{entry.key}: phase {wrong[0]} asked for, but it has {entry.phases} phases")
+                raise IndexError(
+                    f"{entry.key}: phase {wrong[0]} was requested, but the slice has {entry.phases} phases"
+                )
             frame = NpyPlace(entry.cine.offset, entry.native_hw, entry.cine.dtype)
             cine = np.empty((len(times), *frame.shape), frame.dtype)
             for out, time in zip(cine, times, strict=True):
@@ -135,7 +154,13 @@ class ShardReader:
         return SliceSample(entry, cine, masks)
 
     def read_case(self, patient: str) -> CineCase:
-        """Put a patient's slices back into the case that was converted."""
+        """Return the converted case of a patient, from all slices.
+
+        Args:
+            patient: name of the patient.
+        Raises:
+            KeyError: for a patient that is not in the split.
+        """
         samples = [self.read(index) for index in self.patients()[patient]]
         info = samples[0].entry.info
         masks = {p: np.stack([s.masks[p] for s in samples], axis=-1) for p in samples[0].masks}
@@ -147,7 +172,7 @@ class ShardReader:
         )  # fmt: skip
 
     def _fill(self, entry: SampleEntry, place: NpyPlace, out: np.ndarray | None = None) -> np.ndarray:
-        """Read an array of a sample, into `out` where given."""
+        """Read an array of a sample, into `out` if given."""
         out = np.empty(place.shape, place.dtype) if out is None else out
         shard = entry.shard
         handle = (os.getpid(), shard)  # a forked worker must not share a file position with its parent
@@ -157,7 +182,7 @@ class ShardReader:
             self._files[handle] = io.FileIO(self.folder / shard)
         self._files[handle].seek(place.offset)
         if self._files[handle].readinto(out.data) != place.size:
-            raise ValueError(f"{self.folder / shard}: ends early; restore it or convert again")
+            raise ValueError(f"{self.folder / shard}: ends too early; restore the file or convert the data again")
         return out
 
     def __getstate__(self) -> dict[str, Any]:
@@ -165,23 +190,29 @@ class ShardReader:
 
 
 def _check_stacks(reader: ShardReader) -> None:
-    """Every patient of the manifest must be there with all slices, and no other."""
-    found, listed = reader.patients(), reader.manifest["split"][reader.split]
-    if set(found) != set(listed):
-        odd = ", ".join(sorted(set(found) ^ set(listed))[:5])
-        raise ValueError(f"{reader.folder}: shards and manifest disagree on {reader.split} ({odd}); convert again")
-    for indices in found.values():
+    """Check that the shards hold exactly the patients of the manifest, each with all slices."""
+    stored, listed = reader.patients(), reader.manifest["split"][reader.split]
+    if set(stored) != set(listed):
+        differing = ", ".join(sorted(set(stored) ^ set(listed))[:5])
+        raise ValueError(
+            f"{reader.folder}: the {reader.split} patients of shards and manifest differ ({differing}); "
+            "convert the data again"
+        )
+    for indices in stored.values():
         check_stack([reader.samples[i] for i in indices], reader.folder)
 
 
 def check_stack(entries: list[SampleEntry], where: str | Path) -> None:
-    """The slices of one patient must all be there, in their order, and alike in all but their number.
+    """Check that the slices of one patient are complete, in order, and equal in shape, type and header fields.
 
+    Args:
+        entries: the samples of one patient.
+        where: folder or shard, for the error message.
     Raises:
-        ValueError: naming the patient and `where`.
+        ValueError: when a slice is missing or differs from the others.
     """
     kinds = {(e.cine.shape, e.cine.dtype, tuple(e.masks), json.dumps({**e.info, "slice": 0})) for e in entries}
     slices = entries[0].slices
     if len(kinds) > 1 or len(entries) != slices or [e.slice for e in entries] != list(range(slices)):
-        found_slices = f"{len(entries)} of {slices} slices, of {len(kinds)} kinds"
-        raise ValueError(f"{where}: {entries[0].patient} has {found_slices}; convert the data again")
+        content = f"{len(entries)} of {slices} slices, with {len(kinds)} different headers"
+        raise ValueError(f"{where}: {entries[0].patient} has {content}; convert the data again")

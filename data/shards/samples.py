@@ -1,10 +1,10 @@
-"""The schema of a sample, one slice's cine, written and read in one file.
+"""Format of a sample (the cine of one slice): writing, reading and checks.
 
     patient001_z03.cine.npy       (T, H, W) native stored values
-    patient001_z03.mask_ed.npy    (H, W) uint8, where ED is labelled; mask_es.npy likewise
+    patient001_z03.mask_ed.npy    (H, W) uint8, if ED is labelled; mask_es.npy likewise
     patient001_z03.json           see FIELDS
 
-Nothing is ever unpickled and no name read here becomes a path: members and keys must match the schema.
+Nothing is unpickled, and no name from a file becomes a path: members and keys must match the format.
 Axes: H height, W width, D slices (in stored order), T phases of the cardiac cycle.
 """
 
@@ -32,14 +32,16 @@ FIELDS = (
 
 
 def serialize(case: CineCase, modality: str, placement: Placement | None = None) -> list[tuple[str, bytes]]:
-    """All members of one case, (name, bytes), slice by slice.
+    """Return all members of one case as (name, bytes), slice by slice.
 
     Args:
-        case: the patient; masks of phases other than ED and ES have no place in the schema and stay behind.
-        modality: what the source calls this kind of data, e.g. `4d_mri`.
-        placement: of the case, where it is known already.
+        case: one patient; masks of phases other than ED and ES are not written.
+        modality: name of the kind of data in the source, e.g. `4d_mri`.
+        placement: window and center of the case, if already computed.
+    Returns:
+        List of (member name, content).
     Raises:
-        CaseRefused: for an empty window, or frames too small to be scored.
+        CaseRefused: for an empty window, or frames too small for SSIM.
     """
     if min(case.cine.shape[:2]) < SSIM_WINDOW:
         message = (
@@ -64,7 +66,12 @@ def serialize(case: CineCase, modality: str, placement: Placement | None = None)
 
 
 def sample_key(patient: str, z: int) -> str:
-    """Key of one slice's cine, e.g. `patient001_z03`."""
+    """Return the key of a sample, e.g. `patient001_z03`.
+
+    Args:
+        patient: name of the patient.
+        z: zero-based slice.
+    """
     return f"{patient}_z{z:02d}"
 
 
@@ -77,14 +84,14 @@ def _npy(array: np.ndarray) -> bytes:
 
 @dataclass(frozen=True)
 class SampleEntry:
-    """One slice's cine as listed in the shards; its values are still on disk.
+    """A sample as listed in the shards, without its values.
 
     Args:
         key: e.g. `patient001_z03`.
-        shard: file name of its shard.
-        cine: place of the (T, H, W) values.
-        masks: zero-based phase -> place of the (H, W) labels.
-        info: the sample's JSON, see FIELDS.
+        shard: file name of the shard.
+        cine: position of the (T, H, W) values in the shard.
+        masks: zero-based phase -> position of the (H, W) labels.
+        info: content of the JSON, see FIELDS.
     """
 
     key: str
@@ -95,34 +102,41 @@ class SampleEntry:
 
     @property
     def patient(self) -> str:
+        """Name of the patient."""
         return str(self.info["patient"])
 
     @property
     def slice(self) -> int:
+        """Zero-based index of this slice."""
         return int(self.info["slice"])
 
     @property
     def slices(self) -> int:
+        """D, number of slices of the patient."""
         return int(self.info["slices"])
 
     @property
     def phases(self) -> int:
+        """T, number of phases."""
         return self.cine.shape[0]
 
     @property
     def native_hw(self) -> tuple[int, int]:
+        """Native (H, W) in pixels."""
         return self.cine.shape[1], self.cine.shape[2]
 
 
 def list_samples(folder: Path, shard: dict[str, Any]) -> list[SampleEntry]:
-    """List the samples of one shard from its headers and JSON, refusing whatever the schema does not know.
+    """List the samples of one shard from its tar headers and JSON members.
 
     Args:
-        folder: holds the shard.
-        shard: as the manifest describes it, of which `file` and `bytes` are needed.
+        folder: folder of the shard.
+        shard: record of the manifest with `file` and `bytes`.
+    Returns:
+        The samples in the order of the shard.
     Raises:
-        FileNotFoundError: when it is missing.
-        ValueError: naming the shard and member when something is damaged, unknown or unsafe.
+        FileNotFoundError: when the shard is missing.
+        ValueError: when a member, which is named, is damaged, unknown or unsafe.
     """
     path = folder / shard["file"]
     samples: dict[str, dict[str, Member]] = {}
@@ -138,25 +152,36 @@ def list_samples(folder: Path, shard: dict[str, Any]) -> list[SampleEntry]:
 
 
 def known(name: str, where: str | Path) -> tuple[str, str]:
-    """Key and kind of a member, such as (patient001_z03, cine.npy); a name that the schema does not know is refused."""
+    """Split a member's name into key and kind, e.g. (patient001_z03, cine.npy).
+
+    Args:
+        name: name of the member.
+        where: shard, for the error message.
+    Returns:
+        The key of the sample and the kind of the member.
+    Raises:
+        ValueError: for an unknown name.
+    """
     match = MEMBER.fullmatch(name)
     if match is None:
         raise ValueError(
-            f"{where}: refused the member {name!r}, which the schema does not know; convert the data again"
+            f"{where}: refused the member {name!r}, expected e.g. patient001_z03.cine.npy; convert the data again"
         )
     return match[1], match[2]
 
 
 def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member]) -> SampleEntry:
-    """Read and check one sample's JSON and the headers of its arrays.
+    """Read and check the JSON of one sample and the headers of its arrays.
 
     Args:
-        stream: holds the members at their places.
+        stream: the shard.
         shard: file name of the shard.
-        key: of the sample.
-        members: by their kind, such as cine.npy.
+        key: key of the sample.
+        members: kind, such as cine.npy -> member.
+    Returns:
+        The checked sample.
     Raises:
-        ValueError: naming the member when something is missing, damaged, unknown or unsafe.
+        ValueError: when a member, which is named, is missing, damaged, unknown or unsafe.
     """
     if missing := {"cine.npy", "json"} - set(members):
         raise ValueError(f"{key} lacks {', '.join(sorted(missing))}")
@@ -166,17 +191,22 @@ def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member])
     cine = npy_place(stream, members["cine.npy"])
     phases, slices, z = info["phases"], info["slices"], info["slice"]
     if type(phases) is not int or len(cine.shape) != 3 or min(cine.shape) < 1 or cine.shape[0] != phases:
-        raise ValueError(f"{key}: cine of shape {cine.shape} and phases {phases!r} do not agree")
+        raise ValueError(f"{key}: the cine has shape {cine.shape}, expected (T, H, W) with T = phases = {phases!r}")
     if not (type(z) is type(slices) is int and 0 <= z < slices and key == sample_key(str(info["patient"]), z)):
-        raise ValueError(f"{key}.json belongs to slice {z!r} of {slices!r} of {info['patient']!r}")
+        raise ValueError(
+            f"{key}.json describes slice {z!r} of {slices!r} of {info['patient']!r}, expected the slice of its key"
+        )
     masks = {}
     for name, phase in (("mask_ed.npy", info["ed"]), ("mask_es.npy", info["es"])):
         if phase is not None and not (type(phase) is int and 0 <= phase < phases):
-            raise ValueError(f"{key}.json has the key frame {phase!r}, expected null or 0 to {phases - 1}")
+            raise ValueError(f"{key}.json has the ED or ES phase {phase!r}, expected null or 0 to {phases - 1}")
         if name in members:
             place = npy_place(stream, members[name])
             if phase is None or place.shape != cine.shape[1:] or place.dtype != np.uint8:
-                raise ValueError(f"{key}.{name} is {place.dtype} {place.shape} of phase {phase}, the cine {cine.shape}")
+                raise ValueError(
+                    f"{key}.{name} is {place.dtype} of shape {place.shape} for phase {phase}, expected uint8 of shape "
+                    f"{cine.shape[1:]} for a given phase"
+                )
             masks[phase] = place
     for name, count in (("window", 2), ("center", 2), ("spacing_mm", 3)):
         values = info[name]
@@ -187,13 +217,16 @@ def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member])
             raise ValueError(f"{key}.json has {name} {info[name]!r}, expected null or a finite number")
     if not (_is_number(info["slope"]) and info["slope"] > 0 and _is_number(info["intercept"])):
         scale = f"slope {info['slope']!r:.80} and intercept {info['intercept']!r:.80}"
-        raise ValueError(f"{key}.json has {scale}, expected finite numbers, the slope above 0")
+        raise ValueError(f"{key}.json has {scale}, expected finite numbers and a slope above 0")
     if not isinstance(info["patient"], str) or not isinstance(info["group"], str | None):
         raise ValueError(f"{key}.json has patient {info['patient']!r} and group {info['group']!r:.80}, expected texts")
     low, high = info["window"]
-    # Narrower than float32 tells apart, a window makes infinities of a picture.
+    # A window below the resolution of float32 would give infinite intensities.
     if high - low <= max(1e-12, 1e-6 * max(abs(low), abs(high))) or not 1e-4 <= min(info["spacing_mm"]) <= 1e4:
-        raise ValueError(f"{key}.json has window {info['window']} and spacing_mm {info['spacing_mm']}: an empty range")
+        raise ValueError(
+            f"{key}.json has window {info['window']} and spacing_mm {info['spacing_mm']}, expected a window with "
+            "low < high and a spacing of 1e-4 to 1e4 mm"
+        )
     return SampleEntry(key, shard, cine, masks, info)
 
 

@@ -1,4 +1,4 @@
-"""Which patient belongs to train, val or test: by patient, spread evenly over the groups, seeded; or as a file says."""
+"""Split patients into train, val and test: stratified by group and seeded, or read the split from a file."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def split_patients(
     seed: int,
     held_out: frozenset[str] = frozenset(),
 ) -> dict[str, list[str]]:
-    """Divide patients among train, val and test.
+    """Split patients into train, val and test, stratified by group.
 
-    Sizes are the fractions of all patients, rounded; train keeps at least one patient unless test takes all. Inside
-    each part the groups stand as they do in the whole, to one patient.
+    The sizes are the fractions of all patients, rounded. Train keeps at least one patient unless test takes all. The
+    proportions of the groups are equal in all three parts, up to one patient.
 
     Args:
         groups: patient -> diagnosis, None where unknown.
-        val_fraction: part of all patients for validation, in [0, 1).
-        test_fraction: part of all patients for the test, in [0, 1]; not used where `held_out` names them.
-        seed: draws who goes where; a patient's draw does not depend on the others.
-        held_out: the test patients, where the dataset names its own.
+        val_fraction: fraction of all patients for validation, in [0, 1).
+        test_fraction: fraction of all patients for the test, in [0, 1]; not used if `held_out` is given.
+        seed: random seed of the split; the draw of a patient does not depend on the other patients.
+        held_out: the test patients, if the dataset defines them.
     Returns:
         {"train": [...], "val": [...], "test": [...]}, each sorted.
     Raises:
@@ -41,13 +41,13 @@ def split_patients(
         raise ValueError(
             f"val_fraction is {val_fraction} and test_fraction {test_fraction}, expected values in [0, 1) and [0, 1]"
         )
-    drawn = _drawn(groups, seed)
+    shuffled = _shuffled(groups, seed)
     if held_out:
-        test = [patient for patient in drawn if patient in held_out]
+        test = [patient for patient in shuffled if patient in held_out]
     else:
         spare = 0 if test_fraction == 1 else 1
-        test = _spread(drawn, min(_rounded(len(drawn) * test_fraction), len(drawn) - spare))
-    return _parts(drawn, test, _rounded(len(drawn) * val_fraction))
+        test = _spread(shuffled, min(_rounded(len(shuffled) * test_fraction), len(shuffled) - spare))
+    return _parts(shuffled, test, _rounded(len(shuffled) * val_fraction))
 
 
 def fold_patients(
@@ -58,25 +58,25 @@ def fold_patients(
     seed: int,
     held_out: frozenset[str] = frozenset(),
 ) -> dict[str, list[str]]:
-    """One fold of a cross-validation.
+    """Return one fold of a cross-validation, stratified by group.
 
-    The patients are dealt to `folds` parts of equal size, to one patient, each group by itself. Fold k tests on part k,
-    so that every patient is tested in exactly one fold, and takes val from the rest as `split_patients` does.
+    The patients are divided into `folds` parts of equal size, up to one patient. Part k is the test set of fold k, so
+    each patient is tested in exactly one fold. Val is taken from the other parts as in `split_patients`.
 
     Args:
         groups: patient -> diagnosis, None where unknown.
-        folds: how many, 2 or more.
-        fold: which one, from 0.
-        val_fraction: part of all patients for validation, in [0, 1).
-        seed: draws who goes where.
-        held_out: the test patients of every fold, where the dataset names its own; part k of the others is val then.
+        folds: number of folds, 2 or more.
+        fold: index of the fold, 0 to folds - 1.
+        val_fraction: fraction of all patients for validation, in [0, 1).
+        seed: random seed of the split.
+        held_out: the test patients of every fold, if the dataset defines them; part k of the others is then val.
     Returns:
         {"train": [...], "val": [...], "test": [...]}, each sorted.
     Raises:
-        ValueError: for a fold that is not there, fewer patients than folds, or a fraction outside its range.
+        ValueError: for a fold out of range, fewer patients than folds, or a fraction outside its range.
     """
-    drawn = _drawn(groups, seed)
-    divided = [patient for patient in drawn if patient not in held_out]
+    shuffled = _shuffled(groups, seed)
+    divided = [patient for patient in shuffled if patient not in held_out]
     if not 2 <= folds <= len(divided):
         raise ValueError(f"folds is {folds}, expected 2 to {len(divided)}, the number of patients to divide")
     if not 0 <= fold < folds:
@@ -87,30 +87,30 @@ def fold_patients(
     if held_out:
         train = [patient for patient in divided if patient not in set(part)]
         return {"train": sorted(train), "val": sorted(part), "test": sorted(held_out)}
-    return _parts(drawn, part, _rounded(len(drawn) * val_fraction))
+    return _parts(shuffled, part, _rounded(len(shuffled) * val_fraction))
 
 
 def read_split(path: Path, patients: Collection[str], left_out: Collection[str] = ()) -> dict[str, list[str]]:
-    """Read who belongs where from a file.
+    """Read the split of each patient from a file.
 
     Args:
         path: JSON {"train": [...], "val": [...], "test": [...]}, or CSV with the columns patient and split.
-        patients: who must be in it, each once.
-        left_out: who may be in it without being used.
+        patients: patients that the file must list, each once.
+        left_out: patients that the file may list, but that are not used.
     Returns:
         {"train": [...], "val": [...], "test": [...]}, each sorted.
     Raises:
-        FileNotFoundError: when it does not exist.
-        ValueError: naming the patients that it does not know, lists twice or leaves out, or what else is wrong with it.
+        FileNotFoundError: when the file does not exist.
+        ValueError: for unknown, repeated or missing patients, which are named, an unknown split, or another format.
     """
     rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
     listed = Counter(patient for patient, _ in rows)
     if other := sorted({split for _, split in rows} - set(SPLITS)):
         raise ValueError(f"{path}: has the split {other[0]!r}, expected train, val or test; correct it")
     for problem, named, advice in (
-        ("lists patients more than once", [p for p in listed if listed[p] > 1], "a patient belongs to one split"),
+        ("lists patients more than once", [p for p in listed if listed[p] > 1], "list each patient in one split"),
         ("lists unknown patients", listed.keys() - {*patients, *left_out}, "remove them or correct their names"),
-        ("leaves out patients", set(patients) - listed.keys(), "list them, or leave them out with --exclude"),
+        ("does not list patients", set(patients) - listed.keys(), "add them, or exclude them with --exclude"),
     ):
         if named:
             more = f" and {len(named) - 10} more" if len(named) > 10 else ""
@@ -130,18 +130,18 @@ def _csv_rows(path: Path) -> list[tuple[str, str]]:
         raise FileNotFoundError(f"{path}: no such file")
     rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True))
     if not rows or not {"patient", "split"} <= rows[0].keys():
-        raise ValueError(f"{path}: expected a first line with the columns patient and split, then a line a patient")
+        raise ValueError(f"{path}: expected a first line with the columns patient and split, then one line per patient")
     return [((row["patient"] or "").strip(), (row["split"] or "").strip()) for row in rows]
 
 
-def _drawn(groups: Mapping[str, str | None], seed: int) -> list[str]:
-    """All patients, group by group, in drawn order."""
+def _shuffled(groups: Mapping[str, str | None], seed: int) -> list[str]:
+    """Return all patients sorted by group, in random order within each group."""
     return sorted(groups, key=lambda patient: (groups[patient] or "", stable_seed("split", seed, patient)))
 
 
-def _parts(drawn: list[str], test: list[str], val_count: int) -> dict[str, list[str]]:
-    """Test as given, val at even steps of the rest, and train, which keeps a patient where there is one."""
-    rest = [patient for patient in drawn if patient not in set(test)]
+def _parts(shuffled: list[str], test: list[str], val_count: int) -> dict[str, list[str]]:
+    """Return the given test set, val at even steps of the others, and train with the rest, at least one if possible."""
+    rest = [patient for patient in shuffled if patient not in set(test)]
     val = _spread(rest, max(0, min(val_count, len(rest) - 1)))
     train = [patient for patient in rest if patient not in set(val)]
     return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
@@ -152,5 +152,5 @@ def _rounded(value: float) -> int:
 
 
 def _spread(patients: list[str], count: int) -> list[str]:
-    """Take `count` at even steps of a list sorted by group, so that each group gives its share."""
+    """Take `count` patients at even steps of a list sorted by group, in proportion to the sizes of the groups."""
     return [patients[(2 * i + 1) * len(patients) // (2 * count)] for i in range(count)]

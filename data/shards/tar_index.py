@@ -1,4 +1,4 @@
-"""Where the members of a tar file stand, found without trusting it: nothing is extracted, unpickled or run."""
+"""Positions of the members of an untrusted tar file: nothing is extracted, unpickled or executed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ MAX_JSON = 1 << 16
 
 
 class Member(NamedTuple):
-    """A plain file inside a tar."""
+    """A regular file in a tar file.
+
+    Args:
+        name: name of the member.
+        offset: position of the content in the tar file, in bytes.
+        size: size in bytes.
+    """
 
     name: str
     offset: int
@@ -25,7 +31,13 @@ class Member(NamedTuple):
 
 
 class NpyPlace(NamedTuple):
-    """Where an array's values stand inside a tar, in C order."""
+    """Position of the values of an array in a tar file.
+
+    Args:
+        offset: position of the first value, in bytes.
+        shape: shape of the array, in C order.
+        dtype: data type of the values.
+    """
 
     offset: int
     shape: tuple[int, ...]
@@ -33,26 +45,28 @@ class NpyPlace(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the values."""
-        return math.prod(self.shape) * self.dtype.itemsize  # in Python's integers, which no forged shape overflows
+        """Size of the values in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize  # Python integers do not overflow for a forged shape
 
 
 def list_members(path: Path, expected_bytes: int) -> list[Member]:
-    """List a tar file from its headers; reads no content.
+    """List the members of a tar file from its headers, without reading their content.
 
     Args:
         path: an uncompressed tar file.
-        expected_bytes: its size when it was written.
+        expected_bytes: size in bytes in the manifest.
+    Returns:
+        The members in the order of the file.
     Raises:
-        FileNotFoundError: when it is missing.
-        ValueError: when it is truncated or damaged or holds anything but plain files.
+        FileNotFoundError: when the file is missing.
+        ValueError: when the file is truncated or damaged, or has a member that is not a regular file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the manifest lists this shard, but it is missing; convert the data again")
     if path.stat().st_size != expected_bytes:
         raise ValueError(
-            f"{path}: has {path.stat().st_size} bytes, the manifest says {expected_bytes}; "
-            "it is truncated or was changed: restore it or convert again"
+            f"{path}: has {path.stat().st_size} bytes, expected {expected_bytes} as in the manifest; "
+            "it is truncated or was changed: restore the file or convert the data again"
         )
     members = []
     try:
@@ -61,21 +75,35 @@ def list_members(path: Path, expected_bytes: int) -> list[Member]:
                 check_plain(info, path)
                 members.append(Member(info.name, info.offset_data, info.size))
     except tarfile.TarError as error:
-        raise ValueError(f"{path}: is not a whole tar file ({error}); restore it or convert again") from error
+        raise ValueError(
+            f"{path}: is not a complete tar file ({error}); restore the file or convert the data again"
+        ) from error
     return members
 
 
 def check_plain(info: tarfile.TarInfo, where: str | Path) -> None:
-    """Refuse a member that is no plain file: a link, folder, device, sparse file, or one of negative size."""
+    """Refuse a member that is not a regular file.
+
+    Args:
+        info: header of the member.
+        where: shard, for the error message.
+    Raises:
+        ValueError: for a link, folder, device or sparse file, or a negative size.
+    """
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.issparse() or info.size < 0:
-        raise ValueError(f"{where}: refused {info.name!r}, which is a link, folder or device, not a file")
+        raise ValueError(f"{where}: refused {info.name!r}, which is a link, folder or device; expected a regular file")
 
 
 def read_json_member(stream: BinaryIO, member: Member) -> Any:
-    """The content of a .json member.
+    """Read the content of a .json member.
 
+    Args:
+        stream: the tar file.
+        member: the .json member.
+    Returns:
+        The parsed JSON.
     Raises:
-        ValueError: when it is too large, is not JSON, or says the same field twice.
+        ValueError: when the member is too large or is not JSON, or a field occurs twice.
     """
     if member.size > MAX_JSON:
         raise ValueError(f"refused {member.name}: it has {member.size} bytes, expected at most {MAX_JSON}")
@@ -83,24 +111,31 @@ def read_json_member(stream: BinaryIO, member: Member) -> Any:
     try:
         return json.loads(stream.read(member.size), object_pairs_hook=_fields)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{member.name} is not plain JSON ({error})") from error
+        raise ValueError(f"{member.name} is not valid JSON ({error})") from error
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a field stands twice")
+        raise ValueError("a field occurs twice")
     return fields
 
 
 def npy_place(stream: BinaryIO, member: Member) -> NpyPlace:
-    """Find the values of a .npy member from its header.
+    """Read the position, shape and type of a .npy member from its header.
 
+    Args:
+        stream: the tar file.
+        member: the .npy member.
+    Returns:
+        The position of the values.
     Raises:
-        ValueError: when it holds pickled objects, is not in C order, or its size is not what the header says.
+        ValueError: when the member holds pickled objects, is not in C order, or does not have the size of its shape.
     """
     stream.seek(member.offset)
-    head = io.BytesIO(stream.read(min(member.size, MAX_NPY_HEADER + 16)))  # whatever length the header claims
+    head = io.BytesIO(
+        stream.read(min(member.size, MAX_NPY_HEADER + 16))
+    )  # at most this, for any header length in the file
     try:
         major, _ = np.lib.format.read_magic(head)
         read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
@@ -109,8 +144,10 @@ def npy_place(stream: BinaryIO, member: Member) -> NpyPlace:
         raise ValueError(f"{member.name} is not a .npy array ({error})") from error
     if dtype.kind not in "iuf" or fortran_order or any(n < 0 for n in shape):
         order = "Fortran" if fortran_order else "C"
-        raise ValueError(f"refused {member.name}: {dtype} {shape} in {order} order, expected plain numbers in C order")
+        raise ValueError(
+            f"refused {member.name}: {dtype} {shape} in {order} order, expected integers or floats in C order"
+        )
     place = NpyPlace(member.offset + head.tell(), shape, dtype)
     if place.offset + place.size != member.offset + member.size:
-        raise ValueError(f"{member.name} has {member.size} bytes, which do not fit its shape {shape} of {dtype}")
+        raise ValueError(f"{member.name} has {member.size} bytes, which does not match shape {shape} of {dtype}")
     return place

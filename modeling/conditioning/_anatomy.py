@@ -1,4 +1,4 @@
-"""Shared by conditionings: a summary of a key frame in A ids, and the context of the ids for the decoder."""
+"""Shared code of the conditionings: the summary of a key frame as A ids, and their context for the decoder."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,13 +17,13 @@ SHAPE = 3 * STRUCTURES + 1  # numbers of `morphology`
 
 @dataclass
 class AnatomyOptions:
-    """Options of every conditioning that sends anatomy tokens.
+    """Options of every conditioning with anatomy tokens.
 
     Args:
         num_tokens: A, tokens a key frame.
-        levels: of the finite scalar quantizer; 8 x 8 x 8 x 8 are 4096 ids.
-        width: channels of the summary's network and of the context.
-        dropout: share of training slices whose anatomy is not transmitted, so that the decoder works without.
+        levels: levels of the finite scalar quantizer; 8 x 8 x 8 x 8 are 4096 ids.
+        width: channels of the network of the summary and of the context.
+        dropout: fraction of training slices without anatomy tokens, so that the decoder also works without them.
     """
 
     num_tokens: Tokens = 4
@@ -36,8 +36,8 @@ class Anatomy(NamedTuple):
     """Output of a conditioning in training, of G slices.
 
     Args:
-        context: (G, 2 * A, width) what the decoder attends to.
-        logits: (G, 2, 4, H, W) of the segmented key frames; None where nothing segments.
+        context: (G, 2 * A, width) input of the decoder's cross-attention.
+        logits: (G, 2, 4, H, W) of the segmented key frames; None without a segmenter.
     """
 
     context: Tensor
@@ -50,7 +50,7 @@ class AnatomyTokens(nn.Module):
     Args:
         summary_size: length of the summary.
         num_tokens: A, tokens a key frame.
-        levels: of the quantizer.
+        levels: levels of the quantizer.
         width: channels of the summary's network and of the context.
     """
 
@@ -82,15 +82,15 @@ class AnatomyTokens(nn.Module):
         return self.embed(self.fsq.lookup(ids.clamp(min=0)), ids != NOT_TRANSMITTED)
 
     def embed(self, values: Tensor, transmitted: Tensor) -> Tensor:  # (G, 2 * A, C), (G, 2 * A) bool
-        """Context of quantized values, (G, 2 * A, width); what was not transmitted has an embedding of its own."""
+        """Embed quantized values, (G, 2 * A, width); tokens that are not transmitted share one learned embedding."""
         tokens = self.embedder(values.to(self.not_sent.dtype))
         return torch.where(transmitted.unsqueeze(-1), tokens, self.not_sent.to(tokens)) + self.place_embed
 
 
 def morphology(p: Tensor) -> Tensor:  # (N, 3, H, W) soft masks of RV, MYO, LV
-    """Roots of areas (3), rows (3) and columns (3) of centroids, and the wall's thickness, in frame sides, (N, 10).
+    """Return roots of areas (3), rows (3) and columns (3) of centroids, and wall thickness, in frame sides, (N, 10).
 
-    The wall's thickness is that of the ring between two circles of the areas of LV and of LV + MYO.
+    The wall thickness is that of a ring between two circles with the areas of LV and of LV + MYO.
     """
     share = p.mean((2, 3))  # (N, 3)
     rows, columns = (torch.linspace(-0.5, 0.5, n, device=p.device) for n in p.shape[-2:])

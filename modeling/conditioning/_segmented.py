@@ -1,9 +1,9 @@
-"""Anatomy tokens from segmented ED and ES frames: A ids a key frame, transmitted and counted like the image's.
+"""Anatomy tokens from segmented ED and ES frames: A ids per key frame, transmitted and counted in the bit rate.
 
     key frames ─► segmenter ─► soft masks, mid-level features ─► summary ─► A x FSQ ids ─► context of the decoder
 
 The summary of a frame holds the soft masks on a coarse grid, the mean feature of each structure, and morphology (area,
-centroid, wall thickness). Gradients of the image losses end at the summary: they train the anatomy tokens, never the
+centroid, wall thickness). Gradients of the image losses stop at the summary: they train the anatomy tokens, not the
 segmenter.
 """
 
@@ -20,11 +20,11 @@ from utils.config.ranges import Pixels
 
 @dataclass
 class Options(AnatomyOptions):
-    """Anatomy tokens, beside `AnatomyOptions`.
+    """Options beside `AnatomyOptions`.
 
     Args:
-        mask_grid: the soft masks are pooled to so many rows and columns.
-        weights: a trained model whose segmenter is brought along; trained from nothing where there is none.
+        mask_grid: number of rows and columns of the pooled soft masks.
+        weights: a trained model whose segmenter is loaded; None for random initial weights.
     """
 
     mask_grid: Pixels = 8
@@ -51,7 +51,7 @@ class SegmentedConditioning(nn.Module):
         self.codebook_size = self.tokens.fsq.codebook_size
 
     def forward(self, key_frames: Tensor, transmitted: Tensor, masks: Tensor | None = None) -> Anatomy:
-        """Context and logits of slices (G, 2, 1, H, W); gradients flow to tokens and segmenter, not between them."""
+        """Return context and logits of slices (G, 2, 1, H, W); no gradient flows from the context to the segmenter."""
         segmented = self.segmenter.recomputed(key_frames.flatten(0, 1))
         summary = summarize(segmented, self.mask_grid).unflatten(0, key_frames.shape[:2])
         return Anatomy(
@@ -63,7 +63,7 @@ class SegmentedConditioning(nn.Module):
         return self.tokens.quantize(summarize(self.segmenter(key_frames), self.mask_grid))[1]
 
     def context(self, ids: Tensor) -> Tensor:  # (G, 2 * A)
-        """What the decoder attends to, (G, 2 * A, width)."""
+        """Return the input of the decoder's cross-attention, (G, 2 * A, width)."""
         return self.tokens.context(ids)
 
 
@@ -71,7 +71,7 @@ def summarize(segmented: Segmented, grid: int) -> Tensor:
     """Summary of segmented frames, (N, 3 * (grid² + features + 3) + 1), without gradient.
 
     Args:
-        segmented: of N frames.
+        segmented: output of the segmenter for N frames.
         grid: rows and columns to which the soft masks are pooled.
     """
     p = segmented.logits.detach().softmax(1)[:, 1:]  # (N, 3, H, W)

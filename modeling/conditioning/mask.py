@@ -1,9 +1,9 @@
-"""Ground truth in A ids a key frame: an upper bound for studies of the value of anatomy, not a method.
+"""Ground truth as A ids per key frame: an upper bound for studies of anatomy tokens, not a method.
 
     ground-truth masks of ED and ES ─► coarse grid, areas, centroids, wall thickness ─► A x FSQ ids ─► context
 
-The ids are transmitted and counted like any others, and the decoder gets them alone; but encoding needs the ground
-truth. So the mask is an argument of its own, models are stamped with `leak`, and such a model is not published.
+The ids are transmitted and counted in the bit rate, and the decoder receives the ids alone. But encoding needs the
+ground truth. So the mask is a separate argument of `encode`, the model is marked with `leak`, and it is not published.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from utils.config.ranges import Pixels
 
 @dataclass
 class Options(AnatomyOptions):
-    """Anatomy tokens of the truth, beside `AnatomyOptions`.
+    """Options beside `AnatomyOptions`.
 
     Args:
-        mask_grid: the masks are pooled to so many rows and columns.
+        mask_grid: number of rows and columns of the pooled masks.
     """
 
     mask_grid: Pixels = 8
@@ -56,7 +56,7 @@ class MaskConditioning(nn.Module):
         return self.tokens.quantize(self.summarize(given(masks)))[1]
 
     def context(self, ids: Tensor) -> Tensor:  # (G, 2 * A)
-        """What the decoder attends to, (G, 2 * A, width)."""
+        """Return the input of the decoder's cross-attention, (G, 2 * A, width)."""
         return self.tokens.context(ids)
 
     def summarize(self, masks: Tensor) -> Tensor:  # (N, H, W) labels
@@ -66,7 +66,7 @@ class MaskConditioning(nn.Module):
 
 
 def given(masks: Tensor | None) -> Tensor:
-    """The masks, or a ValueError that says how to give them."""
+    """Return the masks; raise a ValueError if there are none."""
     if masks is None:
         raise ValueError(
             "this model encodes ground truth (conditioning mask): give encode(x, ed=..., es=..., mask=...) labels "

@@ -8,19 +8,19 @@ from torch import Tensor, nn
 
 @dataclass
 class Options:
-    """No conditioning has no options."""
+    """No options."""
 
 
 class NoConditioning(nn.Module):
-    """The interface of every conditioning, with nothing behind it.
+    """The empty conditioning; it defines the interface of all conditionings.
 
     Attributes:
-        segmenter: modeling/heart/segmenter.py's, where the conditioning has one.
-        dropout: share of training slices whose anatomy is not transmitted.
-        num_tokens: A, anatomy tokens a key frame.
-        codebook_size: ids an anatomy token can take.
-        leak: which ground truth encoding needs, in words; None in every method.
-        width: channels of the context that the decoder attends to; 0 leaves cross-attention out of the decoder.
+        segmenter: a segmenter of modeling/heart/segmenter.py, or None.
+        dropout: fraction of training slices without anatomy tokens.
+        num_tokens: A, anatomy tokens per key frame.
+        codebook_size: number of ids of an anatomy token.
+        leak: text that names the ground truth that encoding needs; None for all methods.
+        width: channels of the context; 0 for a decoder without cross-attention.
     """
 
     num_tokens = 0
@@ -39,7 +39,7 @@ class NoConditioning(nn.Module):
         return torch.empty((len(key_frames), 0), dtype=torch.long, device=key_frames.device)
 
     def context(self, ids: Tensor) -> Tensor | None:  # (G, 2 * A)
-        """What the decoder attends to, (G, 2 * A, width), or None."""
+        """Return the input of the decoder's cross-attention, (G, 2 * A, width), or None."""
         return None
 
 

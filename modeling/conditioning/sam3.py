@@ -1,9 +1,9 @@
-"""Frozen vision features of SAM 3 in A ids a key frame, an optional extra: `pip install transformers`, gated weights.
+"""Frozen vision features of SAM 3 as A ids per key frame; needs `pip install transformers` and gated weights.
 
     key frames ─► SAM 3 vision encoder (frozen) ─► pooled to a coarse grid ─► A x FSQ ids ─► context of the decoder
 
-The encoder's weights belong to the Hub: an export does not hold them, it names where they come from. Its features are a
-function of the frame alone and are kept, in memory and, with `cache_dir`, on disk.
+An export does not contain the weights of the encoder; it stores their source. The features depend on the frame alone
+and are cached in memory and, with `cache_dir`, on disk.
 
 Source: Carion et al., SAM 3: Segment Anything with Concepts, 2025 (the perception encoder that makes the features).
 """
@@ -30,15 +30,15 @@ MEAN, STD = 0.5, 0.5  # of SAM 3's image processor
 
 @dataclass
 class Options(AnatomyOptions):
-    """Anatomy tokens of SAM 3's features, beside `AnatomyOptions`.
+    """Options beside `AnatomyOptions`.
 
     Args:
         weights: a Hub id or a local folder that transformers reads.
-        revision: of a Hub id, a commit, tag or branch.
-        grid: the features are pooled to so many rows and columns.
-        channels: to which each place's features are brought.
-        feature_channels: of the encoder; 1024 of the published one.
-        cache_dir: where features are kept on disk; None keeps some in memory alone.
+        revision: commit, tag or branch of the Hub id.
+        grid: number of rows and columns of the pooled features.
+        channels: number of channels to which the features are projected.
+        feature_channels: number of channels of the encoder; 1024 for the published one.
+        cache_dir: folder for features on disk; None caches the last frames in memory only.
     """
 
     weights: str = "facebook/sam3"
@@ -50,7 +50,7 @@ class Options(AnatomyOptions):
 
 
 class Sam3Conditioning(nn.Module):
-    """Says SAM 3's features of key frames in A tokens.
+    """Encodes SAM 3's features of key frames as A tokens.
 
     Args:
         options: see `Options`.
@@ -69,7 +69,7 @@ class Sam3Conditioning(nn.Module):
         self.codebook_size = self.tokens.fsq.codebook_size
 
     def forward(self, key_frames: Tensor, transmitted: Tensor, masks: Tensor | None = None) -> Anatomy:
-        """Context of training slices (G, 2, 1, H, W); gradients end at the features."""
+        """Return the context of training slices (G, 2, 1, H, W); gradients stop at the features."""
         summary = self.summarize(key_frames.flatten(0, 1)).unflatten(0, key_frames.shape[:2])
         return Anatomy(self.tokens.train_context(summary, transmitted))
 
@@ -78,16 +78,16 @@ class Sam3Conditioning(nn.Module):
         return self.tokens.quantize(self.summarize(key_frames))[1]
 
     def context(self, ids: Tensor) -> Tensor:  # (G, 2 * A)
-        """What the decoder attends to, (G, 2 * A, width)."""
+        """Return the input of the decoder's cross-attention, (G, 2 * A, width)."""
         return self.tokens.context(ids)
 
     def summarize(self, frames: Tensor) -> Tensor:  # (N, 1, H, W)
-        """A few channels a place, (N, summary_size)."""
+        """Return the projected features of each frame, (N, summary_size)."""
         return self.place(self.features(frames).to(self.place.weight)).flatten(1)
 
 
 class FeatureCache:
-    """The vision encoder, loaded when first needed, and the features that it gave; no module, so nothing exports it.
+    """The vision encoder, loaded at first use, with a cache of features; not a module, so exports do not contain it.
 
     Args:
         options: see `Options`.
@@ -134,7 +134,7 @@ class FeatureCache:
         return F.adaptive_avg_pool2d(planes, self.options.grid).flatten(2).transpose(1, 2)
 
     def _key(self, frame: Tensor) -> str:
-        """A hash of the frame, of whose features they are, and of how they are pooled."""
+        """Return a hash of the frame, the source of the weights and the pooling."""
         about = repr((self.options.weights, self.options.revision, self.options.grid, tuple(frame.shape)))
         return hashlib.blake2b(about.encode() + frame.numpy().tobytes(), digest_size=16).hexdigest()
 
@@ -163,8 +163,8 @@ def load_encoder(weights: str, revision: str | None) -> Any:
     """SAM 3's vision encoder in eval mode, without gradients.
 
     Raises:
-        ValueError: without transformers, or where the folder holds something else.
-        FileNotFoundError: where the weights cannot be had, saying what to do.
+        ValueError: when transformers is not installed, or the folder has another content.
+        FileNotFoundError: when the weights cannot be downloaded or read.
     """
     try:
         from transformers import AutoConfig, Sam3Model, Sam3VisionModel

@@ -1,9 +1,9 @@
 """Volumes, ejection fraction and wall thickness from soft masks, with gradients to the logits.
 
-A soft mask leaks: a hundredth of softmax tail over a slice is several mL. So logits are sharpened, and only the
-neighbourhood of a known heart counts.
+A soft mask is above 0 also far from the heart: a probability of 0.01 over a whole slice adds several mL. So logits are
+multiplied by a sharpness, and only pixels near a known heart count.
 
-Axes: B batch, D slices, M phases looked at (ED and ES, or all), S = 3 structures RV, MYO, LV, H height, W width.
+Axes: B batch, D slices, M phases (ED and ES, or all), S = 3 structures RV, MYO, LV, H height, W width.
 """
 
 import math
@@ -18,17 +18,17 @@ from utils.types import Batch
 
 RV, MYO, LV = range(3)  # places along S
 STRUCTURES = 3
-SEGMENTS = 6  # of the wall in a slice
-EMPTY_MM2 = 0.01  # keeps the slope of a radius finite where its area is nothing
+SEGMENTS = 6  # segments of the wall in a slice
+EMPTY_MM2 = 0.01  # keeps the gradient of a radius finite at area 0
 
 
 class Measured(NamedTuple):
-    """Soft masks of the reconstruction and masks of the truth at ED and ES, held to the same pixels.
+    """Soft masks of the reconstruction and masks of the ground truth at ED and ES, in the same pixels.
 
     Args:
         masks: (B, D, 2, S, H, W) in [0, 1].
-        truth: likewise, 0 and 1.
-        labelled: (B, D, 2) bool, where the ground truth is known.
+        truth: (B, D, 2, S, H, W), 0 and 1.
+        labelled: (B, D, 2) bool, True if there is a ground truth.
     """
 
     masks: Tensor
@@ -37,11 +37,11 @@ class Measured(NamedTuple):
 
 
 def measure(logits: Tensor, batch: Batch, sharpness: float, margin_mm: float) -> Measured:
-    """Soft masks of key frames, in the neighbourhood of the true heart.
+    """Compute soft masks of key frames near the true heart.
 
     Args:
         logits: (B, D, 2, 4, H, W) of the reconstruction at ED and ES.
-        batch: holds the truth.
+        batch: the samples with their ground truth.
         sharpness: factor on the logits.
         margin_mm: distance from the true heart up to which pixels count.
     """
@@ -72,10 +72,10 @@ def slice_volumes_ml(masks: Tensor, spacing_mm: Tensor) -> Tensor:  # (B, D, M, 
 
 
 def whole_stacks(batch: Batch, labelled: Tensor) -> Tensor:
-    """Which samples are stacks of several slices with a truth at ED and ES in each, (B,) bool.
+    """Return which samples are stacks of several slices, each labelled at ED and ES, (B,) bool.
 
     Args:
-        batch: padded slices, which lie in no field, need no truth.
+        batch: padded slices, which are outside the field, need no ground truth.
         labelled: (B, D, 2) bool.
     """
     valid = batch.valid()  # (B, D)
@@ -83,13 +83,13 @@ def whole_stacks(batch: Batch, labelled: Tensor) -> Tensor:
 
 
 def ejection_fraction(ml: Tensor, truth_ml: Tensor) -> tuple[Tensor, Tensor]:
-    """(EDV - ESV) / EDV of RV and LV, and where it is known.
+    """Compute (EDV - ESV) / EDV of RV and LV, and whether it is defined.
 
-    A reconstruction's EDV counts for no less than half of the true one, so that a vanishing ventricle does not explode.
+    The EDV of a reconstruction is clamped to at least half of the true EDV, so that the quotient stays bounded.
 
     Args:
         ml: (B, 2, S) volumes at ED and ES.
-        truth_ml: (B, 2, S) the truth's.
+        truth_ml: (B, 2, S) volumes of the ground truth.
 
     Returns:
         (B, 2) fractions of RV and LV, and (B, 2) bool where the true EDV is above 0.
@@ -102,15 +102,15 @@ def ejection_fraction(ml: Tensor, truth_ml: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def wall_thickness_mm(masks: Tensor, truth: Tensor, spacing_mm: Tensor) -> tuple[Tensor, Tensor]:
-    """Thickness of the wall's segments, by areas: in a sector, the outer radius of LV and MYO less that of the LV.
+    """Compute the wall thickness of segments from areas: in a sector, radius of LV + MYO minus radius of LV.
 
     Args:
         masks: (B, D, S, H, W) in [0, 1].
-        truth: (B, D, S, H, W) 0 and 1; the sectors meet in the true LV's centroid, for truth and reconstruction alike.
+        truth: (B, D, S, H, W) 0 and 1; the sectors of truth and reconstruction meet at the centroid of the true LV.
         spacing_mm: (B, 3) along H, W and D.
 
     Returns:
-        (B, D, SEGMENTS) in mm, and (B, D) bool where the true wall surrounds the LV.
+        (B, D, SEGMENTS) in mm, and (B, D) bool, True if the true wall surrounds the LV.
     """
     batch, depth, _, height, width = truth.shape
     lv = truth[:, :, LV]

@@ -1,21 +1,21 @@
-"""Phases of the cardiac cycle: where they lie, and which of them are ED and ES."""
+"""Phases of the cardiac cycle: their positions, and the choice of ED and ES."""
 
 import torch
 from torch import Tensor
 
 
 def cycle(phases: int, device: torch.device) -> Tensor:
-    """Phases of a cycle evenly spaced from 0, (1, T)."""
+    """Return the positions of T evenly spaced phases in the cycle, (1, T) in [0, 1)."""
     return (torch.arange(phases, device=device) / phases)[None]
 
 
 def along_stack(slices: int, device: torch.device) -> Tensor:
-    """Relative positions of the slices of a stack, (D,) in (0, 1)."""
+    """Return the relative positions of the slices of a stack, (D,) in (0, 1)."""
     return (torch.arange(slices, device=device) + 0.5) / slices
 
 
 def at_phases(x: Tensor, phases: Tensor) -> Tensor:  # (B, D, T, ...), (B, M)
-    """Frames or masks at M phases of each volume, (B, D, M, ...)."""
+    """Select frames or masks at M phases of each volume, (B, D, M, ...)."""
     rows = torch.arange(len(x), device=x.device)[:, None]
     return x.transpose(1, 2)[rows, phases].transpose(1, 2)
 
@@ -23,18 +23,18 @@ def at_phases(x: Tensor, phases: Tensor) -> Tensor:  # (B, D, T, ...), (B, M)
 def key_phases(
     x: Tensor, ed: Tensor | int | None, es: Tensor | int | None, lv: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """ED and ES of each volume, (B,) each: as given, else where the LV is largest and smallest.
+    """Return ED and ES of each volume, (B,) each: as given, or the phases of largest and smallest LV.
 
-    Where no LV is known, they are phase 0 and the phase most unlike it.
+    Without a segmented LV they are phase 0 and the phase that differs most from it.
 
     Args:
         x: (B, D, T, C, H, W).
         ed: phase of end-diastole, an int or (B,).
         es: phase of end-systole, an int or (B,).
-        lv: (B, T) segmented LV volume in any unit, 0 where no LV was segmented.
+        lv: (B, T) segmented LV volume in any unit, 0 if no LV was segmented.
 
     Raises:
-        ValueError: for a phase that the cine does not have.
+        ValueError: for a phase out of range.
     """
     batch, phases = x.shape[0], x.shape[2]
     segmented = torch.zeros(batch, dtype=torch.bool, device=x.device) if lv is None else lv.amax(1) > 0
@@ -52,5 +52,5 @@ def key_phases(
 
 
 def as_phases(value: Tensor | int, batch: int, x: Tensor) -> Tensor:
-    """An int or (B,) as a LongTensor (B,)."""
+    """Convert an int or (B,) to a LongTensor (B,)."""
     return torch.as_tensor(value, dtype=torch.long, device=x.device).expand(batch)

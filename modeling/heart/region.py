@@ -1,4 +1,4 @@
-"""Where in a frame something counts: the heart's neighbourhood, and how much more it weighs."""
+"""Region near the heart, and weights of its pixels in a loss."""
 
 import math
 
@@ -10,13 +10,13 @@ from utils.types import Batch
 
 
 def near(mask: Tensor, margin_mm: float, batch: Batch, rows: Tensor | None = None) -> Tensor:
-    """Pixels whose centre lies no more than a margin from that of a pixel of a mask, within each plane.
+    """Return the pixels within a margin of a mask, in each plane, from pixel centre to pixel centre.
 
     Args:
         mask: (B, ..., H, W) bool.
         margin_mm: distance in the plane.
-        batch: of the same samples; its spacing counts.
-        rows: the samples of the batch that the mask has; all when not given.
+        batch: the samples, for their spacing.
+        rows: indices of the samples of the mask in the batch; None for all.
 
     Returns:
         bool, shaped like `mask`.
@@ -32,15 +32,15 @@ def near(mask: Tensor, margin_mm: float, batch: Batch, rows: Tensor | None = Non
 
 
 def heart_weight(batch: Batch, weight: float, margin_mm: float) -> Tensor:
-    """Weights of pixels, higher near the heart, with mean 1 over a slice's field, (B, D, H, W).
+    """Return weights of pixels, higher near the heart, with mean 1 over the field of a slice, (B, D, H, W).
 
-    The heart is the union of the labels of a slice's phases; a slice without labels has weight 1 everywhere, and so
-    an even error costs the same with any weight.
+    The heart is the union of the labels of a slice's phases; a slice without labels has weight 1 everywhere. So
+    a constant error gives the same loss for every weight.
 
     Args:
-        batch: whose labels and field count.
-        weight: of a pixel near the heart, against 1 elsewhere.
-        margin_mm: distance from the labels up to which a pixel belongs to it.
+        batch: the samples, for labels and field.
+        weight: weight of a pixel near the heart relative to other pixels.
+        margin_mm: largest distance in mm of such a pixel from the labels.
     """
     heart = near((batch.mask > 0).any(2), margin_mm, batch)  # (B, D, H, W)
     raw = (1 + (weight - 1) * heart) * batch.field
@@ -49,5 +49,5 @@ def heart_weight(batch: Batch, weight: float, margin_mm: float) -> Tensor:
 
 
 def weight_of(batch: Batch, heart: float, margin_mm: float) -> Tensor | None:
-    """`heart_weight`, or None where the heart weighs no more than the rest."""
+    """Return `heart_weight`, or None if all weights are 1."""
     return None if heart == 1 else heart_weight(batch, heart, margin_mm)

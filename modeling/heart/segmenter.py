@@ -1,6 +1,6 @@
 """Segmenter of short-axis frames: RV, MYO and LV, for anatomy tokens, losses, the choice of ED and ES, and evaluation.
 
-A ResNet18 with GroupNorm in place of BatchNorm, so that ranks need not agree on statistics, and a light decoder:
+A ResNet18 with GroupNorm instead of BatchNorm, so that ranks need not share statistics, and a light decoder:
 
     x ─► stem /2 ─► /4 ─► /8 ─► /16 ─► /32          timm's resnet18, one input channel
           │          │     │      │      │
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from modeling.layers.recompute import recomputed
 
 LV = 3
-NUM_CLASSES = 4  # background, RV, MYO, LV, as the masks count them
-WIDTHS = (128, 64, 48, 32)  # of the decoder at /16, /8, /4, /2
+NUM_CLASSES = 4  # background, RV, MYO, LV, in the order of the labels
+WIDTHS = (128, 64, 48, 32)  # channels of the decoder at /16, /8, /4, /2
 
 
 class Segmented(NamedTuple):
@@ -43,7 +43,7 @@ class Segmented(NamedTuple):
 
 
 class FixedSegmenter:
-    """A segmenter with fixed weights: gradients reach the frames that it segments, not its weights.
+    """A segmenter with fixed weights: gradients flow to the frames, not to the weights.
 
     Args:
         segmenter: the network.
@@ -56,12 +56,12 @@ class FixedSegmenter:
 
     @cached_property
     def segmented(self) -> Segmented:
-        """The segmented key frames; computed when first asked for."""
+        """The segmented key frames, computed at first use."""
         return self.segment(self.frames)
 
     @property
     def logits(self) -> Tensor:
-        """Of the key frames, (..., 4, H, W)."""
+        """Logits of the key frames, (..., 4, H, W)."""
         return self.segmented.logits
 
     def segment(self, frames: Tensor) -> Segmented:  # (..., 1, H, W)
@@ -94,11 +94,13 @@ class FrameSegmenter(nn.Module):
     """A network from single frames (N, 1, H, W) in [0, 1] to `Segmented`, with a last layer `head`."""
 
     feature_channels: int  # of `Segmented.features`
-    recompute_frames = 0  # of a chunk whose activations are computed again in the backward pass; 0: all are kept
+    recompute_frames = (
+        0  # frames of a chunk whose activations are computed again in the backward pass; 0: all are stored
+    )
     head: nn.Conv2d
 
     def recomputed(self, x: Tensor) -> Segmented:  # (N, 1, H, W) in [0, 1]
-        """The same, `recompute_frames` at a time where gradients are asked for."""
+        """Compute the same as `forward`, `recompute_frames` frames at a time if gradients are needed."""
         return Segmented(*recomputed(self, self.recompute_frames, x))
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""A small U-Net of short-axis frames: RV, MYO and LV. It shares no layer and no weight with segmenter.py.
+"""A small U-Net that segments short-axis frames: RV, MYO and LV. It shares no layer and no weight with segmenter.py.
 
     x ─► 2x2 pixels to channels ─► /2 ─► /4 ─► /8 ─► /16 ─► /32
                                    │     │     │      │      │
@@ -46,13 +46,13 @@ class UNet(FrameSegmenter):
         self.head = nn.Conv2d(WIDTHS[0], 4 * NUM_CLASSES, 1)
 
     def forward(self, x: Tensor) -> Segmented:  # (N, 1, H, W) in [0, 1]; H and W even
-        """Logits at the size of the input, and the features of the way down."""
+        """Return logits at the size of the input, and the features of the encoder."""
         h = F.pixel_unshuffle(2 * x - 1, 2).contiguous(memory_format=torch.channels_last)
         levels = []
         for stage in self.down:
             h = stage(h)
             levels.append(h)
         for up, merge, skip in zip(self.up, self.merge, levels[-2::-1], strict=True):
-            height, width = skip.shape[-2:]  # odd sizes come back one pixel too large
+            height, width = skip.shape[-2:]  # odd sizes become one pixel too large
             h = merge(torch.cat([up(h)[..., :height, :width], skip], dim=1))
         return Segmented(F.pixel_shuffle(self.head(h), 2).float(), tuple(levels))

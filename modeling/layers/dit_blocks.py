@@ -27,12 +27,12 @@ class SelfAttention(nn.Module):
 
 
 def normalize(x: Tensor, norm: nn.RMSNorm) -> Tensor:
-    """Root-mean-square norm in float32, whatever the precision of input and weight."""
+    """Apply the root-mean-square norm in float32, independent of the precision of input and weight."""
     return F.rms_norm(x.float(), tuple(norm.normalized_shape), norm.weight.float(), norm.eps)
 
 
 class CrossAttention(nn.Module):
-    """Attention from a frame's sequence to the anatomy context, behind a gate that starts at zero."""
+    """Attention from the sequence of a frame to the anatomy context, with a gate that is zero at initialisation."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The MaskGIT-VQGAN pixel decoder that the published L-32, B-64 and S-128 tokenizers end with.
 
-Names and shapes are pinned by the published weights, the published quirk of the shortcut included: it reads the
-block's own output, not its input.
+Names and shapes are those of the published weights. As in the published code, the input of the shortcut is the output
+of the block, not its input.
 
 Source: Chang et al., MaskGIT: Masked Generative Image Transformer, 2022; Yu et al., An Image is Worth 32 Tokens, 2024.
 """
@@ -55,9 +55,9 @@ class UpLevel(nn.Module):
 def doubled(x: Tensor, conv: nn.Conv2d) -> Tensor:  # (N, C, h, w)
     """A 3x3 convolution of nearest-neighbour doubled planes, (N, O, 2h, 2w), with 4/9 of the products.
 
-    Two of three rows that an output row reads are copies of one, so their weights add up: an even row reads rows i - 1
-    and i with (w0, w1 + w2), an odd one rows i and i + 1 with (w0 + w1, w2); columns likewise. So four 2x2
-    convolutions at the lower resolution give the four places of each pixel.
+    Of the three rows below a kernel, two are copies of one row, so their weights are added: an even output row is
+    computed from rows i - 1 and i with weights (w0, w1 + w2), an odd one from rows i and i + 1 with (w0 + w1, w2);
+    columns likewise. So four 2x2 convolutions at the lower resolution give the four output pixels of each input pixel.
     """
     n, _, height, width = x.shape
     rows = _halves(conv.weight.unsqueeze(0), 3)  # (2, O, C, 2, 3), even and odd rows first

@@ -1,4 +1,4 @@
-"""Less memory for more time: activations of a chunk are computed again in the backward pass instead of kept."""
+"""Less memory for more time: activations of a chunk are computed again in the backward pass instead of stored."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +9,15 @@ from torch.utils import checkpoint
 
 
 def recomputed(work: Callable[..., Any], rows: int, *inputs: Tensor | None) -> Any:
-    """Apply `work` to its inputs, `rows` of the first axis at a time.
+    """Apply `work` to the inputs, `rows` rows of the first axis at a time.
 
-    The backward pass needs the activations of one chunk at a time; of the others, only the inputs are kept. Where
-    gradients are off, or `rows` is 0, this is `work(*inputs)`.
+    The backward pass holds the activations of one chunk at a time; only the inputs of the others are stored. Without
+    gradients, or if `rows` is 0, the result is `work(*inputs)`.
 
     Args:
-        work: returns a tensor, or a tuple of tensors, whose first axis is that of the inputs; row by row.
-        rows: of a chunk.
-        inputs: tensors of one length, or None, which every chunk gets as it is.
+        work: row-wise function of the inputs; returns a tensor, or a tuple of tensors, with the same first axis.
+        rows: number of rows of a chunk.
+        inputs: tensors with first axes of one length; None is passed on to every chunk.
     """
     if not rows or not torch.is_grad_enabled():
         return work(*inputs)
@@ -30,7 +30,7 @@ def recomputed(work: Callable[..., Any], rows: int, *inputs: Tensor | None) -> A
 
 
 def joined(parts: list[Any]) -> Any:
-    """Tensors, or equal tuples of them, put together along the first axis."""
+    """Concatenate tensors, or equal tuples of tensors, along the first axis."""
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], Tensor):

@@ -18,8 +18,8 @@ def transformer_size(
 
     Args:
         size: a name in `sizes`, or {"width", "num_layers", "num_heads"}.
-        sizes: named sizes.
-        where: the option, for error messages.
+        sizes: name -> width, layers and heads.
+        where: name of the option, for error messages.
 
     Raises:
         ValueError: for an unknown name or a mapping with other keys.
@@ -86,13 +86,13 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor, rows: slice = ALL) -> Tensor:  # (N, L, E)
-        """Some rows of the block's output, (N, rows, E); they attend to all rows of x."""
+        """Compute only the given rows of the output, (N, rows, E); they attend to all rows of x."""
         x = x[:, rows] + self.attn(self.ln_1(x), rows)
         return x + self.mlp(self.ln_2(x))
 
 
 def through(blocks: nn.ModuleList, x: Tensor, rows: slice) -> Tensor:  # (N, L, E)
-    """The given rows after a chain of blocks, (N, rows, E); the last block works on no others."""
+    """Compute the given rows of the output of several blocks, (N, rows, E); the last block computes no other rows."""
     for block in blocks[:-1]:
         x = block(x)
     return blocks[-1](x, rows)
@@ -106,7 +106,7 @@ def zero_(*modules: nn.Module) -> None:
 
 
 def patchify(images: Tensor, conv: nn.Conv2d) -> Tensor:  # (N, C, H, W)
-    """A convolution whose stride is its kernel size, as one matrix product, which is faster; (N, P, E)."""
+    """Compute a convolution with stride equal to kernel size as one matrix product, which is faster; (N, P, E)."""
     p = conv.kernel_size[0]
     n, channels, height, width = images.shape
     patches = images.reshape(n, channels, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
@@ -116,8 +116,8 @@ def patchify(images: Tensor, conv: nn.Conv2d) -> Tensor:  # (N, C, H, W)
 def sincos_2d(points: Tensor, width: int, num_heads: int) -> Tensor:  # (L, 2)
     """Unit-scale sine-cosine table of points in the plane, the same frequencies in every head.
 
-    Two tables multiply to a kernel that falls with distance, so that attention with query and key weights near the
-    identity is local before anything is learned.
+    The product of the tables of two points decreases with their distance. So attention with query and key weights near
+    the identity is local at initialisation.
 
     Args:
         points: (L, 2) coordinates in units of patches.
@@ -166,7 +166,7 @@ def harmonics(phase: Tensor, count: int) -> Tensor:  # (...) in cycles
 
 
 class FixedTable(nn.Module):
-    """A table of constants that moves with its model, but stays in float32 when the model is cast to another type."""
+    """A table of constants on the device of the model; it stays in float32 if the model is cast to another type."""
 
     table: Tensor
 
@@ -195,8 +195,8 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:  # (..., L, E), (..., L, E / 2)
 class PhaseAttention(nn.Module):
     """Attention over the phases of the cardiac cycle, at every position of a frame separately.
 
-    Queries and keys are rotated by whole harmonics of the phase, so that attention depends on phase differences modulo
-    one cycle: the last phase is the neighbour of the first. The output layer starts at zero: nothing changes at step 0.
+    Queries and keys are rotated by whole harmonics of the phase, so attention depends on phase differences modulo one
+    cycle: the last phase is the neighbour of the first. The output layer is zero at initialisation.
     """
 
     harmonics = 8
@@ -213,7 +213,7 @@ class PhaseAttention(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         zero_(self.proj)
         pairs = width // num_heads // 2
-        orders = torch.arange(pairs) * (self.harmonics + 1) // pairs  # whole numbers 0..harmonics
+        orders = torch.arange(pairs) * (self.harmonics + 1) // pairs  # integers 0 to harmonics
         self.orders = FixedTable(orders)
 
     def forward(self, x: Tensor, phase: Tensor) -> Tensor:  # (G, T, L, E), (G, T) in cycles

@@ -1,4 +1,4 @@
-"""Shared by the two segmentation losses: the loss of a segmented frame against its labels.
+"""Shared code of the two segmentation losses: the loss of a segmented frame against its labels.
 
 Source: Isensee et al., nnU-Net, 2021 (Dice + cross-entropy); Milletari et al., V-Net, 2016 (soft Dice).
 """
@@ -12,16 +12,16 @@ from torch import Tensor
 from utils.types import Batch
 
 Overlap = Literal["dice", "iou"]
-SMOOTH = 1.0  # pixels: a structure that is neither in the labels nor in the prediction costs nothing
+SMOOTH = 1.0  # pixels; a structure that is neither in the labels nor in the prediction has loss 0
 
 
 def sum_over_frames(logits: Tensor, batch: Batch, counted: Tensor, overlap: Overlap) -> Tensor:
-    """Sum of `frame_losses` of key frames.
+    """Return the sum of `frame_losses` over key frames.
 
     Args:
         logits: (B, D, 2, 4, H, W) at ED and ES.
-        batch: of the same samples, with their labels.
-        counted: (B, D, 2) bool, the key frames that count.
+        batch: the samples, with their labels.
+        counted: (B, D, 2) bool, True for counted key frames.
         overlap: `dice` or `iou`.
     """
     labels, _ = batch.key_labels()
@@ -30,7 +30,7 @@ def sum_over_frames(logits: Tensor, batch: Batch, counted: Tensor, overlap: Over
 
 
 def frame_losses(logits: Tensor, labels: Tensor, field: Tensor, overlap: Overlap) -> Tensor:
-    """Cross-entropy + 1 - overlap of each frame, a mean over the field and over RV, MYO and LV.
+    """Return cross-entropy (mean over the field) + 1 - overlap (mean over RV, MYO and LV) of each frame.
 
     Args:
         logits: (B, D, 2, 4, H, W).

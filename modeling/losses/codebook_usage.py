@@ -1,6 +1,6 @@
 """Codebook usage: log V - H(p), where p is the mean soft assignment of the batch's latents to the V entries.
 
-Zero when all entries are used alike, log V when the codebook has collapsed onto one.
+0 if all entries are used equally, log V if only one entry is used.
 Source: Yu et al., Language Model Beats Diffusion, 2024, eq. 5 (the entropy of the mean assignment).
 """
 
@@ -19,7 +19,7 @@ from utils.types import Batch
 
 @dataclass
 class Options(LossOptions):
-    """`temperature` divides the squared distances; smaller is nearer to the hard assignment."""
+    """`temperature` divides the squared distances; smaller values are closer to the hard assignment."""
 
     weight: NotNegative = 0.01
     temperature: AboveZero = 0.1
@@ -27,17 +27,17 @@ class Options(LossOptions):
 
 @dataclass
 class CodebookUsage:
-    """Nats short of full usage; padded slices do not count."""
+    """Difference from full usage in nats; padded slices are not counted."""
 
     temperature: float
     needs = ("encoder",)
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """One value a batch."""
+        """Return 1: one value per batch."""
         return torch.ones((), device=batch.image.device)
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Nats short of full usage; the assignment is averaged over all ranks first."""
+        """Return the difference from full usage in nats, with the assignment averaged over all ranks."""
         quantized, codebook = prediction.tokens()
         weight = batch.valid_frames().to(quantized.z).repeat_interleave(quantized.z.shape[1])
         z = quantized.z.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Quantizer loss: cost |z - sg(e)|² draws latents to their entries, |sg(z) - e|² draws entries to their latents.
+"""Quantizer loss: cost |z - sg(e)|² moves latents to their entries, |sg(z) - e|² moves entries to their latents.
 
 Source: van den Oord et al., Neural Discrete Representation Learning, 2017, eq. 3.
 """
@@ -22,13 +22,13 @@ class Options(LossOptions):
 
 @dataclass
 class Commitment:
-    """The published quantizer loss, a mean over frames of the mean over latent elements; padded slices do not count."""
+    """The published quantizer loss, a mean over frames of the mean over latent elements, without padded slices."""
 
     cost: float
     needs = ("encoder",)
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many frames are no padding."""
+        """Return the number of frames without padding."""
         return batch.valid_frames().sum()
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:

@@ -1,8 +1,8 @@
 """Contrastive: latents of a frame are closer to its neighbours in the cycle than to frames of other patients.
 
-InfoNCE over the encoder's latents before projection: their mean over the K tokens of a frame goes through a projection
-head, which belongs to this loss and is no part of the model. Positives are the phases before and after, around the
-cycle; negatives are all frames of other patients, on all ranks. Other frames of the same patient are neither.
+InfoNCE over the encoder's latents before projection: their mean over the K tokens of a frame is the input of a
+projection head, which belongs to this loss, not to the model. Positives are the phases before and after, circular;
+negatives are all frames of other patients, on all ranks. Other frames of the same patient are neither.
 
 Source: van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018, eq. 4; projection head as
 in Chen et al., SimCLR, 2020; learned temperature as in Radford et al., CLIP, 2021.
@@ -22,7 +22,7 @@ from utils.ranks import gather_rows
 from utils.types import Batch
 
 LARGEST_SCALE = 100.0  # 1 / temperature, clamped as CLIP's
-EXCLUDED = -1e4  # a similarity that adds nothing; minus infinity would make gradients of lone patients NaN
+EXCLUDED = -1e4  # a similarity without effect; minus infinity gives NaN gradients if there is only one patient
 
 
 @dataclass
@@ -30,9 +30,9 @@ class Options(LossOptions):
     """Options beside `LossOptions`.
 
     Args:
-        width: E, of the encoder's latents.
-        dim: of the projected frames.
-        temperature: to start with; it is learned.
+        width: E, width of the encoder's latents.
+        dim: width of the projected frames.
+        temperature: initial value; it is learned.
     """
 
     weight: NotNegative = 0.1
@@ -42,7 +42,7 @@ class Options(LossOptions):
 
 
 class Contrastive(nn.Module):
-    """A mean over frames with at least one positive and one negative; log(1 + negatives) where all frames are alike."""
+    """A mean over frames with at least one positive and one negative; log(1 + negatives) if all frames are equal."""
 
     needs = ("encoder",)
 
@@ -58,11 +58,11 @@ class Contrastive(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(log(1 / options.temperature)))
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many frames have at least one positive and one negative."""
+        """Return the number of frames with at least one positive and one negative."""
         return self.counted(batch)[1].sum()
 
     def counted(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Which frames of all ranks are negatives of each frame, and which frames count, (B * D * T, ...) bool."""
+        """Return the negatives of each frame among all ranks, and which frames are counted, (B * D * T, ...) bool."""
         patient = batch.patient.repeat_interleave(batch.image.shape[1] * batch.phase.shape[1])
         frames = batch.valid_frames()
         negative = patient[:, None] != gather_rows(patient[frames])[None]
@@ -96,7 +96,7 @@ class Contrastive(nn.Module):
 
 
 def neighbours(phases: int) -> tuple[int, ...]:
-    """Shifts to the neighbours of a phase in the cycle: none of 1 phase, one of 2 phases, else the one on each side."""
+    """Return the shifts to the neighbours of a phase: none for 1 phase, one for 2 phases, else one to each side."""
     return {1: (), 2: (1,)}.get(phases, (1, -1))
 
 

@@ -2,15 +2,15 @@
 
 Three parts, of e = x̂ - x at the T phases p_k of a sample, neighbours on the circle with gaps g_k = p_(k+1) - p_k mod 1:
 
-    difference   |e_(k+1) - e_k|²                                     the wrap from the last phase to the first included
+    difference   |e_(k+1) - e_k|²                                     also the step from the last phase to the first
     fourier      sum over m = 1..M of 2 |sum over k of w_k e_k exp(-2 pi i m p_k)|²,  w_k = (g_(k-1) + g_k) / 2
     curve        Huber of log(1 + mL) of RV, MYO and LV, segmented on x̂ against segmented on x; no labels are needed
 
-A sample may hold a part of the cycle, unevenly spaced: a step counts once whatever its gap; a step of gap 0 (a phase
-that is sampled twice, or the only phase) does not count. Quadrature weights w_k give each phase its share of the cycle,
-and M is held below T / 2, above which harmonics alias.
+A sample may contain a part of the cycle with uneven gaps. Each step counts once, for any gap above 0; a step of gap 0
+(a repeated phase, or the only phase) is not counted. The quadrature weight w_k is the fraction of the cycle around a
+phase. M is limited to below T / 2, because higher harmonics alias.
 
-By Parseval 2 |c_m|² is the power of harmonic m: the second part is the share of the squared error that moves slowly.
+By Parseval 2 |c_m|² is the power of harmonic m: the second part is the slow part of the squared error.
 """
 
 import math
@@ -31,17 +31,17 @@ from utils.types import Batch
 
 @dataclass
 class Options(LossOptions):
-    """The three parts.
+    """Options of the three parts.
 
     Args:
         difference: weight of the match of phase differences; 0 leaves the part out.
         fourier: weight of the match of low harmonics; 0 leaves the part out.
-        harmonics: M.
+        harmonics: M, number of harmonics.
         curve: weight of the match of volume curves, which segments every frame twice; 0 leaves the part out.
-        delta: of the curve's Huber loss, in log(1 + mL).
+        delta: threshold of the Huber loss of the curves, in log(1 + mL).
         sharpness: factor on the logits.
-        margin_mm: distance from the original's segmented heart up to which pixels are counted, in the plane.
-        curve_warmup_steps: volume curves are compared from this optimizer step on.
+        margin_mm: largest distance in mm, in the plane, of counted pixels from the segmented heart of the original.
+        curve_warmup_steps: optimizer step from which on volume curves are compared.
     """
 
     difference: NotNegative = 1.0
@@ -56,17 +56,17 @@ class Options(LossOptions):
 
 @dataclass
 class Cycle:
-    """A mean over pixels of the field and steps of one-step samples; Fourier's part and the curve's stand in each."""
+    """A mean over pixels of the field and steps of one-step samples; fourier and curve errors are added to each."""
 
     options: Options
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Of the recipe; the curve's part alone segments."""
+        """Required parts of the recipe; only the part `curve` needs a segmenter."""
         return ("decoder", "segmenter", "key_frames") if self.options.curve else ("decoder",)
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many pixels lie in the field, over the steps of one-step samples."""
+        """Return the number of pixels in the field, times the steps of one-step samples."""
         return (batch.field.sum((1, 2, 3)) * steps_of(batch, one_step)[1].sum(1)).sum()
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
@@ -84,8 +84,8 @@ class Cycle:
         counted = batch.field[:, :, None, None] & steps[:, None, :, None, None, None]  # (B, D, T, 1, H, W)
         return torch.where(counted.expand_as(value), value, torch.zeros_like(value)).sum()
 
-    def curve_error(self, prediction: Prediction, batch: Batch, rows: Tensor) -> Tensor:  # samples that count
-        """Error of the volume curves in each slice, a mean over phases and structures, (rows, D)."""
+    def curve_error(self, prediction: Prediction, batch: Batch, rows: Tensor) -> Tensor:  # counted samples
+        """Return the error of the volume curves in each slice, a mean over phases and structures, (rows, D)."""
         options, segmenter = self.options, prediction.fixed_segmenter()
         reconstruction = have(prediction.reconstruction, NEEDS_DECODER)[rows]  # (rows, D, T, C, H, W)
         with torch.no_grad():
@@ -100,19 +100,19 @@ class Cycle:
 
 
 def steps_of(batch: Batch, one_step: Tensor) -> tuple[Tensor, Tensor]:
-    """Gaps from each phase to the next, (B, T) in cycles, and which of these steps count, (B, T) bool."""
+    """Return gaps from each phase to the next, (B, T) in cycles, and which steps are counted, (B, T) bool."""
     gaps = (batch.phase.roll(-1, 1) - batch.phase) % 1.0
     return gaps, (gaps > 0) & one_step[:, None]
 
 
 def harmonic_power(error: Tensor, phase: Tensor, gaps: Tensor, harmonics: int) -> Tensor:
-    """Power of the low harmonics of an error along the cycle, (B, D, C, H, W).
+    """Return the power of the low harmonics of an error over the cycle, (B, D, C, H, W).
 
     Args:
         error: (B, D, T, C, H, W).
         phase: (B, T) in [0, 1).
-        gaps: (B, T) from each phase to the next; they add up to 1, or to 0 where there is one phase only.
-        harmonics: how many from the first on, limited to those that T phases resolve.
+        gaps: (B, T) from each phase to the next; their sum is 1, or 0 for one phase.
+        harmonics: number of harmonics from the first on, limited to those that T phases resolve.
     """
     count = min(harmonics, (phase.shape[1] - 1) // 2)
     share = (gaps + gaps.roll(1, 1)) / 2
@@ -126,7 +126,7 @@ def build(options: Options) -> Cycle:
     """Build the loss.
 
     Raises:
-        ValueError: for parts that are all 0.
+        ValueError: when all weights are 0.
     """
     parts = {name: getattr(options, name) for name in ("difference", "fourier", "curve")}
     if not any(parts.values()):

@@ -1,13 +1,14 @@
 """Disease: the evidence for each of ACDC's five groups, of the reconstruction compared with that of the ground truth.
 
-A criterion such as LV EF < 40 % gives a signed distance from its threshold, in margins. A group's evidence is the
-least of its criteria's distances (of RV, where one criterion is enough, the greatest): above 0 the group fits, below 0
-it does not. Where the truth lies within one margin, nothing counts; otherwise the reconstruction has to be on the same
-side, at least a margin away, and the missing distance is the loss (hinge). So the loss is zero on identity.
+A criterion such as LV EF < 40 % has a signed distance from its threshold, in margins. The evidence for a group is the
+minimum of the distances of its criteria (for RV, where one criterion is enough, the maximum). Above 0 the patient fits
+the group, below 0 not. If the ground truth is within one margin of 0, the group is not counted. Otherwise the
+reconstruction must be on the same side, at least one margin away; the missing distance is the loss (hinge). So the
+loss is zero if reconstruction and original are equal.
 
 Source: Bernard et al., Deep Learning Techniques for Automatic MRI Cardiac Multi-Structures Segmentation and Diagnosis,
-2018 (the groups); the challenge's classification rules for borderline values: RV EF of 40 to 45 % tells
-nothing, which is the default margin of EFs. Regional contraction and sex, by which the paper also goes, are unknown.
+2018 (the groups); the challenge's classification rules for borderline values: RV EF of 40 to 45 % is
+undecided, which is the default margin of EFs. Regional contraction and sex, also criteria of the paper, are unknown.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ MEASURES = ("rv_ef", "lv_ef", "rv_edvi", "lv_edvi", "wall")  # %, %, mL/m², mL/
 
 
 class Criterion(NamedTuple):
-    """One published criterion: a measure, its threshold, and 1 where it has to be above, -1 where below."""
+    """One published criterion: a measure, its threshold, and 1 for above or -1 for below the threshold."""
 
     measure: str
     threshold: float
@@ -60,11 +61,11 @@ class Options(LossOptions):
     """Margins of the criteria.
 
     Args:
-        ef_margin: of ejection fractions, in points of %.
-        volume_margin: of volumes indexed by body surface, in mL/m².
-        wall_margin: of the wall's thickness, in mm.
+        ef_margin: margin of ejection fractions, in percentage points.
+        volume_margin: margin of volumes indexed by body surface, in mL/m².
+        wall_margin: margin of the wall thickness, in mm.
         sharpness: factor on the logits.
-        margin_mm: distance from the true heart up to which pixels count, in the plane of the slice.
+        margin_mm: largest distance in mm, in the plane of the slice, of counted pixels from the true heart.
     """
 
     weight: NotNegative = 0.1
@@ -77,21 +78,21 @@ class Options(LossOptions):
 
 @dataclass
 class Disease:
-    """A mean over stacks of the mean over the groups; on single slices, or without a whole truth, nothing counts."""
+    """A mean over stacks of the mean over the groups; slices and incompletely labelled stacks are not counted."""
 
     options: Options
     needs = ("decoder", "segmenter", "key_frames", "labels", "stacks")
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many one-step samples are whole labelled stacks."""
+        """Return the number of one-step samples that are whole labelled stacks."""
         return self.counted(batch, one_step).sum()
 
     def counted(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """Which samples count, (B,) bool."""
+        """Return which samples are counted, (B,) bool."""
         return whole_stacks(batch, batch.key_labels()[1]) & one_step
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Sum over whole labelled stacks that are decoded from tokens alone."""
+        """Return the sum over whole labelled stacks that are decoded from tokens alone."""
         options, segmenter = self.options, prediction.fixed_segmenter()
         stacks = self.counted(batch, prediction.one_step)
         if not stacks.any():
@@ -102,11 +103,11 @@ class Disease:
         return error.mean(1)[stacks].sum()
 
     def evidence(self, values: Tensor, known: Tensor) -> Tensor:
-        """Evidence for each group, in margins.
+        """Return the evidence for each group, in margins.
 
         Args:
             values: (B, measures).
-            known: (B, measures) bool; criteria of unknown measures drop out, and without any the evidence is infinite.
+            known: (B, measures) bool; criteria of unknown measures are ignored; with none left it is infinite.
 
         Returns:
             (B, groups).
@@ -127,11 +128,11 @@ class Disease:
 
 
 def measures(measured: Measured, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Measures of the reconstruction and of the truth, (B, measures) each, and which of them are known.
+    """Return the measures of reconstruction and ground truth, (B, measures) each, and which of them are known.
 
     Args:
         measured: masks of both at ED and ES.
-        batch: of the same samples; `bsa_m2` is used.
+        batch: the samples, for `bsa_m2`.
     """
     both = (measured.masks, measured.truth)
     ml, true_ml = (slice_volumes_ml(masks, batch.spacing_mm).sum(1) for masks in both)  # (B, 2, S)
@@ -148,7 +149,7 @@ def measures(measured: Measured, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def hinge(evidence: Tensor, truth: Tensor) -> Tensor:
-    """Distance of the evidence from one margin on the truth's side; 0 where the truth is within its margin."""
+    """Return the distance missing to one margin on the side of the truth; 0 if the truth is within its margin."""
     counts = truth.isfinite() & (truth.abs() >= 1)
     return torch.where(counts, (1 - truth.sign() * evidence).relu(), torch.zeros_like(truth))
 

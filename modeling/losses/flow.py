@@ -24,12 +24,12 @@ class Flow:
     needs = ("decoder",)
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many pixels lie in the field."""
+        """Return the number of pixels in the field."""
         return pixels_in_field(batch)
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Sum over pixels."""
-        error = 2 * prediction.error()  # [0, 1] to [-1, 1] doubles a difference
+        error = 2 * prediction.error()  # from [0, 1] to [-1, 1], differences double
         weight = along(velocity_weight(prediction.t), error)
         return sum_in_field(weight * error.square(), batch.field)
 

@@ -1,6 +1,6 @@
 """LPIPS of the one-step decode: distance of the features of a photograph classifier. Needs `pip install lpips`.
 
-The package downloads the weights of its backbone when it is first used. Frames are shown as grey pictures, [-1, 1].
+The package downloads the weights of its backbone at first use. Its input is frames as grey images in [-1, 1].
 
 Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018.
 """
@@ -27,7 +27,7 @@ class Options(LossOptions):
 
 
 class Lpips:
-    """A mean over frames decoded from tokens alone; zero on identity. No module: it is neither trained nor saved."""
+    """A mean over frames decoded from tokens alone; zero if x̂ = x. Not a module: it is neither trained nor saved."""
 
     needs = ("decoder",)
 
@@ -35,11 +35,11 @@ class Lpips:
         self.network = network.eval().requires_grad_(False)
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many frames of one-step samples are no padding."""
+        """Return the number of frames of one-step samples without padding."""
         return frames_of(batch, one_step).sum()
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Sum over frames of one-step samples that are no padding."""
+        """Return the sum over frames of one-step samples without padding."""
         counted = frames_of(batch, prediction.one_step)
         if not counted.any():
             return prediction.image.new_zeros(())
@@ -51,7 +51,7 @@ class Lpips:
 
 
 def frames_of(batch: Batch, one_step: Tensor) -> Tensor:
-    """Which frames of one-step samples are no padding, (B * D * T,) bool."""
+    """Return which frames belong to one-step samples and are not padding, (B * D * T,) bool."""
     return batch.valid_frames() & one_step.repeat_interleave(batch.image.shape[1] * batch.phase.shape[1])
 
 
@@ -59,7 +59,7 @@ def build(options: Options) -> Lpips:
     """Build the loss.
 
     Raises:
-        ValueError: for an unknown backbone, or where the package is not installed.
+        ValueError: for an unknown backbone, or when the package is not installed.
     """
     if options.net not in BACKBONES:
         raise ValueError(f"losses.lpips.net is {options.net!r}: expected {', '.join(BACKBONES)}")

@@ -1,7 +1,7 @@
-"""Perceptual: features of x̂ and of x in the segmenter's encoder, compared at every scale, at ED and ES.
+"""Perceptual: distance of the features of x̂ and x in the segmenter's encoder, at every scale, at ED and ES.
 
-Features are normalised to unit length at each place, as in LPIPS; here they are those of the heart segmenter, which
-needs no download. Its weights are fixed.
+Features are normalised to unit length at each position, as in LPIPS. The network is the heart segmenter, which needs no
+download. Its weights are fixed.
 
 Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018, eq. 1 with w = 1.
 """
@@ -21,26 +21,26 @@ from utils.types import Batch
 
 @dataclass
 class Options(LossOptions):
-    """`warmup_steps` lets a segmenter that trains in the same run learn first."""
+    """`warmup_steps` is needed if the segmenter is trained in the same run."""
 
     weight: NotNegative = 0.1
 
 
 class Perceptual:
-    """A mean over key frames that are decoded from tokens alone; zero on identity."""
+    """A mean over key frames that are decoded from tokens alone; zero if x̂ = x."""
 
     needs = ("decoder", "segmenter", "key_frames")
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many key frames of one-step samples are no padding."""
+        """Return the number of key frames of one-step samples without padding."""
         return self.counted(batch, one_step).sum()
 
     def counted(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """Which key frames count, (B, D, 2) bool."""
+        """Return which key frames are counted, (B, D, 2) bool."""
         return (batch.valid() & one_step[:, None])[..., None].expand(-1, -1, 2)
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Sum over key frames of one-step samples that are no padding."""
+        """Return the sum over key frames of one-step samples without padding."""
         segmenter, counted = prediction.fixed_segmenter(), self.counted(batch, prediction.one_step)
         if not counted.any():
             return prediction.image.new_zeros(())
@@ -52,7 +52,7 @@ class Perceptual:
 
 
 def feature_distance(prediction: Tensor, target: Tensor) -> Tensor:  # (..., C, h, w) each
-    """Mean squared distance of unit features, (...)."""
+    """Return the mean squared distance of unit features, (...)."""
     prediction, target = (F.normalize(x.float(), dim=-3, eps=1e-6) for x in (prediction, target))
     return (prediction - target).square().sum(-3).mean((-2, -1))
 

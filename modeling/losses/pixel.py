@@ -1,6 +1,6 @@
 """Pixel error of the one-step decode, from tokens alone: |x̂ - x| or |x̂ - x|² per pixel of the field.
 
-Samples that are decoded from a noisy image do not count: users decode from tokens alone.
+Samples that are decoded from a noisy image are not counted, because inference decodes from tokens alone.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class Options(LossOptions):
 
     Args:
         kind: mse or l1, of intensities in [0, 1].
-        heart: weight of a pixel near the labelled heart, against 1 elsewhere; an even error costs the same.
-        margin_mm: distance from the labels up to which a pixel is near, in the plane of the slice.
+        heart: weight of a pixel near the labelled heart relative to other pixels; the mean weight is 1.
+        margin_mm: largest distance in mm of such a pixel from the labels, in the plane of the slice.
     """
 
     kind: str = "mse"
@@ -37,7 +37,7 @@ class Pixel:
     needs = ("decoder",)
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many pixels of one-step samples lie in the field."""
+        """Return the number of pixels of one-step samples in the field."""
         return pixels_in_field(batch, one_step)
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pixel error of the tokenizer's own reconstruction, stage 1: mse |x̂ - x|² + l1 |x̂ - x|, per pixel of the field."""
+"""Pixel error of the reconstruction by the tokenizer, stage 1: mse |x̂ - x|² + l1 |x̂ - x|, per pixel of the field."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class Options(LossOptions):
     Args:
         mse: weight of the squared error of intensities in [0, 1].
         l1: weight of the absolute error.
-        heart: weight of a pixel near the labelled heart, against 1 elsewhere; an even error costs the same.
-        margin_mm: distance from the labels up to which a pixel is near, in the plane of the slice.
+        heart: weight of a pixel near the labelled heart relative to other pixels; the mean weight is 1.
+        margin_mm: largest distance in mm of such a pixel from the labels, in the plane of the slice.
     """
 
     mse: NotNegative = 1.0
@@ -36,7 +36,7 @@ class Reconstruction:
     needs = ("decoder",)
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many pixels lie in the field."""
+        """Return the number of pixels in the field."""
         return pixels_in_field(batch)
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:

@@ -1,7 +1,7 @@
-"""Resampling: the contexts that a cine's tokens expand to equal the quantized latents of its frames.
+"""Resampling: distance of the contexts decoded from the tokens of a cine to the quantized latents of its frames.
 
-A mean of |c - q|², where c is the context that the resampler expands for a frame's token and q that frame's quantized
-latent. The codes are targets without gradient: the resampler learns the inputs that the frame decoder was trained on.
+A mean of |c - q|², where c is the decoded context of a frame's token and q the quantized latent of this frame. q is a
+target without gradient: the resampler learns the input on which the frame decoder was trained.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class Options(LossOptions):
 
 
 class Resampling:
-    """A mean over frames of the mean over latent tokens, without padding; zero where the contexts are the codes."""
+    """A mean over frames of the mean over latent tokens, without padding; zero if c = q."""
 
     needs = ("resampler", "encoder")
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many frames are no padding."""
+        """Return the number of frames without padding."""
         return batch.valid_frames().sum()
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:

@@ -22,13 +22,13 @@ class Options(LossOptions):
 
 @dataclass
 class Segmentation:
-    """A mean over labelled key frames; zero for right logits."""
+    """A mean over labelled key frames; zero for correct logits."""
 
     overlap: Overlap
     needs = ("segmenter", "key_frames", "labels")
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many key frames are labelled."""
+        """Return the number of labelled key frames."""
         return batch.key_labels()[1].sum()
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:

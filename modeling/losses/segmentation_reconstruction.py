@@ -1,7 +1,7 @@
 """Segmentation of the reconstruction: cross-entropy + (1 - Dice), or + (1 - IoU), on key frames with labels.
 
-The conditioning's segmenter segments the reconstruction with fixed weights, so the gradient reaches the decoder alone.
-Samples that are decoded from a noisy image do not count: users decode from tokens alone.
+The conditioning's segmenter segments the reconstruction with fixed weights, so gradients train the decoder alone.
+Samples that are decoded from a noisy image are not counted, because inference decodes from tokens alone.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from utils.types import Batch
 
 @dataclass
 class Options(LossOptions):
-    """`overlap` is `dice` or `iou`; `warmup_steps` lets a segmenter that trains in the same run learn first."""
+    """`overlap` is `dice` or `iou`; `warmup_steps` is needed if the segmenter is trained in the same run."""
 
     weight: NotNegative = 0.1
     overlap: Overlap = "dice"
@@ -25,17 +25,17 @@ class Options(LossOptions):
 
 @dataclass
 class SegmentationReconstruction:
-    """A mean over labelled key frames of one-step samples; zero for right logits."""
+    """A mean over labelled key frames of one-step samples; zero for correct logits."""
 
     overlap: Overlap
     needs = ("decoder", "segmenter", "key_frames", "labels")
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many key frames of one-step samples are labelled."""
+        """Return the number of labelled key frames of one-step samples."""
         return self.counted(batch, one_step).sum()
 
     def counted(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """Which key frames count, (B, D, 2) bool."""
+        """Return which key frames are counted, (B, D, 2) bool."""
         return batch.key_labels()[1] & one_step[:, None, None]
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:

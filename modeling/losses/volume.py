@@ -1,7 +1,7 @@
-"""Volume: Huber of log(1 + v), where v are millilitres of RV, MYO and LV at ED and ES, in slices and in whole stacks.
+"""Volume: Huber loss of log(1 + v), with v the volume in mL of RV, MYO and LV at ED and ES, in slices and in stacks.
 
-v is measured on the reconstruction by the segmenter with fixed weights, and compared with the ground truth; of stacks,
-so is the ejection fraction. Pixels far from the true heart do not count: the segmentation loss covers them.
+The segmenter with fixed weights measures v on the reconstruction; the target is the ground truth. The ejection fraction
+of whole stacks is compared too. Pixels far from the true heart are not counted: the segmentation loss includes them.
 """
 
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from utils.types import Batch
 
 @dataclass
 class Options(LossOptions):
-    """The three parts.
+    """Options of the three parts.
 
     Args:
         slices: weight of the volumes in each slice; 0 leaves the part out.
         stack: weight of the volumes of whole stacks (dataset.unit `stack`); 0 leaves the part out.
         ejection: weight of the ejection fractions of LV and RV of whole stacks; 0 leaves the part out.
-        delta: of Huber's loss, in log(1 + mL) and in EF / 100 %.
+        delta: threshold of the Huber loss, in log(1 + mL) and in EF / 100 %.
         sharpness: factor on the logits.
-        margin_mm: distance from the true heart up to which pixels are counted, in the plane of the slice.
+        margin_mm: largest distance in mm, in the plane of the slice, of counted pixels from the true heart.
     """
 
     weight: NotNegative = 0.1
@@ -40,17 +40,17 @@ class Options(LossOptions):
 
 @dataclass
 class Volume:
-    """A mean over labelled frames and structures, where a stack's errors stand in each of its frames."""
+    """A mean over labelled frames and structures; the errors of a stack are added to each of its frames."""
 
     options: Options
     needs = ("decoder", "segmenter", "key_frames", "labels")
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """How many structures of labelled key frames of one-step samples there are."""
+        """Return the number of structures in labelled key frames of one-step samples."""
         return (batch.key_labels()[1] & one_step[:, None, None]).sum() * STRUCTURES
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Sum over labelled key frames that are decoded from tokens alone, and over their structures."""
+        """Return the sum over labelled key frames that are decoded from tokens alone, and over their structures."""
         options = self.options
         measured = measure(prediction.fixed_segmenter().logits, batch, options.sharpness, options.margin_mm)
         v, truth = (slice_volumes_ml(masks, batch.spacing_mm) for masks in (measured.masks, measured.truth))
@@ -62,14 +62,14 @@ class Volume:
         return (error * counted).sum()
 
     def stack_error(self, v: Tensor, truth: Tensor) -> Tensor:  # (B, 2, S) mL each
-        """Error of whole volumes, (B, 2, S), and in each the mean error of the ejection fractions that are known."""
+        """Return the error of whole volumes, (B, 2, S), plus the mean error of the known ejection fractions in each."""
         (ef, known), (true_ef, _) = (ejection_fraction(ml, truth) for ml in (v, truth))
         ejection = (self.huber(ef, true_ef) * known).sum(1) / known.sum(1).clamp(min=1)
         volumes = self.huber(v.log1p(), truth.log1p())
         return self.options.stack * volumes + self.options.ejection * ejection.view(-1, 1, 1)
 
     def huber(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        """Elementwise."""
+        """Compute the Huber loss elementwise."""
         return F.huber_loss(prediction, truth, delta=self.options.delta, reduction="none")
 
 
@@ -77,7 +77,7 @@ def build(options: Options) -> Volume:
     """Build the loss.
 
     Raises:
-        ValueError: for parts that are all 0.
+        ValueError: when all weights are 0.
     """
     parts = {name: getattr(options, name) for name in ("slices", "stack", "ejection")}
     if not any(parts.values()):

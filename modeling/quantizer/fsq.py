@@ -1,4 +1,4 @@
-"""Finite scalar quantizer: each channel is bounded and rounded to one of a few levels; there is no codebook to learn.
+"""Finite scalar quantizer: each channel is bounded and rounded to one of a few levels, without a learned codebook.
 
 Source: Mentzer et al., Finite Scalar Quantization: VQ-VAE Made Simple, 2023, sec. 3.1.
 """
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from utils.config.ranges import LARGEST
 
-EPS = 1e-3  # the outermost levels are reached, not only approached
+EPS = 1e-3  # relative widening of the interval, so that the outermost levels can be reached
 
 
 class FSQ(nn.Module):
-    """Rounds (..., C) to a few levels a channel; the gradient passes straight through the rounding.
+    """Round (..., C) to a few levels per channel, with a straight-through gradient.
 
-    A channel of L levels is bounded to an interval of length L - 1 and rounded to whole numbers. An even L has no level
+    A channel of L levels is bounded to an interval of length L - 1 and rounded to integers. An even L has no level
     in the middle of that interval, so the interval is moved by half a level: z = 0 lies in the middle of a bin.
 
     Args:
-        levels: how many a channel, at least 2 each.
+        levels: number of levels of each channel, 2 or more.
 
     Raises:
-        ValueError: for fewer than two levels, or more ids than can be counted.
+        ValueError: for fewer than two levels, or too many ids.
     """
 
     levels: Tensor
@@ -49,6 +49,6 @@ class FSQ(nn.Module):
         return (bounded + (rounded - bounded).detach()) / (self.levels // 2), ids
 
     def lookup(self, ids: Tensor) -> Tensor:  # (...)
-        """The quantized values of ids, (..., C), as `forward` gave them."""
+        """Return the quantized values of ids, (..., C), as in `forward`."""
         level = ids.unsqueeze(-1) // self.basis % self.levels
         return (level - self.levels // 2) / (self.levels // 2)

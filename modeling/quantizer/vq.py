@@ -13,8 +13,8 @@ class Quantized(NamedTuple):
     """Result of quantization.
 
     Args:
-        vectors: (N, C, 1, K) input of the decoder; its gradient passes straight through to the encoder.
-        z: (N, K, C) the encoder's latents, on the unit sphere when the codebook is.
+        vectors: (N, C, 1, K) input of the decoder, with a straight-through gradient to the encoder.
+        z: (N, K, C) latents of the encoder, on the unit sphere if the codebook is.
         codes: (N, K, C) the chosen codebook entries, differentiable with respect to the codebook.
         indices: (N, K) int64 ids in [0, codebook_size).
     """
@@ -42,12 +42,12 @@ class VectorQuantizer(nn.Module):
         self.bypass = False
 
     def codebook(self) -> Tensor:
-        """The entries as the decoder gets them, (codebook_size, token_size)."""
+        """The codebook entries at the input of the decoder, (codebook_size, token_size)."""
         weight = self.embedding.weight.float()
         return F.normalize(weight, dim=-1) if self.use_l2_norm else weight
 
     def forward(self, z: Tensor) -> Quantized:  # (N, C, 1, K)
-        """Quantize latents; distances are taken in float32 whatever the autocast."""
+        """Quantize latents; distances are computed in float32 also under autocast."""
         with torch.autocast(z.device.type, enabled=False):
             z = z.float().squeeze(2).transpose(1, 2)  # (N, K, C)
             if self.use_l2_norm:
@@ -55,7 +55,7 @@ class VectorQuantizer(nn.Module):
             codebook = self.codebook()
             indices = nearest(z.reshape(-1, z.shape[-1]), codebook).view(z.shape[:2])  # (N, K)
             codes = z.detach() if self.bypass else F.embedding(indices, codebook)  # (N, K, C)
-            straight = z + (codes - z).detach() if z.requires_grad else codes  # frozen: what the ids alone give
+            straight = z + (codes - z).detach() if z.requires_grad else codes  # frozen: equal to the lookup of the ids
             return Quantized(straight.transpose(1, 2).unsqueeze(2), z, codes, indices)
 
     def lookup(self, indices: Tensor) -> Tensor:  # (N, K)
@@ -64,12 +64,12 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def reseed(self, dead: Tensor, z: Tensor, seed: int) -> None:  # (V,) bool, (M, C)
-        """Move unused entries to latents.
+        """Replace unused entries by latents.
 
         Args:
-            dead: the entries to move.
-            z: latents to choose from, without repeats as long as there are enough; the same on every rank.
-            seed: of the choice.
+            dead: True for the entries to replace.
+            z: latents to choose from, without repeats if there are enough; equal on all ranks.
+            seed: random seed of the choice.
         """
         count = int(dead.sum())
         generator = torch.Generator().manual_seed(seed)
@@ -80,11 +80,11 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def fit_codebook(self, z: Tensor, seed: int, iterations: int = 10) -> None:
-        """Place the entries by k-means on observed latents.
+        """Initialise the entries by k-means on latents.
 
         Args:
             z: (M, token_size) latents, M >= codebook_size.
-            seed: seed of the choice of starting points, so that every rank finds the same codebook.
+            seed: random seed of the starting points; equal seeds give equal codebooks on all ranks.
             iterations: Lloyd iterations.
 
         Raises:

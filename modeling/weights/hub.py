@@ -22,18 +22,20 @@ from utils.config.recipe import REPOSITORY
 from utils.config.yaml_text import read_yaml
 
 CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in this order: the first can hold nothing but tensors
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in this order: a safetensors file contains tensors only
 SINGLE_FILES = (".bin", ".yaml", ".yml")
-ANSWER_SECONDS = 15.0  # within which the Hub has to begin its answer for each file; its client alone tries for minutes
+ANSWER_SECONDS = (
+    15.0  # longest wait for the first answer of the Hub for a file; its client alone would wait for minutes
+)
 
 
 class Pretrained(NamedTuple):
-    """A model on the disk.
+    """The files of a trained model.
 
     Args:
-        config: what config.json, or the YAML of a single file, says.
-        weights: the file with the weights.
-        where: the file that the config was read from, for error messages.
+        config: content of config.json, or of the YAML of a single file.
+        weights: file of the weights.
+        where: file of the config, for error messages.
     """
 
     config: dict[str, Any]
@@ -42,15 +44,15 @@ class Pretrained(NamedTuple):
 
 
 def find_pretrained(source: str | Path, revision: str | None = None, cache_dir: str | None = None) -> Pretrained:
-    """Find a model: a folder, a .yaml or .bin of TiTok's repository, a folder that the repository ships, or a Hub id.
+    """Find a model: a folder, a .yaml or .bin of TiTok's repository, a folder of this repository, or a Hub id.
 
     Args:
         source: a folder with config.json and model.safetensors or pytorch_model.bin; a `.bin` of weights with the YAML
             that names it (`experiment.tokenizer_checkpoint`) beside it, or that YAML; or a Hub id `owner/name`.
-        revision: of a Hub id, a commit, tag or branch.
-        cache_dir: where downloads are kept; the Hub's own cache (HF_HOME) when not given.
+        revision: commit, tag or branch of the Hub id.
+        cache_dir: folder for downloads; None for the cache of the Hub (HF_HOME).
     Raises:
-        FileNotFoundError: when it is none of these or cannot be had, saying why and what to do.
+        FileNotFoundError: when it is none of these, or cannot be downloaded.
         ValueError: when a config cannot be read.
     """
     path = Path(source)
@@ -69,7 +71,7 @@ def find_pretrained(source: str | Path, revision: str | None = None, cache_dir: 
 
 
 def _single_file(path: Path) -> Pretrained:
-    """The `.bin` of TiTok's repository with its YAML; either may be given, both lie in one folder."""
+    """Return the `.bin` of TiTok's repository with its YAML, from the path of either; both are in one folder."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give a folder, a Hub id (owner/name), or a .bin or its .yaml")
     if path.suffix in (".yaml", ".yml"):
@@ -91,20 +93,20 @@ def _single_file(path: Path) -> Pretrained:
 
 
 def _weights_name(config: dict[str, Any]) -> str | None:
-    """File name of the weights that a YAML names; not its folder: no config chooses what is opened."""
+    """Return the file name of the weights in a YAML, without folder, so that a config cannot select other folders."""
     experiment = config.get("experiment")
     name = experiment.get("tokenizer_checkpoint") if isinstance(experiment, dict) else None
     return Path(name).name if isinstance(name, str) and name else None
 
 
 def silence(source: str, name: str, revision: str | None = None) -> str | None:
-    """Ask the Hub once for a file, without reading it; returns why it does not answer, or None where it does.
+    """Request a file of the Hub once, without reading it; return the reason if there is no answer, else None.
 
-    A thread asks, since a name server that drops packets and a host of many addresses outlast the client's timeout.
+    The request runs in a thread, because name resolution and hosts of many addresses ignore the client's timeout.
 
     Args:
         source: a Hub id.
-        name: a file of it; a host that the Hub redirects to has to answer too.
+        name: name of a file; if the Hub redirects to another host, this host must answer too.
         revision: a commit, tag or branch.
     """
     if constants.HF_HUB_OFFLINE:
@@ -114,7 +116,7 @@ def silence(source: str, name: str, revision: str | None = None) -> str | None:
     def ask() -> None:
         try:
             with get_session().stream("GET", url, headers=build_hf_headers(), timeout=ANSWER_SECONDS):
-                outcome.put(None)  # whatever its status, which the Hub's client explains
+                outcome.put(None)  # any status is an answer; the client of the Hub reports errors
         except Exception as error:
             outcome.put(f"{constants.ENDPOINT} cannot be reached ({type(error).__name__})")
 
@@ -126,7 +128,7 @@ def silence(source: str, name: str, revision: str | None = None) -> str | None:
 
 
 def _download(source: str, revision: str | None, cache_dir: str | None) -> Pretrained:
-    """A model from the Hub or its cache."""
+    """Download a model from the Hub, or find it in the cache."""
     try:
         config = _fetch(source, CONFIG, revision, cache_dir)
         weights = _fetch_first(source, revision, cache_dir)
@@ -140,7 +142,7 @@ def _download(source: str, revision: str | None, cache_dir: str | None) -> Pretr
 
 
 def _fetch_first(source: str, revision: str | None, cache_dir: str | None) -> str:
-    """The weights under the first name that the repository has."""
+    """Download the weights under the first file name that exists in the repository."""
     first, second = WEIGHTS
     try:
         return _fetch(source, first, revision, cache_dir)
@@ -148,11 +150,11 @@ def _fetch_first(source: str, revision: str | None, cache_dir: str | None) -> st
         try:
             return _fetch(source, second, revision, cache_dir)
         except EntryNotFoundError:
-            raise error from None  # what is wrong with the file that we would rather have
+            raise error from None  # the error of the preferred file
 
 
 def _fetch(source: str, name: str, revision: str | None, cache_dir: str | None) -> str:
-    """One file; from the cache alone where the Hub does not answer."""
+    """Download one file; use only the cache if the Hub does not answer."""
     silent = silence(source, name, revision)
     cached = silent is not None
     try:
@@ -162,7 +164,7 @@ def _fetch(source: str, name: str, revision: str | None, cache_dir: str | None) 
 
 
 def _reason(source: str, revision: str | None, cache_dir: str | None, error: Exception) -> str:
-    """Why a model cannot be had from the Hub, and what to do."""
+    """Return why a model cannot be downloaded, and what to do."""
     page = f"{constants.ENDPOINT}/{source}"
     if isinstance(error, GatedRepoError):  # before its parent, RepositoryNotFoundError
         return f"its weights are gated; accept the terms at {page}, then `hf auth login` or set HF_TOKEN"

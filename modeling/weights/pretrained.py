@@ -1,4 +1,4 @@
-"""Trained models in and out: a folder or the Hub, TiTok-MRI's own layout or the published tokenizers'."""
+"""Reading and writing of trained models, in the layout of TiTok-MRI or of the published tokenizers."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def published_vq_model(config: dict[str, Any], where: str) -> VQModelConfig:
-    """The architecture in a published config.json; other sections (the generator) are ignored.
+    """Read the architecture from a published config.json; other sections (the generator) are ignored.
 
     Raises:
         ValueError: when the sections of a published tokenizer are missing.
@@ -35,18 +35,18 @@ def published_vq_model(config: dict[str, Any], where: str) -> VQModelConfig:
 
 
 def read_tokenizer(source: str | Path, revision: str | None = None) -> tuple[VQModelConfig, State]:
-    """Architecture and weights of a published tokenizer, keys below `tokenizer.`."""
+    """Read architecture and weights of a published tokenizer, with keys below `tokenizer.`."""
     return published(find_pretrained(source, revision))
 
 
 def published(files: Pretrained) -> tuple[VQModelConfig, State]:
-    """Architecture and weights of a published tokenizer from its files, keys below `tokenizer.`."""
+    """Read architecture and weights of a published tokenizer from its files, with keys below `tokenizer.`."""
     state, _ = load_weights(files.weights)
     return published_vq_model(files.config, files.where), {f"tokenizer.{key}": value for key, value in state.items()}
 
 
 def without_decoder(state: State) -> State:
-    """The weights without the tokenizer's own decoder."""
+    """Return the weights without the decoder of the tokenizer."""
     return {key: value for key, value in state.items() if not key.startswith(OWN_DECODER)}
 
 
@@ -60,8 +60,8 @@ def read_pretrained(
     """Build a model from a folder, a single file or the Hub and load it key for key.
 
     Raises:
-        FileNotFoundError: when the files cannot be had.
-        ValueError: when keys or shapes differ, naming them, or the tokens are continuous.
+        FileNotFoundError: when the files do not exist or cannot be downloaded.
+        ValueError: when keys or shapes, which are named, differ, or the tokens are continuous.
     """
     files = find_pretrained(source, revision, cache_dir)
     if files.config.get("format") == FORMAT:
@@ -86,10 +86,10 @@ def read_pretrained(
 
 
 def lineage(config: dict[str, Any] | None, where: str) -> set[str]:
-    """Hashes of the segmenters that taught a saved model, as its config names them.
+    """Return the hashes of the segmenters that were used in the training of a saved model, from its config.
 
     Raises:
-        ValueError: where `taught_by` is no list of texts.
+        ValueError: when `taught_by` is not a list of texts.
     """
     taught_by = (config or {}).get("taught_by", [])
     if not isinstance(taught_by, list) or not all(isinstance(entry, str) for entry in taught_by):

@@ -1,4 +1,4 @@
-"""First weights of a run: random, from a published tokenizer, or from an earlier stage."""
+"""Initial weights of a run: random, from a published tokenizer, or from an earlier stage."""
 
 from modeling.config import ModelConfig
 from modeling.titok import TiTok
@@ -9,25 +9,25 @@ from utils.config.recipe import from_plain
 
 
 def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, list[str]]:
-    """Build the model and give it its first weights.
+    """Build the model and load its initial weights.
 
-    With `init_weight` the Hub is never asked: the tokenizer's architecture is that of the file, or the recipe's own
-    where `model.tokenizer.init` is `random`.
+    With `init_weight` the Hub is not contacted: the architecture of the tokenizer is that of the file, or that of the
+    recipe if `model.tokenizer.init` is `random`.
 
     Args:
-        config: the model; its tokenizer's architecture is filled in from the weights.
+        config: options of the model; the architecture of the tokenizer is filled in from the weights.
         init_weight: checkpoint or folder of an earlier stage.
 
     Returns:
-        The model, and the components that start fresh.
+        The model, and the names of the components with new random weights.
 
     Raises:
-        FileNotFoundError: when the weights cannot be had.
-        ValueError: when they are another architecture's.
+        FileNotFoundError: when the weights do not exist or cannot be downloaded.
+        ValueError: when the weights have another architecture.
     """
     tokenizer = config.tokenizer
     taught_by: set[str] = set()
-    own = config.decoder == "none" or tokenizer.init == "random"  # no tokenizer, or one that the recipe describes
+    own = config.decoder == "none" or tokenizer.init == "random"  # no tokenizer, or the recipe defines its architecture
     if init_weight is not None:
         state, saved = load_weights(init_weight)
         taught_by |= lineage(saved, str(init_weight))
@@ -57,7 +57,7 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
 
 
 def bring_segmenter(model: TiTok, source: str) -> set[str]:
-    """Give the conditioning the segmenter of a trained model, key for key; returns that model's lineage."""
+    """Load the segmenter of a trained model into the conditioning and return the lineage of that model."""
     prefix = "conditioning.segmenter."
     try:
         weights, saved = load_weights(source)
@@ -77,7 +77,7 @@ def bring_segmenter(model: TiTok, source: str) -> set[str]:
 
 
 def saved_vq_model(saved: dict, source: str) -> VQModelConfig:
-    """The tokenizer's architecture as an earlier stage wrote it down."""
+    """Return the architecture of the tokenizer in the config of an earlier stage."""
     try:
         vq_model = saved["model"]["tokenizer"]["vq_model"]
     except (KeyError, TypeError):

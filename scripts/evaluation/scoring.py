@@ -12,7 +12,7 @@ from data.scoring.heart import ReferenceSegmenter, overlap_only, score_heart, sc
 from data.scoring.images import Reference, ceiling, cost, open_reference, score
 from data.shards.reader import ShardReader
 from modeling.titok import TiTok
-from scripts.evaluation.baselines import Contender
+from scripts.evaluation.baselines import Baseline
 from scripts.files.codec import compress, decompress, tokens_in
 
 Row = dict[str, Any]
@@ -49,7 +49,7 @@ def evaluate(
     model: TiTok,
     reader: ShardReader,
     patients: Sequence[str],
-    baselines: dict[str, Contender],
+    baselines: dict[str, Baseline],
     segmenter: ReferenceSegmenter | None = None,
     keep: int | None = None,
     originals: dict[str, Row] | None = None,

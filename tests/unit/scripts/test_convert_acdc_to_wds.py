@@ -115,7 +115,7 @@ def test_strict_stops_at_a_damaged_patient_and_goes_on_from_there_once_it_is_men
     assert not (acdc.parent / "out").exists()
     (acdc / "patient004" / "patient004_4d.nii.gz").write_bytes(whole)
     convert("--strict", workers=workers)
-    assert "going on after 3 of 10 patients" in capsys.readouterr().out
+    assert "resuming after 3 of 10 patients" in capsys.readouterr().out
     assert len(read_json(acdc.parent / "out" / "manifest.json")["source"]["patients"]) == 10
 
 

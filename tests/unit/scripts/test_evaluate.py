@@ -326,7 +326,7 @@ def test_models_of_equal_folder_names_are_told_apart() -> None:
         ({"--model": "missing_model"}, "missing_model: no such folder"),
         ({"--data": "missing_data"}, "missing_data"),
         ({"--device": "warp"}, "device warp"),
-        ({"--split": "val"}, "the split val holds no patients"),
+        ({"--split": "val"}, "the split val has no patients"),
         ({"--limit": "0"}, "--limit is 0, expected 1 or more"),
         ({"--batch_frames": "-1"}, "--batch_frames is -1"),
     ],

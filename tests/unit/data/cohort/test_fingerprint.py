@@ -217,7 +217,7 @@ def test_a_cohort_without_any_label_has_a_page_too(tmp_path: Path) -> None:
     assert "Montage" in html and "Hearts" not in html
 
 
-@pytest.mark.parametrize(("count", "message"), [(0, "no records"), (2, "patient001 twice")])
+@pytest.mark.parametrize(("count", "message"), [(0, "no records"), (2, "two records of patient001")])
 def test_no_records_and_a_patient_that_is_there_twice_are_refused(tmp_path: Path, count: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_fingerprint([case_record(make_case())] * count, tmp_path, "made")

@@ -109,7 +109,7 @@ def test_an_epoch_shows_every_patient_once(folder):
 
 
 def test_a_stack_of_less_than_two_phases_is_refused(folder):
-    with pytest.raises(ValueError, match=r"dataset.phases is 1, but ED and ES are taken"):
+    with pytest.raises(ValueError, match=r"dataset.phases is 1, but the samples contain ED and ES"):
         stacks(folder, phases=1)
     assert len(stacks(folder, phases=2)) == 3
 

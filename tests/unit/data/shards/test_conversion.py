@@ -95,20 +95,20 @@ def test_a_journal_cut_off_in_the_middle_of_a_line_costs_no_more_than_that_line(
 
 def test_it_goes_on_after_the_last_whole_patient(plan, tmp_path, killed_at, monkeypatch):
     killed_at(plan, tmp_path / "out", ShardWriter, "add", 3, after=True)
-    loaded, load, said = [], AcdcSource.load, []
+    loaded, load, logged = [], AcdcSource.load, []
     monkeypatch.setattr(AcdcSource, "load", lambda source, patient: loaded.append(patient) or load(source, patient))
-    convert(plan, tmp_path / "out", say=said.append)
+    convert(plan, tmp_path / "out", log=logged.append)
     assert loaded == PATIENTS[2:]
-    assert said[0].endswith("going on after 2 of 6 patients")
+    assert logged[0].endswith("resuming after 2 of 6 patients")
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_a_patient_whose_files_changed_meanwhile_is_converted_again(plan, tmp_path, killed_at, number):
     killed_at(plan, tmp_path / "out", Journal, "append", 7, after=False)
     (tmp_path / "acdc" / PATIENTS[number] / "Info.cfg").write_text("ED: 1\nES: 3\nWeight: 99\n")
-    said: list[str] = []
-    convert(plan, tmp_path / "out", say=said.append)
-    assert said[0].startswith(f"{PATIENTS[number]}: its files have changed")
+    logged: list[str] = []
+    convert(plan, tmp_path / "out", log=logged.append)
+    assert logged[0].startswith(f"{PATIENTS[number]}: its files changed")
     convert(plan, tmp_path / "whole")
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 
@@ -123,7 +123,7 @@ def test_a_shard_that_lost_a_patient_is_written_again(plan, tmp_path, killed_at)
 def test_other_settings_or_patients_never_go_on_with_anothers_work(plan, tmp_path, killed_at):
     killed_at(plan, tmp_path / "out", ShardWriter, "add", 3, after=True)
     before = content(tmp_path / "out.partial")
-    with pytest.raises(ValueError, match=r"out.partial: .*seed 0 instead of 1.*remove the folder to begin anew"):
+    with pytest.raises(ValueError, match=r"out.partial: .*seed 0 instead of 1.*remove the folder to start again"):
         convert(make_plan(tmp_path, seed=1), tmp_path / "out")
     others = Plan(plan.source, {**SPLIT, PATIENTS[0]: "val"}, plan.settings, plan.shard_bytes)
     with pytest.raises(ValueError, match=r"out.partial: .*other patients"):
@@ -143,7 +143,7 @@ def test_two_conversions_into_one_folder_are_refused(plan, tmp_path):
 def test_a_partial_folder_of_someone_else_is_never_touched(plan, tmp_path):
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"out.partial: exists and is not of this script"):
+    with pytest.raises(ValueError, match=r"out.partial: exists and was not written by this script"):
         convert(plan, tmp_path / "out")
     assert content(tmp_path / "out.partial") == {"thesis.txt": b"mine"}
 

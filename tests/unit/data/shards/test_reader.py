@@ -105,7 +105,7 @@ def test_a_truncated_shard_is_named(shards, size):
 def test_a_shard_that_is_no_tar_is_named(shards):
     path = shards / "train-000000.tar"
     path.write_bytes(b"x" * path.stat().st_size)
-    with pytest.raises(ValueError, match=r"train-000000.tar.*not a whole tar"):
+    with pytest.raises(ValueError, match=r"train-000000.tar.*not a complete tar"):
         ShardReader(shards, "train")
 
 
@@ -118,7 +118,10 @@ def test_a_shard_that_is_no_tar_is_named(shards):
         (lambda m: m["shards"]["train"][0].update(file="pipe:cat /etc/passwd"), "refused the shard 'pipe:"),
         (lambda m: m["shards"]["train"][0].update(file="test-000000.tar"), "refused the shard 'test-"),
         (lambda m: m.pop("split"), "`split`"),
-        (lambda m: m["split"]["train"].append("patient009"), "disagree on train .patient009"),
+        (
+            lambda m: m["split"]["train"].append("patient009"),
+            "train patients of shards and manifest differ .patient009",
+        ),
     ],
 )
 def test_a_damaged_manifest_is_refused(shards, change, message):

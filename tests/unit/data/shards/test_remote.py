@@ -104,7 +104,7 @@ def test_a_shard_that_does_not_arrive_whole_is_an_error_that_names_it_and_never_
 
 def test_a_missing_shard_is_named(folder, server, tmp_path):
     (folder / SHARD).unlink()
-    with pytest.raises(OSError, match=f"{SHARD}: could not be fetched .FileNotFoundError"):
+    with pytest.raises(OSError, match=f"{SHARD}: could not be downloaded .FileNotFoundError"):
         keys_of(server.url, str(tmp_path / "cache"))
 
 
@@ -150,7 +150,7 @@ def test_a_server_that_is_not_there_is_named(server, tmp_path):
     port = server.server_address[1]
     server.shutdown()
     server.server_close()
-    with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port}/manifest\.json: could not be fetched"):
+    with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port}/manifest\.json: could not be downloaded"):
         keys_of(f"http://127.0.0.1:{port}", str(tmp_path))
 
 
@@ -159,5 +159,5 @@ def test_a_protocol_whose_library_is_missing_says_which_to_install(tmp_path, mon
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("fsspec.filesystem", lacking)
-    with pytest.raises(OSError, match=r"s3://bucket/wds/manifest\.json: could not be fetched .*Install s3fs"):
+    with pytest.raises(OSError, match=r"s3://bucket/wds/manifest\.json: could not be downloaded .*Install s3fs"):
         keys_of("s3://bucket/wds", str(tmp_path))

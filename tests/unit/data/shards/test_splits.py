@@ -98,7 +98,7 @@ def test_a_csv_and_a_json_say_the_same(tmp_path: Path):
         ('{"train": ["a", "b", "c"], "test": ["b"]}', "more than once: b"),
         ('{"train": ["a", "a", "b", "c"]}', "more than once: a"),
         ('{"train": ["a", "b"], "test": ["d", "c"]}', "unknown patients: d"),
-        ('{"train": ["a"]}', "leaves out patients: b, c"),
+        ('{"train": ["a"]}', "does not list patients: b, c"),
         ('{"train": ["a", "b"], "dev": ["c"]}', "split 'dev'"),
         ('["a", "b", "c"]', "expected"),
         ('{"train": "abc"}', "expected"),
