@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo clean
+.PHONY: help setup lint test soak demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ lint: setup ## ruff, its formatter and mypy
 
 test: lint ## every check and every test
 	$(BIN)/pytest
+
+soak: setup ## 2000 changed compressed files: none may crash the reader, use much memory or be misread
+	TITOK_MRI_SOAK=2000 $(BIN)/pytest tests/unit/data/bitstream/test_mutations.py
 
 demo: setup ## synthetic patients, three stages and a report on two CPU cores; into DEMO_OUTPUT=demo_output
 	PATH="$(CURDIR)/$(BIN):$$PATH" DEMO_OUTPUT="$(DEMO_OUTPUT)" bash scripts/demo.sh

@@ -5,7 +5,7 @@ Research use only, not a medical device.
     python scripts/compress.py cine.nii.gz cine.tmri --model mri_titok_e2e_stage3_output
     python scripts/compress.py /path/to/acdc_dataset compressed --model mri_titok_e2e_stage3_output --workers 2
 
-IN is a 4-D NIfTI file, or a folder: ACDC patients where it holds them, else every 4-D NIfTI below it. A folder becomes
+IN is a 4-D NIfTI file, one ACDC patient's folder, or a folder of them, else of 4-D NIfTI files. A folder becomes
 a folder of files, one for each patient. A file that cannot be compressed does not stop the others; it is named at the
 end, and the exit status is 1. The model's field may not cover the whole image: each line says how much is outside.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ from utils.device import pick_device
 from utils.files import atomic_path
 from utils.log import user_errors
 
-ENDING = ".tmri"
+ENDING, INFO = ".tmri", "Info.cfg"
 
 
 class Loaded(NamedTuple):
@@ -64,14 +65,17 @@ def jobs_of(source: Path, output: Path) -> list[Job]:
     if source.is_file():
         if output.suffix != ENDING:
             raise ValueError(f"OUT {output}: expected a file name that ends in {ENDING}; rename it")
-        return [Job(source.name, lambda: read_cine(source), output)]
+        return [Job(source.name, partial(read_cine, source), output)]
     if not source.is_dir():
         raise FileNotFoundError(f"IN {source}: no such file or folder")
-    opened = open_source(source)
-    patients = opened.patients()
+    if (source / INFO).is_file():  # one ACDC patient
+        opened, patients = AcdcSource(source.parent), [source.name]
+    else:
+        opened = open_source(source)
+        patients = opened.patients()
     if not patients:
         raise ValueError(f"IN {source}: holds neither ACDC patients nor 4-D NIfTI files; give another folder")
-    return [Job(name, lambda name=name: opened.load(name), output / f"{name}{ENDING}") for name in patients]
+    return [Job(name, partial(opened.load, name), output / f"{name}{ENDING}") for name in patients]
 
 
 def open_source(folder: Path) -> Any:

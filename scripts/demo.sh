@@ -31,22 +31,9 @@ echo "== 7/8 32 tokens for a whole cine"
 echo "== 8/8 report on held-out patients"
 python scripts/evaluate.py --model "$out/stage1" "$out/sequence" "$out/stage2" "$out/stage3" \
     --segmenter "$out/reference" --data "$out/phantom_wds" --split test --output_dir "$out/report"
-python - "$out" <<'PYTHON'
-import sys
-
-import torch
-
-from data.preprocess import prepare
-from data.shards.reader import ShardReader
-from modeling.titok import TiTok
-
-out = sys.argv[1]
-model = TiTok.from_pretrained(f"{out}/stage3")
-reader = ShardReader(f"{out}/phantom_wds", "test")
-case = reader.read_case(next(iter(reader.patients())))
-x = torch.from_numpy(prepare(case, model.config.image_size, model.config.geometry).image)[None]
-tokens = model.encode(x)
-decoded = model.decode_tokens(tokens)
-print(f"{case.patient}: {tuple(x.shape)} -> tokens {tuple(tokens.shape)} -> {tuple(decoded.shape)}")
-PYTHON
+patient=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["split"]["test"][0])' \
+    "$out/phantom_wds/manifest.json")
+python scripts/compress.py "$out/phantom/$patient/${patient}_4d.nii.gz" "$out/$patient.tmri" --model "$out/stage3" --force
+python scripts/inspect_file.py "$out/$patient.tmri"
+python scripts/decompress.py "$out/$patient.tmri" "$out/${patient}_decoded.nii.gz" --model "$out/stage3" --force
 echo "report: $out/report/index.html"

@@ -59,6 +59,9 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
         *("--segmenter", "acdc128_output/segmenter", "--terms", "flow"),
     ),
     "python scripts/show_augmentation.py": (),
+    "python scripts/compress.py cine.nii.gz": ("--force",),
+    "python scripts/inspect_file.py": (),
+    "python scripts/decompress.py cine.tmri": ("--force",),
     "python scripts/draw_strip.py": (
         *("--model", "mri_titok_e2e_stage3_output", "--data", "acdc_wds", "--patient", "patient001"),
     ),
