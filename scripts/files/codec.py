@@ -50,7 +50,8 @@ def table_of(model: TiTok) -> TokenTable | None:
 
 def compress(model: TiTok, reference: Reference, keep: int | None = None) -> bytes:
     """A patient's compressed file; of each frame or cine the first `keep` tokens are in it, all for None."""
-    case, leaked = reference.case, {}
+    case = reference.case
+    leaked: dict[str, Any] = {}
     if model.conditioning.leak is not None:
         leaked = {"ed": case.ed, "es": case.es, "mask": torch.from_numpy(masks_on_grid(reference))}
     return compress_case(model, case, reference.prepared, keep, **leaked)
