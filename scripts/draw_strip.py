@@ -103,7 +103,7 @@ def make_strip(args: argparse.Namespace) -> Strip:
     reference = open_reference(case, model.config.image_size, model.config.geometry)
     data = compress(model, reference)
     grid = decompress(model, data)
-    psnr, rate = score(reference, grid)["psnr"], cost(reference, data)
+    psnr, rate = score(reference, grid)["psnr"], cost(reference, len(data))
     depth, middle = case.cine.shape[2], case.cine.shape[2] // 2
     caption = (
         f"{args.label or reader.folder.name}, {case.patient}, slice {middle + 1} of {depth}: PSNR {psnr:.1f} dB "

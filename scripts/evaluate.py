@@ -9,7 +9,11 @@ Each patient is compressed to a file in memory and decoded from the bytes of thi
 and pictures of the last --model; the other models are rows of the comparison. With --keep_tokens, every model has one
 row for each number of tokens. With --sweep, the last model is also sampled with several steps x realism.
 
-Axes: S side of the model grid, D slices, T phases.
+With --recon_dir, folders of reconstructions by any other method are scored in the same way, in the field of the last
+--model, or on the whole image without a model. A folder has PATIENT.nii.gz for each patient, on the grid of the
+original, and optionally bytes.csv (columns patient,bytes) with the sizes of the compressed files.
+
+Axes: h and w height and width of the field, D slices, T phases.
 """
 
 from __future__ import annotations
@@ -22,17 +26,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import torch
 
 from data.case import CineCase
 from data.scoring import heart, pictures
-from data.scoring.images import Reference, open_reference
-from data.shards.manifest import SPLITS
+from data.scoring.images import Reference, to_native
 from data.shards.reader import ShardReader
-from data.shards.remote import folder_or_url
-from modeling.flow import SAMPLERS
 from modeling.titok import TiTok
 from scripts.evaluation import sweep
+from scripts.evaluation.arguments import parse_arguments
 from scripts.evaluation.baselines import Baseline, make_baselines
+from scripts.evaluation.recon import (
+    WHOLE_IMAGE,
+    Recon,
+    evaluate_recon,
+    open_original,
+    open_recon,
+    read_native,
+)
 from scripts.evaluation.results import Results, segmenter_note, summary_of
 from scripts.evaluation.scoring import Row, evaluate
 from scripts.evaluation.segmenters import Opened, open_segmenter
@@ -58,80 +69,28 @@ def model_names(folders: Sequence[Path]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} #{names[: i + 1].count(name)}" for i, name in enumerate(names)]
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read and check the command line; raise an error for values out of range and missing folders."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add(
-        "--model",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="FOLDER",
-        help="folders of trained models; the report is on the last",
-    )
-    segmenter = (
-        "reference segmenter: folder of a trained model, or NAME.onnx with NAME.yaml (default: the last --model)"
-    )
-    add("--segmenter", type=Path, metavar="PATH", help=segmenter)
-    shards = "folder of shards from scripts/convert_acdc_to_wds.py, or its URL"
-    add("--data", type=folder_or_url, required=True, help=shards)
-    add("--split", choices=SPLITS, default="test")
-    add("--output_dir", type=Path, required=True, help="folder for the report")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU if available)")
-    add("--batch_frames", type=int, default=64, help="number of frames per batch (default 64)")
-    add("--limit", type=int, help="evaluate only the first LIMIT patients of the split")
-    keep = "transmit only the first N tokens of each frame (layout sequence: of the cine); one row for each N"
-    add("--keep_tokens", type=int, nargs="+", metavar="N", help=keep)
-    sweep_help = "also sample the last --model with several steps x realism: PSNR, SSIM, detail and time"
-    add("--sweep", action="store_true", help=sweep_help)
-    add("--steps", type=int, nargs="+", default=[2, 4, 8], help="sampler steps of the sweep (default 2 4 8)")
-    add(
-        "--realism",
-        type=float,
-        nargs="+",
-        default=[0.25, 0.5, 1.0],
-        help="realism values of the sweep, 0 to 1 (default 0.25 0.5 1)",
-    )
-    add("--sampler", choices=list(SAMPLERS), default="euler", help="sampler of the sweep (default euler)")
-    args = parser.parse_args(argv)
-    if not args.sweep:  # options without effect do not appear in the report
-        args.sweep = args.steps = args.realism = args.sampler = None
-    for options in sweep.sampler_options(args.steps, args.realism, args.sampler) if args.sweep else ():
-        options.check("dit")
-    for name in ("batch_frames", "limit"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
-    for name, folder in [*(("model", folder) for folder in args.model), ("segmenter", args.segmenter)]:
-        if folder is not None and not folder.is_dir() and not (name == "segmenter" and folder.suffix == ".onnx"):
-            raise FileNotFoundError(f"--{name} {folder}: no such folder; give the output folder of a training run")
-    return args
-
-
 @user_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Score all models and write the report."""
-    args = parse_arguments(argv)
+    args = parse_arguments(argv, __doc__)
     device, reader = pick_device(args.device), ShardReader(args.data, args.split)
     patients = list(reader.patients())[: args.limit]
     if not patients:
         raise ValueError(f"--data {args.data}: the split {args.split} has no patients; choose another --split")
-    opened = open_segmenter(args.segmenter or args.model[-1], device, args.batch_frames)
-    if args.segmenter and opened is None:
-        raise ValueError(
-            f"--segmenter {args.segmenter}: this model has no segmenter; give a model whose model.conditioning has one"
-        )
-    if args.sweep and load_model(args.model[-1], device, args.batch_frames).dit is None:
+    opened = open_reference_segmenter(args, device)
+    last = load_model(args.model[-1], device, args.batch_frames) if args.model else None
+    if args.sweep and last is not None and last.dit is None:
         raise ValueError(f"--sweep: {args.model[-1]} decodes with the tokenizer's own decoder; give a model with a DiT")
-    if opened is None:
-        print(f"note: {segmenter_note(None, {})}")
+    recons = [open_recon(folder, patients) for folder in args.recon_dir]
 
     results = Results()
     originals: dict[str, dict[str, Row]] = {}  # field -> patient -> heart metrics of the original
     budgets = args.keep_tokens or [None]
-    names = model_names(args.model)
-    for name, folder in zip(names, args.model, strict=True):
-        model = load_model(folder, device, args.batch_frames)
+    names = model_names([*args.recon_dir, *args.model])
+    for name, recon in zip(names, recons, strict=False):
+        score_recon(results, name, recon, last, reader, patients, opened, originals)
+    for name, folder in zip(names[len(recons) :], args.model, strict=True):
+        model = last if last is not None and name == names[-1] else load_model(folder, device, args.batch_frames)
         if model.config.decoder == "none":
             raise ValueError(f"--model {name} has no decoder; give it as --segmenter, and a trained stage as --model")
         for keep in args.keep_tokens or []:
@@ -147,18 +106,65 @@ def main(argv: Sequence[str] | None = None) -> None:
     summary = summary_of(results, vars(args), reader, opened, failure)
 
     def reconstruct(case: CineCase) -> tuple[Reference, np.ndarray]:
-        reference = open_reference(case, model.config.image_size, model.config.geometry)
-        return reference, decompress(model, compress(model, reference, budgets[-1]))
+        reference = open_original(case, last)
+        if last is None:
+            return reference, read_native(recons[-1], reference)
+        return reference, to_native(reference, decompress(last, compress(last, reference, budgets[-1])))
 
     write_report(args.output_dir, summary, results.rows, reconstruct, reader, opened)
     print(text_table(*comparison(summary)))
     print(f"{segmenter_note(opened, results.independent)}\n{evaluation.NOTE}")
     print(f"The report is {args.output_dir / 'index.html'}; the metrics are also in summary.json and per_patient.csv")
-    if args.sweep:
+    if args.sweep and last is not None:
         scored = [row["patient"] for row in results.rows[summary["model"]]]
-        run_sweep(args, model, reader, scored, names[-1])
+        run_sweep(args, last, reader, scored, names[-1])
     if failure:
         raise ValueError(f"{failure} The report in {args.output_dir} covers the other patients.")
+
+
+def open_reference_segmenter(args: argparse.Namespace, device: torch.device) -> Opened | None:
+    """Open the reference segmenter: --segmenter, or that of the last --model; None, with a note, if there is none."""
+    folder = args.segmenter or (args.model[-1] if args.model else None)
+    opened = None if folder is None else open_segmenter(folder, device, args.batch_frames)
+    if args.segmenter and opened is None:
+        raise ValueError(
+            f"--segmenter {args.segmenter}: this model has no segmenter; give a model whose model.conditioning has one"
+        )
+    if opened is None:
+        print(f"note: {segmenter_note(None, {})}")
+    return opened
+
+
+def score_recon(
+    results: Results,
+    name: str,
+    recon: Recon,
+    model: TiTok | None,
+    reader: ShardReader,
+    patients: Sequence[str],
+    opened: Opened | None,
+    originals: dict[str, dict[str, Row]],
+) -> None:
+    """Score one folder of reconstructions, and add it to the results.
+
+    Args:
+        results: results of all methods; the new ones are added.
+        name: name of the row.
+        recon: the folder.
+        model: the model whose field is compared; None for the whole image.
+        reader: reader of the split.
+        patients: names of the patients to score.
+        opened: the reference segmenter, or None.
+        originals: field -> patient -> heart metrics of the original; the new ones are added.
+    """
+    results.fields[name] = WHOLE_IMAGE if model is None else field_of(model)
+    results.independent[name] = opened is not None
+    of_field = originals.setdefault(results.fields[name], {})
+    segmenter = None if opened is None else opened.segmenter
+    rows = evaluate_recon(recon, model, reader, patients, segmenter, of_field, results.failed)
+    results.rows[name] = [{**row, "segmenter_taught_model": 0} for row in rows]
+    if not recon.sizes:
+        results.without_rate.append(name)
 
 
 def score_model(
@@ -210,7 +216,7 @@ def write_report(
         folder: folder of the report.
         summary: content of summary.json.
         rows: model -> one row per patient, the reported model last.
-        reconstruct: case -> the original of the patient, and its reconstruction (S, S, D, T) by the reported model.
+        reconstruct: case -> the original of the patient, and its reconstruction (D, T, h, w) by the reported model.
         reader: reader of the split.
         opened: the reference segmenter, or None.
     """

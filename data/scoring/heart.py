@@ -3,7 +3,7 @@
 The input of the segmenter is whole native frames: the reconstruction inside the model's field, the original outside.
 So the same segmenter works for every field. No result of this module is used by an encoder or a decoder.
 
-Axes: H height, W width, h and w height and width of the field, S side of the model grid, D slices, T phases.
+Axes: H height, W width, h and w height and width of the field, D slices, T phases.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data import preprocess
 from data.case import CineCase
-from data.scoring.images import Reference
+from data.scoring.images import Reference, to_native
 from data.window import normalize, real_values
 from utils.clinical import FUNCTION, KEY_FRAMES, STRUCTURES, distances, function, overlaps, phase_error_percent
 
@@ -45,12 +44,12 @@ class ReferenceSegmenter(Protocol):
         """
 
 
-def native_frames(reference: Reference, grid: np.ndarray, phase: int) -> np.ndarray:
+def whole_frames(reference: Reference, native: np.ndarray, phase: int) -> np.ndarray:
     """Return one phase of a reconstruction as whole native frames, with the original outside the field.
 
     Args:
         reference: the original of the patient.
-        grid: (S, S, D, T) reconstruction in [0, 1].
+        native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
         phase: zero-based phase.
 
     Returns:
@@ -59,24 +58,23 @@ def native_frames(reference: Reference, grid: np.ndarray, phase: int) -> np.ndar
     case, (rows, columns) = reference.case, reference.box
     real = real_values(case.cine[..., phase], case.slope, case.intercept).transpose(2, 0, 1)
     frames = normalize(real, reference.prepared.window)
-    native = preprocess.invert(grid[..., phase].transpose(2, 0, 1), reference.prepared.geometry)
-    frames[:, rows, columns] = np.clip(native[:, rows, columns], 0, 1)
+    frames[:, rows, columns] = np.clip(native[:, phase], 0, 1)
     return frames
 
 
-def field_labels(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray, phase: int) -> np.ndarray:
+def field_labels(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray, phase: int) -> np.ndarray:
     """Segment one phase of a reconstruction inside the field.
 
     Args:
         segmenter: the reference segmenter.
         reference: the original of the patient.
-        grid: (S, S, D, T) reconstruction in [0, 1].
+        native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
         phase: zero-based phase.
 
     Returns:
         (h, w, D) uint8 labels.
     """
-    labels = segmenter.labels(native_frames(reference, grid, phase), reference)
+    labels = segmenter.labels(whole_frames(reference, native, phase), reference)
     return labels[:, reference.box[0], reference.box[1]].transpose(1, 2, 0)
 
 
@@ -86,37 +84,37 @@ def labelled_phases(case: CineCase) -> dict[str, int]:
     return {name: phase for name, phase in phases if phase is not None and phase in case.masks}
 
 
-def segment(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, np.ndarray]:
+def segment(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray) -> dict[str, np.ndarray]:
     """Segment the labelled key frames of a reconstruction inside the field.
 
     Args:
         segmenter: the reference segmenter.
         reference: the original of the patient.
-        grid: (S, S, D, T) reconstruction in [0, 1].
+        native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
 
     Returns:
         ED, ES -> (h, w, D) uint8 labels.
     """
     phases = labelled_phases(reference.case)
-    return {name: field_labels(segmenter, reference, grid, phase) for name, phase in phases.items()}
+    return {name: field_labels(segmenter, reference, native, phase) for name, phase in phases.items()}
 
 
-def phase_errors(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, float]:
+def phase_errors(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray) -> dict[str, float]:
     """Return the distances of the phases of largest and smallest segmented LV from ED and ES.
 
     Args:
         segmenter: the reference segmenter.
         reference: the original of the patient.
-        grid: (S, S, D, T) reconstruction in [0, 1].
+        native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
 
     Returns:
         `ed_phase_error` and `es_phase_error` in % of the cycle; NaN for fewer than three phases, an unknown ED or ES,
         no segmented LV, or a segmenter without `every_phase`.
     """
-    phases = grid.shape[3]
+    phases = native.shape[1]
     lv = np.zeros(phases)
     if phases > 2 and segmenter.every_phase:
-        labels = (field_labels(segmenter, reference, grid, phase) for phase in range(phases))
+        labels = (field_labels(segmenter, reference, native, phase) for phase in range(phases))
         lv = np.array([(label == STRUCTURES["LV"]).sum() for label in labels])
     ends = {"ed": (int(lv.argmax()), reference.case.ed), "es": (int(lv.argmin()), reference.case.es)}
     return {
@@ -130,26 +128,41 @@ def truth_in_field(reference: Reference) -> dict[str, np.ndarray]:
     return {name: reference.case.masks[t][reference.box] for name, t in labelled_phases(reference.case).items()}
 
 
-def score_heart(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, Any]:
+def score_key_frames(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray) -> dict[str, Any]:
+    """Compute the heart metrics of ED and ES of one patient's reconstruction.
+
+    Args:
+        segmenter: the reference segmenter.
+        reference: the original of the patient.
+        native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
+
+    Returns:
+        dice_*, dice_mean, hd95_*, volumes, lv_ef_error and rv_ef_error in points of EF. Empty for a patient without
+        labels.
+    """
+    truth, case = truth_in_field(reference), reference.case
+    if not truth:
+        return {}
+    whole, labels = true_function(case), segment(segmenter, reference, native)
+    measured = function(labels, case.spacing_mm)
+    errors = {f"{side}_ef_error": abs(measured[f"{side}_ef"] - whole[f"{side}_ef"]) for side in ("lv", "rv")}
+    return {**overlaps(truth, labels), **distances(truth, labels, case.spacing_mm), **measured, **errors}
+
+
+def score_heart(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray) -> dict[str, Any]:
     """Compute all heart metrics of one patient's reconstruction.
 
     Args:
         segmenter: the reference segmenter.
         reference: the original of the patient.
-        grid: (S, S, D, T) reconstruction in [0, 1].
+        native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
 
     Returns:
-        dice_*, dice_mean, hd95_*, volumes, lv_ef_error and rv_ef_error in points of EF, and ed_phase_error and
-        es_phase_error in % of the cycle. Empty for a patient without labels.
+        Those of `score_key_frames`, and ed_phase_error and es_phase_error in % of the cycle. Empty for a patient
+        without labels.
     """
-    truth, case = truth_in_field(reference), reference.case
-    if not truth:
-        return {}
-    whole, labels = true_function(case), segment(segmenter, reference, grid)
-    measured = function(labels, case.spacing_mm)
-    errors = {f"{side}_ef_error": abs(measured[f"{side}_ef"] - whole[f"{side}_ef"]) for side in ("lv", "rv")}
-    errors |= phase_errors(segmenter, reference, grid)
-    return {**overlaps(truth, labels), **distances(truth, labels, case.spacing_mm), **measured, **errors}
+    metrics = score_key_frames(segmenter, reference, native)
+    return metrics | phase_errors(segmenter, reference, native) if metrics else {}
 
 
 def score_original(segmenter: ReferenceSegmenter, reference: Reference) -> dict[str, Any]:
@@ -163,7 +176,7 @@ def score_original(segmenter: ReferenceSegmenter, reference: Reference) -> dict[
         The metrics of the original by the same segmenter, with the suffix `_original`, and the volumes of the whole
         ground truth, with the suffix `_truth`. Empty for a patient without labels.
     """
-    original = score_heart(segmenter, reference, reference.prepared.image[0])
+    original = score_heart(segmenter, reference, to_native(reference, reference.prepared.image[0]))
     whole = true_function(reference.case) if original else {}
     return {f"{key}_original": value for key, value in original.items()} | {
         f"{key}_truth": value for key, value in whole.items()
@@ -175,19 +188,19 @@ def true_function(case: CineCase) -> dict[str, float]:
     return function({name: case.masks[t] for name, t in labelled_phases(case).items()}, case.spacing_mm)
 
 
-def overlap_only(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, float]:
+def overlap_only(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray) -> dict[str, float]:
     """Compute only the Dice of a reconstruction, for baselines.
 
     Args:
         segmenter: the reference segmenter.
         reference: the original of the patient.
-        grid: (S, S, D, T) reconstruction in [0, 1].
+        native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
 
     Returns:
         dice_* and dice_mean; empty for a patient without labels.
     """
     truth = truth_in_field(reference)
-    return overlaps(truth, segment(segmenter, reference, grid)) if truth else {}
+    return overlaps(truth, segment(segmenter, reference, native)) if truth else {}
 
 
 def columns() -> list[str]:

@@ -86,31 +86,42 @@ def to_native(reference: Reference, grid: np.ndarray) -> np.ndarray:
     return preprocess.invert(to_frames(grid), reference.prepared.geometry)[..., reference.box[0], reference.box[1]]
 
 
+def score_native(reference: Reference, native: np.ndarray) -> dict[str, Any]:
+    """Compute the image metrics of one patient's reconstruction on the native grid.
+
+    Args:
+        reference: the original of the patient.
+        native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
+
+    Returns:
+        PSNR in dB, SSIM and flicker, and the PSNR of each phase (`curve`); None for the heart without masks.
+    """
+    frame_psnr = frame_scores(psnr, reference.original, native)
+    heart = None if reference.heart is None else frame_scores(psnr, reference.original, native, reference.heart)
+    return {
+        "psnr": finite_mean(frame_psnr.flat),
+        "ssim": finite_mean(frame_scores(ssim, reference.original, native).flat),
+        "psnr_heart": None if heart is None else finite_mean(heart.flat),
+        "heart_in_field": reference.heart_in_field,
+        "flicker": flicker(native),
+        "flicker_original": flicker(reference.original),
+        "curve": [finite_mean(column) for column in frame_psnr.T],
+    }
+
+
 def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
-    """Compute all image metrics of one patient's reconstruction.
+    """Compute all image metrics of one patient's reconstruction by a model.
 
     Args:
         reference: the original of the patient.
         grid: (S, S, D, T) reconstruction in [0, 1].
 
     Returns:
-        PSNR in dB, SSIM and flicker, and the PSNR of each phase (`curve`); None for the heart without masks.
+        Those of `score_native`, and the PSNR in dB on the model grid.
     """
-    native = to_native(reference, grid)
-    frame_psnr = frame_scores(psnr, reference.original, native)
-    heart = None if reference.heart is None else frame_scores(psnr, reference.original, native, reference.heart)
     field = preprocess.model_field(reference.prepared.geometry)
     model_grid = frame_scores(psnr, to_frames(reference.prepared.image[0]), to_frames(grid), field)
-    return {
-        "psnr": finite_mean(frame_psnr.flat),
-        "ssim": finite_mean(frame_scores(ssim, reference.original, native).flat),
-        "psnr_heart": None if heart is None else finite_mean(heart.flat),
-        "heart_in_field": reference.heart_in_field,
-        "psnr_model_grid": finite_mean(model_grid.flat),
-        "flicker": flicker(native),
-        "flicker_original": flicker(reference.original),
-        "curve": [finite_mean(column) for column in frame_psnr.T],
-    }
+    return {**score_native(reference, to_native(reference, grid)), "psnr_model_grid": finite_mean(model_grid.flat)}
 
 
 def ceiling(reference: Reference) -> float | None:
@@ -119,16 +130,16 @@ def ceiling(reference: Reference) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def cost(reference: Reference, data: bytes) -> dict[str, float]:
+def cost(reference: Reference, size: int) -> dict[str, float]:
     """Compute bits and compression ratios of a patient.
 
     Args:
         reference: the original of the patient.
-        data: bytes of the compressed file.
+        size: bytes of the compressed file.
 
     Returns:
         Bits, bits per frame and ratios, see `utils.metrics.rates`.
     """
     field, frames = reference.case.cine[reference.box], math.prod(reference.case.cine.shape[2:])
     gz_bytes = nii_gz_bytes(field, reference.case.affine)
-    return rates(len(data) * 8, frames, field.size, true_depth_bits(reference.case.cine), gz_bytes)
+    return rates(size * 8, frames, field.size, true_depth_bits(reference.case.cine), gz_bytes)

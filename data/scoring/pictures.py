@@ -1,6 +1,6 @@
 """Figures of an evaluation: three patients, agreement of volumes, PSNR over the cycle.
 
-Axes: S side of the model grid, D slices, T phases.
+Axes: h and w height and width of the field, D slices, T phases.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def draw(
     """Save the figures of the patients with best, median and worst PSNR, each decoded again.
 
     Args:
-        reconstruct: case -> the original of the patient, and the reconstruction (S, S, D, T).
+        reconstruct: case -> the original of the patient, and the reconstruction (D, T, h, w) inside the field.
         reader: reader of the split.
         rows: rows of the reported model, one per patient.
         summary: content of summary.json.
@@ -52,8 +52,8 @@ def draw(
     """
     drawn = []
     for rank, row in tqdm(evaluation.choose(rows).items(), desc="pictures", unit="patient"):
-        reference, grid = reconstruct(reader.read_case(row["patient"]))
-        picture = picture_of(reference, grid, row, evaluation.caption(row, summary))
+        reference, native = reconstruct(reader.read_case(row["patient"]))
+        picture = picture_of(reference, native, row, evaluation.caption(row, summary))
         title = f"{rank.capitalize()} patient"
         path = folder / f"{rank}_frames.png"
         figures.draw_frames(path, picture)
@@ -62,8 +62,8 @@ def draw(
         truth = truth_in_field(reference)
         if segmenter and truth:
             path = folder / f"{rank}_overlays.png"
-            original = segment(segmenter, reference, reference.prepared.image[0])
-            decoded = segment(segmenter, reference, grid)
+            original = segment(segmenter, reference, to_native(reference, reference.prepared.image[0]))
+            decoded = segment(segmenter, reference, picture.reconstruction)
             overlays.draw_overlays(path, at_labels(picture, reference.case, truth), truth, original, decoded)
             text = f"{picture.caption}. Contours of the ground truth, and of one segmenter on both images."
             drawn.append(evaluation.Figure(f"{title}: structures", text, path))
@@ -75,12 +75,12 @@ def draw(
     return drawn
 
 
-def picture_of(reference: Reference, grid: np.ndarray, row: Row, caption: str) -> figures.Picture:
+def picture_of(reference: Reference, native: np.ndarray, row: Row, caption: str) -> figures.Picture:
     """Return the data of the figures of one patient.
 
     Args:
         reference: the original of the patient.
-        grid: (S, S, D, T) reconstruction in [0, 1].
+        native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
         row: row of per_patient.csv.
         caption: patient, data, quality and rate.
     """
@@ -89,7 +89,7 @@ def picture_of(reference: Reference, grid: np.ndarray, row: Row, caption: str) -
     area = None if reference.heart is None else reference.heart.sum((1, 2))
     return figures.Picture(
         original=reference.original,
-        reconstruction=to_native(reference, grid),
+        reconstruction=native,
         spacing_mm=case.spacing_mm[:2],
         slices=figures.pick_slices(row["slices"], area),
         phases=figures.pick_phases(row["phases"], case.ed, case.es),
@@ -142,9 +142,8 @@ def draw_curve(rows: dict[str, list[Row]], summary: Row, folder: Path) -> evalua
     for name in summary["baselines"]:
         curves[f"baseline: {name}"] = [row["baselines"][name]["curve"] for row in rows[model]]
     curves |= {name: [row["curve"] for row in rows[name]] for name in others}
-    mean = summary["mean"]
-    rate = f"{model} at {mean['bits_per_frame']:.0f} bits a frame ({mean['ratio_int16']:.0f}x against int16)"
-    text = f"{rate}; {summary['data']}, {summary['split']}, mean over patients, n = {summary['n']}"
+    data = f"{summary['data']}, {summary['split']}, mean over patients, n = {summary['n']}"
+    text = f"{model} at {evaluation.rate_text(summary['mean'])}; {data}"
     figures.draw_phase_curve(folder / "psnr_over_phases.png", curves, text)
     return evaluation.Figure(
         "PSNR over the cycle", f"{text}; the band is one standard deviation", folder / "psnr_over_phases.png"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from data.shards.reader import ShardReader
@@ -24,6 +25,7 @@ class Results:
         independent: model -> whether the reference segmenter did not teach it.
         failed: patient -> why it cannot be scored.
         baselines: baseline of the reported model -> its description.
+        without_rate: reconstructions of other methods without a list of sizes.
     """
 
     rows: dict[str, list[Row]] = field(default_factory=dict)
@@ -32,6 +34,7 @@ class Results:
     independent: dict[str, bool] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     baselines: dict[str, str] = field(default_factory=dict)
+    without_rate: list[str] = field(default_factory=list)
 
     def keep_common_patients(self, patients: int) -> str:
         """Keep the rows of the patients that every model could score.
@@ -57,7 +60,7 @@ class Results:
 def segmenter_note(opened: Opened | None, independent: dict[str, bool]) -> str:
     """The sentences on the reference segmenter: its name, the method, and the models that it taught."""
     if opened is None:
-        return "Hearts are not scored: the last --model has no segmenter, and no --segmenter was given."
+        return "Hearts are not scored: no --segmenter was given, and the last --model has none."
     note = (
         f"Hearts are scored by the segmenter of {opened.segmenter.name}, the same for originals, reconstructions and "
         "baselines. Dice and distances are computed against the ground truth inside the field; outside the field, the "
@@ -95,7 +98,7 @@ def summary_of(
         "modality": reader.samples[0].info["modality"],
         "split": arguments["split"],
         "notes": [
-            *_data_notes(results, arguments["limit"], len(reader.patients())),
+            *_data_notes(results, arguments, len(reader.patients())),
             segmenter_note(opened, results.independent),
             *([failure] if failure else []),
             *(f"LEAK: {name}: {leak}" for name, leak in results.leaks.items()),
@@ -109,19 +112,26 @@ def summary_of(
     return summary
 
 
-def _data_notes(results: Results, limit: int | None, patients: int) -> list[str]:
+def _data_notes(results: Results, arguments: dict[str, Any], patients: int) -> list[str]:
     """What was compared: fields of the models, patients of the split, and a missing baseline."""
     model, model_field = list(results.fields.items())[-1]
     notes = [
         f"The field of {model} is {model_field}. Only voxels inside it are coded, scored and counted in the ratios.",
         "Native voxels are compared after the window of the volume is applied; padding is never scored.",
-        "All metrics are of images decoded from the bytes of the compressed file; the decoder has no other input.",
     ]
+    if arguments["model"]:
+        notes.append("All metrics of models are of images decoded from the bytes of the compressed file alone.")
+    if arguments["recon_dir"]:
+        names = ", ".join(Path(folder).name for folder in arguments["recon_dir"])
+        notes.append(f"Read from NIfTI files of other methods: {names}. Bits are the sizes in their bytes.csv.")
+    if results.without_rate:
+        notes.append(f"There is no bytes.csv, and therefore no rate, for {', '.join(results.without_rate)}.")
     for other, other_field in results.fields.items():
         if other_field != model_field:
             notes.append(f"The field of {other} differs: {other_field}. Its metrics are computed on other voxels.")
+    limit = arguments["limit"]
     if limit is not None and limit < patients:
         notes.append(f"Only the first {limit} of {patients} patients of the split were evaluated.")
-    if "mean_frame" not in results.baselines:
+    if arguments["model"] and "mean_frame" not in results.baselines:
         notes.append("There is no mean_frame baseline, since the train split is empty.")
     return notes

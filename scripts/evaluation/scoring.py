@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from data.scoring.heart import ReferenceSegmenter, overlap_only, score_heart, score_original
-from data.scoring.images import Reference, ceiling, cost, open_reference, score
+from data.scoring.images import Reference, ceiling, cost, open_reference, score, to_native
 from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.baselines import Baseline
@@ -43,6 +44,33 @@ def recording_failure(patient: str, reader: ShardReader, failed: dict[str, str] 
         if failed is None:
             raise ValueError(f"{patient}: {reason}") from error
         failed[patient] = reason
+
+
+def about(reference: Reference) -> Row:
+    """Name, group, and numbers of slices and phases of a patient."""
+    slices, phases = reference.case.cine.shape[2:]
+    return {"patient": reference.case.patient, "group": reference.case.group, "slices": slices, "phases": phases}
+
+
+def heart_metrics(
+    segmenter: ReferenceSegmenter | None, reference: Reference, native: np.ndarray, originals: dict[str, Row]
+) -> Row:
+    """Compute the heart metrics of a reconstruction and of its original.
+
+    Args:
+        segmenter: reference segmenter; None for no heart metrics.
+        reference: the original of the patient.
+        native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
+        originals: patient -> heart metrics of the original in this field; a new one is added.
+
+    Returns:
+        The metrics of `score_heart` and `score_original`; empty without a segmenter.
+    """
+    if segmenter is None:
+        return {}
+    if reference.case.patient not in originals:
+        originals[reference.case.patient] = score_original(segmenter, reference)
+    return {**score_heart(segmenter, reference, native), **originals[reference.case.patient]}
 
 
 def evaluate(
@@ -87,24 +115,18 @@ def evaluate(
     originals = {} if originals is None else originals
     rows = []
     for reference, data, next_data in with_next(packed()):
-        patient = reference.case.patient
-        with recording_failure(patient, reader, failed):
+        with recording_failure(reference.case.patient, reader, failed):
             decoded = decompress(model, data)
-            quality = score(reference, decoded)
-            if segmenter:
-                if patient not in originals:
-                    originals[patient] = score_original(segmenter, reference)
-                quality |= {**score_heart(segmenter, reference, decoded), **originals[patient]}
             baseline_metrics = {}
             for name, reconstruct in baselines.items():
                 trivial = reconstruct(reference, data, next_data)
-                overlap = overlap_only(segmenter, reference, trivial) if segmenter else {}
+                overlap = overlap_only(segmenter, reference, to_native(reference, trivial)) if segmenter else {}
                 baseline_metrics[name] = {**score(reference, trivial), **overlap}
-            slices, phases = reference.case.cine.shape[2:]
             row = {
-                **{"patient": patient, "group": reference.case.group, "slices": slices, "phases": phases},
-                **quality,
-                **cost(reference, data),
+                **about(reference),
+                **score(reference, decoded),
+                **heart_metrics(segmenter, reference, to_native(reference, decoded), originals),
+                **cost(reference, len(data)),
                 **{"tokens": tokens_in(model, data), "psnr_ceiling": ceiling(reference), "baselines": baseline_metrics},
             }
             rows.append(row)

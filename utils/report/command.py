@@ -25,7 +25,7 @@ def public_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
             return value.name if value.is_absolute() else value.as_posix()
         return value
 
-    return {name: public(value) for name, value in arguments.items() if value is not None}
+    return {name: public(value) for name, value in arguments.items() if value not in (None, [])}
 
 
 def command_line(script: str, arguments: Mapping[str, Any]) -> str:

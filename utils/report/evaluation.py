@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,8 +88,16 @@ def caption(patient: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         Plain text.
     """
     quality = f"{number(patient['psnr'], 2)} dB, SSIM {number(patient['ssim'], 3)}"
-    rate = f"{number(patient['bits_per_frame'], 0)} bits a frame, {number(patient['ratio_int16'], 0)}x against int16"
-    return f"{patient['patient']} ({summary['data']}, {summary['split']}) by {summary['model']}: {quality} at {rate}"
+    place = f"{patient['patient']} ({summary['data']}, {summary['split']}) by {summary['model']}"
+    return f"{place}: {quality} at {rate_text(patient)}"
+
+
+def rate_text(metrics: Mapping[str, Any]) -> str:
+    """Bits a frame and the ratio against int16 in words, for a patient or a mean; `an unknown rate` without bits."""
+    bits, ratio = metrics["bits_per_frame"], metrics["ratio_int16"]
+    if bits is None or math.isnan(bits):
+        return "an unknown rate"
+    return f"{number(bits, 0)} bits a frame, {number(ratio, 0)}x against int16"
 
 
 def html_page(summary: Mapping[str, Any], patients: Rows, figures: Sequence[Figure]) -> str:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from data.case import CineCase
-from data.scoring.heart import columns, score_heart, score_original, segment
-from data.scoring.images import Reference, open_reference
+from data.scoring.heart import columns, score_heart, score_key_frames, score_original, segment
+from data.scoring.images import Reference, open_reference, to_native
 from scripts import evaluate
 from scripts.evaluation import segmenters
 from tests.unit.scripts.test_evaluate import SIZE, BlockModel, write_shards
@@ -63,16 +63,16 @@ segmenter = OfNativeFrames()
 def test_a_perfect_reconstruction_has_the_dice_of_the_original_and_an_empty_one_none() -> None:
     reference = open_reference(heart(0), SIZE, "crop")
     perfect, original = (
-        score_heart(segmenter, reference, reference.prepared.image[0]),
+        score_heart(segmenter, reference, to_native(reference, reference.prepared.image[0])),
         score_original(segmenter, reference),
     )
     assert perfect["dice_mean"] == original["dice_mean_original"] > 0.99
     assert perfect["lv_ef_error"] == original["lv_ef_error_original"]
-    empty = score_heart(segmenter, reference, np.zeros_like(reference.prepared.image[0]))
+    empty = score_heart(segmenter, reference, to_native(reference, np.zeros_like(reference.prepared.image[0])))
     assert empty["dice_mean"] == 0 and np.isnan(empty["lv_ef"])
     assert set(perfect) | set(original) == set(columns())
     assert perfect["ed_phase_error"] == perfect["es_phase_error"] == 0 and np.isnan(empty["es_phase_error"])
-    late = score_heart(segmenter, reference, np.roll(reference.prepared.image[0], 1, axis=-1))
+    late = score_heart(segmenter, reference, to_native(reference, np.roll(reference.prepared.image[0], 1, axis=-1)))
     assert late["ed_phase_error"] == late["es_phase_error"] == 25 and original["es_phase_error_original"] == 0
 
 
@@ -85,10 +85,20 @@ def test_volumes_are_those_of_the_masks_in_millilitres() -> None:
     assert found["lv_edv_original"] == pytest.approx(found["lv_edv_truth"], rel=0.02)
 
 
+def test_native_frames_are_scored_as_they_are_where_the_model_resamples() -> None:
+    reference = open_reference(heart(0), SIZE, "fit")
+    native = score_key_frames(segmenter, reference, reference.original)
+    resampled = score_heart(segmenter, reference, to_native(reference, reference.prepared.image[0]))
+    assert native["dice_mean"] > resampled["dice_mean"] and "ed_phase_error" not in native
+    same = open_reference(heart(0), SIZE, "crop")
+    whole = score_heart(segmenter, same, to_native(same, same.prepared.image[0]))
+    assert score_key_frames(segmenter, same, same.original).items() <= whole.items()
+
+
 @pytest.mark.parametrize("mode", ["crop", "fit"])
 def test_labels_come_back_to_the_native_pixels_of_the_field(mode: str) -> None:
     reference = open_reference(heart(0), SIZE, mode)
-    found = segment(segmenter, reference, reference.prepared.image[0])
+    found = segment(segmenter, reference, to_native(reference, reference.prepared.image[0]))
     truth = reference.case.masks[0][reference.box]
     assert found["ED"].shape == truth.shape
     assert (found["ED"] == truth).mean() > (0.99 if mode == "crop" else 0.85)
@@ -97,7 +107,11 @@ def test_labels_come_back_to_the_native_pixels_of_the_field(mode: str) -> None:
 def test_a_patient_without_labels_has_no_heart_figures() -> None:
     bare = CineCase(**{**vars(heart(0)), "masks": {}})
     reference = open_reference(bare, SIZE, "crop")
-    assert score_heart(segmenter, reference, reference.prepared.image[0]) == score_original(segmenter, reference) == {}
+    assert (
+        score_heart(segmenter, reference, to_native(reference, reference.prepared.image[0]))
+        == score_original(segmenter, reference)
+        == {}
+    )
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.scoring.heart import score_heart
-from data.scoring.images import open_reference
+from data.scoring.images import open_reference, to_native
 from modeling.titok import TiTok
 from scripts.evaluation.segmenters import GridSegmenter, open_segmenter
 from tests.tiny import tiny_config, tiny_model
@@ -44,7 +44,7 @@ def test_an_onnx_network_segments_originals_with_the_order_of_labels_of_its_yaml
     opened = open_segmenter(network, CPU, batch_frames=3)
     assert opened is not None and opened.segmenter.name == "brightness"
     reference = open_reference(heart(0), 32, mode)
-    found = score_heart(opened.segmenter, reference, reference.prepared.image[0])
+    found = score_heart(opened.segmenter, reference, to_native(reference, reference.prepared.image[0]))
     assert found["dice_mean"] > (0.9 if mode == "crop" else 0.7) and np.isnan(found["ed_phase_error"])
 
 

@@ -98,10 +98,18 @@ def test_the_ceiling_is_what_resampling_costs_and_absent_for_a_crop() -> None:
     assert limit is not None and limit < 20
 
 
+def test_native_frames_are_scored_without_resampling() -> None:
+    reference = images.open_reference(make_case(), 24, "fit")
+    assert images.score_native(reference, reference.original)["psnr"] == math.inf
+    assert images.score(reference, reference.prepared.image[0])["psnr"] < 20
+    native = images.to_native(reference, reference.prepared.image[0])
+    found = images.score_native(reference, native)
+    assert found.items() < images.score(reference, reference.prepared.image[0]).items()
+
+
 def test_ratios_count_the_voxels_inside_the_field_alone() -> None:
-    data = bytes(100)
-    crop = images.cost(images.open_reference(make_case(), 32, "crop"), data)
-    whole = images.cost(images.open_reference(make_case(), 48, "fit"), data)
+    crop = images.cost(images.open_reference(make_case(), 32, "crop"), 100)
+    whole = images.cost(images.open_reference(make_case(), 48, "fit"), 100)
     assert crop["ratio_int16"] == 32 * 32 * 6 * 16 / 800
     assert whole["ratio_int16"] == 48 * 40 * 6 * 16 / 800
     assert crop["bits_per_frame"] == 800 / 6
