@@ -55,7 +55,7 @@ class VideoCodec:
                 av.codec.Codec(codec, mode)
             except ValueError:
                 raise ValueError(
-                    f"codec {self.name}: this PyAV has no {codec}; install another build of it: pip install -U 'av>=15.1'"
+                    f"codec {self.name}: this PyAV has no {codec}; install another build: pip install -U 'av>=15.1'"
                 ) from None
 
     def encode(self, cine: np.ndarray, setting: float) -> list[bytes]:

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data import preprocess
 from data.case import CineCase
-from data.scoring.images import Reference
+from data.scoring.images import Reference, to_native
 from data.window import normalize, real_values
 from utils.clinical import FUNCTION, KEY_FRAMES, STRUCTURES, distances, function, overlaps, phase_error_percent
 
@@ -45,19 +44,18 @@ class ReferenceSegmenter(Protocol):
         """
 
 
-def native_frames(reference: Reference, grid: np.ndarray, phase: int) -> np.ndarray:
-    """One phase of a reconstruction (S, S, D, T) as whole native frames (D, H, W): the original outside the field."""
+def whole_frames(reference: Reference, native: np.ndarray, phase: int) -> np.ndarray:
+    """One phase of native pixels (D, T, h, w) inside the field as whole frames (D, H, W), the original outside."""
     case, (rows, columns) = reference.case, reference.box
     real = real_values(case.cine[..., phase], case.slope, case.intercept).transpose(2, 0, 1)
     frames = normalize(real, reference.prepared.window)
-    native = preprocess.invert(grid[..., phase].transpose(2, 0, 1), reference.prepared.geometry)
-    frames[:, rows, columns] = np.clip(native[:, rows, columns], 0, 1)
+    frames[:, rows, columns] = np.clip(native[:, phase], 0, 1)
     return frames
 
 
-def field_labels(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray, phase: int) -> np.ndarray:
-    """Labels of one phase of (S, S, D, T) inside the field, (h, w, D)."""
-    labels = segmenter.labels(native_frames(reference, grid, phase), reference)
+def field_labels(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray, phase: int) -> np.ndarray:
+    """Labels of one phase of native pixels (D, T, h, w) inside the field, (h, w, D)."""
+    labels = segmenter.labels(whole_frames(reference, native, phase), reference)
     return labels[:, reference.box[0], reference.box[1]].transpose(1, 2, 0)
 
 
@@ -67,23 +65,23 @@ def labelled_phases(case: CineCase) -> dict[str, int]:
     return {name: phase for name, phase in known if phase is not None and phase in case.masks}
 
 
-def segment(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, np.ndarray]:
-    """Labels at the labelled key frames of (S, S, D, T) inside the field, (h, w, D) each."""
+def segment(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray) -> dict[str, np.ndarray]:
+    """Labels at the labelled key frames of native pixels (D, T, h, w) inside the field, (h, w, D) each."""
     phases = labelled_phases(reference.case)
-    return {name: field_labels(segmenter, reference, grid, phase) for name, phase in phases.items()}
+    return {name: field_labels(segmenter, reference, native, phase) for name, phase in phases.items()}
 
 
-def phase_errors(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, float]:
-    """Distances of the phases of largest and smallest segmented LV from ED and ES.
+def phase_errors(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray) -> dict[str, float]:
+    """Distances of the phases of largest and smallest segmented LV in native pixels (D, T, h, w) from ED and ES.
 
     Returns:
         `ed_phase_error` and `es_phase_error` in % of the cycle; NaN for fewer than three phases, an unknown ED or ES,
         no segmented LV, or a segmenter that is too slow for all phases.
     """
-    phases = grid.shape[3]
+    phases = native.shape[1]
     lv = np.zeros(phases)
     if phases > 2 and segmenter.every_phase:
-        labels = (field_labels(segmenter, reference, grid, phase) for phase in range(phases))
+        labels = (field_labels(segmenter, reference, native, phase) for phase in range(phases))
         lv = np.array([(label == STRUCTURES["LV"]).sum() for label in labels])
     ends = {"ed": (int(lv.argmax()), reference.case.ed), "es": (int(lv.argmin()), reference.case.es)}
     return {
@@ -97,21 +95,32 @@ def truth_in_field(reference: Reference) -> dict[str, np.ndarray]:
     return {name: reference.case.masks[t][reference.box] for name, t in labelled_phases(reference.case).items()}
 
 
-def score_heart(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, Any]:
-    """All heart metrics of one patient's reconstruction (S, S, D, T).
+def score_key_frames(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray) -> dict[str, Any]:
+    """The heart metrics of ED and ES of native pixels (D, T, h, w) inside the field.
 
     Returns:
-        dice_*, dice_mean, hd95_*, volumes, lv_ef_error and rv_ef_error in points of EF, and ed_phase_error and
-        es_phase_error in % of the cycle. Empty for a patient without labels.
+        dice_*, dice_mean, hd95_*, volumes, lv_ef_error and rv_ef_error in points of EF. Empty for a patient without
+        labels.
     """
     truth, case = truth_in_field(reference), reference.case
     if not truth:
         return {}
-    whole, labels = true_function(case), segment(segmenter, reference, grid)
+    whole, labels = true_function(case), segment(segmenter, reference, native)
     measured = function(labels, case.spacing_mm)
     errors = {f"{side}_ef_error": abs(measured[f"{side}_ef"] - whole[f"{side}_ef"]) for side in ("lv", "rv")}
-    errors |= phase_errors(segmenter, reference, grid)
     return {**overlaps(truth, labels), **distances(truth, labels, case.spacing_mm), **measured, **errors}
+
+
+def score_heart(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, Any]:
+    """All heart metrics of one patient's reconstruction (S, S, D, T).
+
+    Returns:
+        Those of `score_key_frames`, and ed_phase_error and es_phase_error in % of the cycle. Empty for a patient
+        without labels.
+    """
+    native = to_native(reference, grid)
+    found = score_key_frames(segmenter, reference, native)
+    return {**found, **phase_errors(segmenter, reference, native)} if found else {}
 
 
 def score_original(segmenter: ReferenceSegmenter, reference: Reference) -> dict[str, Any]:
@@ -136,7 +145,7 @@ def true_function(case: CineCase) -> dict[str, float]:
 def overlap_only(segmenter: ReferenceSegmenter, reference: Reference, grid: np.ndarray) -> dict[str, float]:
     """The Dice of a baseline's reconstruction; empty for a patient without labels."""
     truth = truth_in_field(reference)
-    return overlaps(truth, segment(segmenter, reference, grid)) if truth else {}
+    return overlaps(truth, segment(segmenter, reference, to_native(reference, grid))) if truth else {}
 
 
 def columns() -> list[str]:

@@ -69,29 +69,39 @@ def to_native(reference: Reference, grid: np.ndarray) -> np.ndarray:
     return preprocess.invert(to_frames(grid), reference.prepared.geometry)[..., reference.box[0], reference.box[1]]
 
 
-def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
-    """All quality metrics of one patient's reconstruction (S, S, D, T), and the PSNR of each phase (`curve`)."""
-    native = to_native(reference, grid)
+def score_native(reference: Reference, native: np.ndarray) -> dict[str, Any]:
+    """Quality metrics of native pixels (D, T, h, w) inside the field, and the PSNR of each phase (`curve`)."""
     frame_psnr = frame_scores(psnr, reference.original, native)
     heart = None if reference.heart is None else frame_scores(psnr, reference.original, native, reference.heart)
-    field = preprocess.model_field(reference.prepared.geometry)
-    model_grid = frame_scores(psnr, to_frames(reference.prepared.image[0]), to_frames(grid), field)
     return {
         "psnr": finite_mean(frame_psnr.flat),
         "ssim": finite_mean(frame_scores(ssim, reference.original, native).flat),
         "psnr_heart": None if heart is None else finite_mean(heart.flat),
         "heart_in_field": reference.heart_in_field,
-        "psnr_model_grid": finite_mean(model_grid.flat),
         "flicker": flicker(native),
         "flicker_original": flicker(reference.original),
         "curve": [finite_mean(column) for column in frame_psnr.T],
     }
 
 
+def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
+    """The metrics of `score_native` for a reconstruction on the model grid (S, S, D, T), and its PSNR there."""
+    field = preprocess.model_field(reference.prepared.geometry)
+    model_grid = frame_scores(psnr, to_frames(reference.prepared.image[0]), to_frames(grid), field)
+    return {**score_native(reference, to_native(reference, grid)), "psnr_model_grid": finite_mean(model_grid.flat)}
+
+
 def ceiling(reference: Reference) -> float | None:
     """PSNR of resampling to the model grid and back without a model; None where this is exact."""
     value = finite_mean(frame_scores(psnr, reference.original, to_native(reference, reference.prepared.image[0])).flat)
     return value if math.isfinite(value) else None
+
+
+def native_cost(reference: Reference, size: int) -> dict[str, float]:
+    """Bytes a frame, and the ratio against int16, of a patient's field that is compressed to `size` bytes."""
+    depth, phases = reference.original.shape[:2]
+    found = rates(size * 8, depth * phases, reference.original.size, depth_bits=16, gz_bytes=0)
+    return {"bytes_per_frame": found["bits_per_frame"] / 8, "ratio_int16": found["ratio_int16"]}
 
 
 def cost(reference: Reference, data: bytes) -> dict[str, float]:

@@ -60,8 +60,8 @@ def draw(
         truth = truth_in_field(reference)
         if segmenter and truth:
             path = folder / f"{rank}_overlays.png"
-            original = segment(segmenter, reference, reference.prepared.image[0])
-            decoded = segment(segmenter, reference, grid)
+            original = segment(segmenter, reference, to_native(reference, reference.prepared.image[0]))
+            decoded = segment(segmenter, reference, picture.reconstruction)
             overlays.draw_overlays(path, at_labels(picture, reference.case, truth), truth, original, decoded)
             text = f"{picture.caption}. Contours of the ground truth, and of one segmenter on both images."
             drawn.append(evaluation.Figure(f"{title}: structures", text, path))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from data.case import CineCase
-from data.scoring.heart import columns, score_heart, score_original, segment
-from data.scoring.images import Reference, open_reference
+from data.scoring.heart import columns, score_heart, score_key_frames, score_original, segment
+from data.scoring.images import Reference, open_reference, to_native
 from scripts import evaluate
 from scripts.evaluation import segmenters
 from tests.unit.scripts.test_evaluate import SIZE, BlockModel, write_shards
@@ -85,10 +85,20 @@ def test_volumes_are_those_of_the_masks_in_millilitres() -> None:
     assert found["lv_edv_original"] == pytest.approx(found["lv_edv_truth"], rel=0.02)
 
 
+def test_native_frames_are_scored_as_they_are_where_the_model_resamples() -> None:
+    reference = open_reference(heart(0), SIZE, "fit")
+    native = score_key_frames(segmenter, reference, reference.original)
+    resampled = score_heart(segmenter, reference, reference.prepared.image[0])
+    assert native["dice_mean"] > resampled["dice_mean"] and "ed_phase_error" not in native
+    same = open_reference(heart(0), SIZE, "crop")
+    whole = score_heart(segmenter, same, same.prepared.image[0])
+    assert score_key_frames(segmenter, same, same.original).items() <= whole.items()
+
+
 @pytest.mark.parametrize("mode", ["crop", "fit"])
 def test_labels_come_back_to_the_native_pixels_of_the_field(mode: str) -> None:
     reference = open_reference(heart(0), SIZE, mode)
-    found = segment(segmenter, reference, reference.prepared.image[0])
+    found = segment(segmenter, reference, to_native(reference, reference.prepared.image[0]))
     truth = reference.case.masks[0][reference.box]
     assert found["ED"].shape == truth.shape
     assert (found["ED"] == truth).mean() > (0.99 if mode == "crop" else 0.85)

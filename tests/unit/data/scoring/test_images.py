@@ -98,6 +98,25 @@ def test_the_ceiling_is_what_resampling_costs_and_absent_for_a_crop() -> None:
     assert limit is not None and limit < 20
 
 
+def test_native_frames_are_scored_without_resampling() -> None:
+    reference = images.open_reference(make_case(), 24, "fit")
+    assert images.score_native(reference, reference.original)["psnr"] == math.inf
+    assert images.score(reference, reference.prepared.image[0])["psnr"] < 20
+    native = images.to_native(reference, reference.prepared.image[0])
+    found = images.score_native(reference, native)
+    assert found.items() < images.score(reference, reference.prepared.image[0]).items()
+
+
+def test_bytes_of_native_frames_have_the_ratio_of_a_file_of_that_size() -> None:
+    for size, mode in ((32, "crop"), (48, "fit")):
+        reference = images.open_reference(make_case(), size, mode)
+        found = images.native_cost(reference, 100)
+        assert found == {
+            "bytes_per_frame": 100 / 6,
+            "ratio_int16": images.cost(reference, bytes(100))["ratio_int16"],
+        }
+
+
 def test_ratios_count_the_voxels_inside_the_field_alone() -> None:
     data = bytes(100)
     crop = images.cost(images.open_reference(make_case(), 32, "crop"), data)
