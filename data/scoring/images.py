@@ -130,6 +130,21 @@ def ceiling(reference: Reference) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def native_cost(reference: Reference, size: int) -> dict[str, float]:
+    """Compute bytes per frame and the ratio against int16 of a patient; faster than `cost`, which writes a .nii.gz.
+
+    Args:
+        reference: the original of the patient.
+        size: bytes of the compressed field.
+
+    Returns:
+        bytes_per_frame and ratio_int16.
+    """
+    depth, phases = reference.original.shape[:2]
+    rate = rates(size * 8, depth * phases, reference.original.size, depth_bits=16, gz_bytes=0)
+    return {"bytes_per_frame": rate["bits_per_frame"] / 8, "ratio_int16": rate["ratio_int16"]}
+
+
 def cost(reference: Reference, size: int) -> dict[str, float]:
     """Compute bits and compression ratios of a patient.
 

@@ -13,7 +13,7 @@ from utils.config.coerce import type_hints
 from utils.config.ranges import Range
 from utils.config.recipe import ConfigError, parse
 
-FOLDERS = ("modeling.losses", "modeling.conditioning", "data.sources")
+FOLDERS = ("modeling.losses", "modeling.conditioning", "data.sources", "data.codecs")
 COMPONENTS = [f"{folder}.{name}" for folder in FOLDERS for name in registry.names(folder)]
 
 

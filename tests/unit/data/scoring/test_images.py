@@ -107,6 +107,13 @@ def test_native_frames_are_scored_without_resampling() -> None:
     assert found.items() < images.score(reference, reference.prepared.image[0]).items()
 
 
+def test_bytes_of_native_frames_have_the_ratio_of_a_file_of_that_size() -> None:
+    for size, mode in ((32, "crop"), (48, "fit")):
+        reference = images.open_reference(make_case(), size, mode)
+        rate = images.native_cost(reference, 100)
+        assert rate == {"bytes_per_frame": 100 / 6, "ratio_int16": images.cost(reference, 100)["ratio_int16"]}
+
+
 def test_ratios_count_the_voxels_inside_the_field_alone() -> None:
     crop = images.cost(images.open_reference(make_case(), 32, "crop"), 100)
     whole = images.cost(images.open_reference(make_case(), 48, "fit"), 100)

@@ -1,0 +1,141 @@
+"""Codecs and models on the same patients and the same native voxels: bytes, quality and heart metrics of each point.
+
+Axes: h and w of the model's field, D slices, T phases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from data.codecs._common import Codec
+from data.scoring.heart import ReferenceSegmenter, score_key_frames
+from data.scoring.images import Reference, native_cost, open_reference, score_native, to_native
+from data.shards.reader import ShardReader
+from modeling.titok import TiTok
+from scripts.evaluation.scoring import Row, recording_failure
+from scripts.files.codec import compress, decompress
+from utils.metrics import cohort
+from utils.report.rate_distortion import HEART, ORIGINAL, QUALITY
+
+Coded = tuple[int, np.ndarray]  # bytes of a patient's field, and what they decode to: (D, T, h, w)
+
+
+class Point(NamedTuple):
+    """One method at one setting.
+
+    Args:
+        method: name of the codec or model.
+        setting: with its quality, e.g. `CRF 35`; of a model, what it decodes with.
+        is_model: whether it is a model, which has one point and no curve.
+        code: compresses a patient's field and decodes the bytes.
+    """
+
+    method: str
+    setting: str
+    is_model: bool
+    code: Callable[[Reference], Coded]
+
+
+def points_of_codec(name: str, codec: Codec) -> list[Point]:
+    """The ladder of a codec."""
+
+    def at(setting: float) -> Callable[[Reference], Coded]:
+        return lambda reference: code_slices(codec, reference.original, setting)
+
+    return [Point(name, f"{codec.quality} {setting:g}", False, at(setting)) for setting in codec.ladder]
+
+
+def code_slices(codec: Codec, original: np.ndarray, setting: float) -> Coded:
+    """Compress each slice's cine of (D, T, h, w) by itself, and decode the bytes."""
+    size, decoded = 0, np.empty_like(original)
+    for z, cine in enumerate(original):
+        parts = codec.encode(cine, setting)
+        size += sum(map(len, parts))
+        decoded[z] = codec.decode(parts, (cine.shape[1], cine.shape[2]))
+    return size, decoded
+
+
+def point_of_model(name: str, model: TiTok) -> Point:
+    """A model with all its tokens."""
+
+    def code(reference: Reference) -> Coded:
+        data = compress(model, reference)
+        return len(data), to_native(reference, decompress(model, data))
+
+    return Point(name, "all tokens", True, code)
+
+
+def measure(
+    points: Sequence[Point],
+    reader: ShardReader,
+    patients: Sequence[str],
+    field: tuple[int, str],
+    segmenter: ReferenceSegmenter | None,
+    failed: dict[str, str],
+) -> list[Row]:
+    """Code every patient at every point, and score what is decoded.
+
+    Args:
+        points: methods and settings.
+        reader: of the split.
+        patients: names of the patients.
+        field: image size and geometry, see `open_reference`.
+        segmenter: reference segmenter; without one, Dice and EF are not scored.
+        failed: patient -> why it cannot be coded or scored at one of the points; filled here.
+
+    Returns:
+        One row for each point and each patient that succeeded at all points. With a segmenter also one row a patient
+        of the method `original`: the heart metrics of the original.
+    """
+    rows = []
+    with tqdm(total=len(patients) * len(points), desc="coding", unit="point") as bar:
+        for patient in patients:
+            before = bar.n
+            with recording_failure(patient, reader, failed):
+                reference, of_patient = open_reference(reader.read_case(patient), *field), []
+                if segmenter is not None:
+                    heart = score_key_frames(segmenter, reference, reference.original)
+                    of_patient.append({"method": ORIGINAL, "setting": "", "patient": patient, **_kept(heart)})
+                for point in points:
+                    of_patient.append(score_point(point, reference, segmenter))
+                    bar.update()
+                rows += of_patient
+            bar.update(before + len(points) - bar.n)
+    return rows
+
+
+def score_point(point: Point, reference: Reference, segmenter: ReferenceSegmenter | None) -> Row:
+    """One patient at one point."""
+    size, decoded = point.code(reference)
+    heart = {} if segmenter is None else score_key_frames(segmenter, reference, decoded)
+    values = {**native_cost(reference, size), **score_native(reference, decoded), **heart}
+    return {"method": point.method, "setting": point.setting, "patient": reference.case.patient, **_kept(values)}
+
+
+def _kept(values: Row) -> Row:
+    return {key: values[key] for key in (*QUALITY, *HEART) if key in values}
+
+
+def means(rows: Sequence[Row], points: Sequence[Point]) -> tuple[list[Row], dict[str, Any]]:
+    """Means over patients.
+
+    Returns:
+        One row a point, in the order of the points; and the means of the original, empty without a segmenter.
+    """
+    table = []
+    for point in points:
+        of_point = [row for row in rows if (row["method"], row["setting"]) == (point.method, point.setting)]
+        place = {"method": point.method, "setting": point.setting, "model": point.is_model}
+        table.append({**place, **_means(of_point)})
+    return table, _means([row for row in rows if row["method"] == ORIGINAL])
+
+
+def _means(rows: Sequence[Row]) -> Row:
+    found = cohort(rows, (*QUALITY, *HEART))
+    known = {key: value for key, value in found["mean"].items() if found["n_of"][key]}
+    return {key: value if math.isfinite(value) else None for key, value in known.items()}
