@@ -32,7 +32,7 @@ SHOWN = {
     ),
     **{key: COLUMNS[key] for key in (*QUALITY[1:], *HEART)},
 }
-MARKERS = ("*", "P", "X", "D", "v")  # of models; codecs have curves
+MARKERS = ("o", "s", "^", "D", "v")  # of models, hollow and of growing size, so that none hides another
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -130,20 +130,22 @@ def draw(path: Path, rows: Rows, original: Mapping[str, Any], caption: str) -> N
         ax.grid(color="#e4e7eb", linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)
     handles = {label: line for ax in figure.axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=8, fontsize=8, frameon=False)
     figure.suptitle(caption, fontsize=9, color=INK)
     save(figure, path)
 
 
 def _draw_curves(ax: Any, rows: Rows, key: str) -> None:
     """One metric of all methods."""
-    markers = itertools.cycle(MARKERS)
+    models = 0
     for index, (name, points) in enumerate(curves(rows).items()):
         known = sorted((row[BYTES], row[key]) for row in points if row.get(key) is not None)
         rate, value = ([point[i] for point in known] for i in (0, 1))
         color = COLORS[index % len(COLORS)]
         if points[0]["model"]:
-            ax.plot(rate, value, next(markers), color=color, markersize=10, markeredgecolor=INK, label=name)
+            style: dict[str, Any] = {"marker": MARKERS[models % len(MARKERS)], "markersize": 8 + 3 * models}
+            ax.plot(rate, value, linestyle="", color=color, fillstyle="none", markeredgewidth=2, label=name, **style)
+            models += 1
         else:
             ax.plot(rate, value, color=color, linewidth=1.6, marker="o", markersize=4, label=name)
 
