@@ -14,6 +14,7 @@ import numpy as np
 from data.window import real_values
 
 LABELS = {0: "background", 1: "RV", 2: "MYO", 3: "LV"}
+TIME_UNITS = {0: "unknown", 8: "s", 16: "ms", 24: "us"}  # codes of NIfTI
 
 RULES = {
     "bad_name": "The patient's name is empty, longer than 64, or holds other characters than letters, digits, - and _.",

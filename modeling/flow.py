@@ -163,6 +163,10 @@ class SamplerOptions(NamedTuple):
 
     def check(self, decoder: str) -> None:
         """Raise a ValueError for options that contradict each other or do not apply to the decoder."""
+        if self.steps < 1 or not 0 <= self.seed < 1 << 63:
+            raise ValueError(
+                f"steps = {self.steps}, seed = {self.seed}: expected steps from 1, and a seed from 0 to 2^63 - 1"
+            )
         if not 0 <= self.realism <= 1:
             raise ValueError(f"realism = {self.realism}: expected 0 (highest PSNR) to 1 (a full sample)")
         if (self.steps > 1) != (self.realism > 0):
@@ -173,7 +177,7 @@ class SamplerOptions(NamedTuple):
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler = {self.sampler!r}: expected {' or '.join(SAMPLERS)}")
         if self.realism > 0 and decoder != "dit":
-            raise ValueError("realism needs model.decoder dit; this model decodes with the tokenizer's own decoder")
+            raise ValueError("realism > 0 needs a DiT; this model has none: leave steps and realism out")
 
 
 def decode(predict: Predict, like: Tensor, options: SamplerOptions, slices: Sequence[int]) -> Tensor:

@@ -28,7 +28,7 @@ from data.sources.acdc import AcdcSource
 from data.sources.nifti import NiftiSource
 from modeling.titok import TiTok
 from scripts.files.codec import OUTSIDE, compress_case, load_model
-from scripts.files.many import Job, add_file_arguments, check_outputs, run_jobs
+from scripts.files.many import Job, add_file_arguments, check_file_arguments, jobs_left, run_jobs
 from utils.device import pick_device
 from utils.files import atomic_path
 from utils.log import user_errors
@@ -49,7 +49,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("input", type=Path, metavar="IN", help="a 4-D NIfTI file, or a folder of patients or NIfTI files")
     add("output", type=Path, metavar="OUT", help=f"the file to write (NAME{ENDING}), or a folder")
     add_file_arguments(parser)
-    add("--keep_tokens", type=int, metavar="N", help="transmit only the first N tokens of each frame, or of the cine")
+    add(
+        "--keep_tokens",
+        type=int,
+        metavar="N",
+        help="transmit only the first N tokens of each frame, or of the cine, by a model trained with keep_tokens",
+    )
     add("--outside", choices=OUTSIDE, default="zero",
         help="value of the voxels outside the model's field when the file is decoded (default zero)")  # fmt: skip
     return parser.parse_args(argv)
@@ -112,8 +117,10 @@ def load(job: Job, model: TiTok) -> Loaded:
 @user_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    jobs = jobs_of(args.input, args.output)
-    check_outputs(jobs, args.force)
+    check_file_arguments(args)
+    jobs = jobs_left(jobs_of(args.input, args.output), args.output, args.force)
+    if not jobs:
+        return
     model = load_model(args.model, pick_device(args.device), args.batch_frames)
     if model.config.decoder == "none":
         raise ValueError(f"--model {args.model} only segments: give the folder of a trained stage")

@@ -27,7 +27,7 @@ from data.preprocess import invert, native_field
 from modeling.flow import SAMPLERS, SamplerOptions
 from modeling.titok import TiTok
 from scripts.files.codec import decode, decoder_note, load_model, read_tokens
-from scripts.files.many import Job, add_file_arguments, check_outputs, run_jobs
+from scripts.files.many import Job, add_file_arguments, check_file_arguments, jobs_left, run_jobs
 from utils.device import pick_device
 from utils.log import user_errors
 
@@ -40,10 +40,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("input", type=Path, metavar="IN", help=f"a file NAME{ENDING}, or a folder of them")
     add("output", type=Path, metavar="OUT", help="the NIfTI file to write (.nii.gz or .nii), or a folder")
     add_file_arguments(parser)
-    add("--steps", type=int, default=1, help="of the sampler; 1 is the decode of highest PSNR (default 1)")
-    add("--realism", type=float, default=0.0, help="0 is the decode of highest PSNR, 1 a full sample (default 0)")
-    add("--seed", type=int, default=0, help="of the sample's noise (default 0)")
-    add("--sampler", choices=list(SAMPLERS), default="euler", help="(default euler)")
+    add("--steps", type=int, default=1, help="sampler steps; more than 1 only with --realism (default 1)")
+    add(
+        "--realism",
+        type=float,
+        default=0.0,
+        help="0 for the decode of highest PSNR, 1 for a full sample; above 0 only with --steps (default 0)",
+    )
+    add("--seed", type=int, default=0, help="seed of the noise of a sample (default 0)")
+    add("--sampler", choices=list(SAMPLERS), default="euler", help="sampler of a sample (default euler)")
     return parser.parse_args(argv)
 
 
@@ -62,7 +67,7 @@ def jobs_of(source: Path, output: Path) -> list[Job]:
         raise FileNotFoundError(f"IN {source}: no such file or folder")
     files = sorted(source.glob(f"*{ENDING}"))
     if not files:
-        raise ValueError(f"IN {source}: holds no {ENDING} file; give another folder")
+        raise ValueError(f"IN {source}: holds no {ENDING} file (subfolders are not searched); give another folder")
     return [Job(path.name, path.read_bytes, output / f"{path.stem}.nii.gz") for path in files]
 
 
@@ -93,8 +98,10 @@ def decompress_job(model: TiTok, data: bytes, path: Path, options: SamplerOption
 @user_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    jobs = jobs_of(args.input, args.output)
-    check_outputs(jobs, args.force)
+    check_file_arguments(args)
+    jobs = jobs_left(jobs_of(args.input, args.output), args.output, args.force)
+    if not jobs:
+        return
     options = SamplerOptions(args.steps, args.realism, args.seed, args.sampler)
     model = load_model(args.model, pick_device(args.device), args.batch_frames)
     options.check(model.config.decoder)

@@ -106,7 +106,7 @@ def make_strip(args: argparse.Namespace) -> Strip:
     psnr, rate = score(reference, grid)["psnr"], cost(reference, len(data))
     depth, middle = case.cine.shape[2], case.cine.shape[2] // 2
     caption = (
-        f"{args.label or reader.folder.name}, {case.patient}, slice {middle + 1} of {depth}: PSNR {psnr:.1f} dB "
+        f"{args.label or reader.folder.name}, {case.patient}, slice {middle + 1} of {depth}; patient: {psnr:.1f} dB "
         f"at {rate['bits_per_frame']:.0f} bits a frame ({rate['ratio_int16']:.0f}x)"
     )
     key_frames = {phase: name for name, phase in (("ED", case.ed), ("ES", case.es)) if phase is not None}

@@ -17,8 +17,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.bitstream.container import VERSION, read_parts
-from data.bitstream.header import TIME_UNITS
 from data.bitstream.payload import CODINGS, budget
+from data.case import TIME_UNITS
 from data.preprocess import native_field
 from utils.files import jsonable
 from utils.log import user_errors
@@ -63,14 +63,20 @@ def describe(data: bytes) -> dict[str, Any]:
 def lines(found: dict[str, Any]) -> list[str]:
     """The description for people."""
     rows = []
-    for key, value in found.items():
-        if key != "bits":
-            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-            rows.append(f"{key:<16}{text}")
+    rows += [f"{key:<16}{_text(value)}" for key, value in found.items() if key != "bits"]
     total = 8 * found["bytes"]
     rows.append(f"{'part':<16}{'bits':>10}{'share':>9}")
-    rows += [f"{name:<16}{bits:>10}{100 * bits / total:>8.1f}%" for name, bits in found["bits"].items()]
+    rows += [f"{name:<16}{bits:>10}{100 * bits / total:>8.1f}%" for name, bits in found["bits"].items() if bits]
     return [*rows, f"{'sum':<16}{total:>10}"]
+
+
+def _text(value: Any) -> str:
+    """A value for people: numbers with four significant digits at least, lists without brackets."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(_text(entry) for entry in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 @user_errors()
@@ -80,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
     if not args.file.is_file():
-        raise FileNotFoundError(f"{args.file}: no such file")
+        problem = "is a folder; give one file" if args.file.is_dir() else "no such file"
+        raise FileNotFoundError(f"{args.file}: {problem}")
     try:
         found = describe(args.file.read_bytes())
     except ValueError as error:

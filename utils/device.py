@@ -25,7 +25,8 @@ def pick_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name} cannot be used ({str(error).splitlines()[0]}); try cpu") from None
+        reason = str(error).splitlines()[0].split(" device type at start")[0]
+        raise ValueError(f"device {name} cannot be used ({reason}); expected auto, cpu, cuda or cuda:N") from None
 
 
 def native_precision(device: torch.device) -> str:

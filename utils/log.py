@@ -86,13 +86,18 @@ class RunLog:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Report user errors as one line on stderr, with exit code 1.
+    """Report user errors as one line on stderr, with exit code 1; for Ctrl-C, the exit code is 130.
 
     Used as `with user_errors():` or, above a function, as `@user_errors()`. Set TITOK_MRI_TRACEBACK=1 to see where the
     error was raised.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        print("interrupted: files that were written are complete; repeat the command to go on", file=sys.stderr)
+        raise SystemExit(130) from None
     except (ValueError, OSError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data.case import CineCase
+from data.case import TIME_UNITS, CineCase
 from data.preprocess import Geometry, Prepared
 from utils.layout import LAYOUTS, TokenLayout
 
@@ -19,7 +19,6 @@ DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float
 MAX_TOKENS = 1 << 21  # these limits keep a forged header from allocating gigabytes
 MAX_SIDE = 1 << 13  # native pixels
 MAX_VOXELS = 1 << 31
-TIME_UNITS = {0: "unknown", 8: "s", 16: "ms", 24: "us"}  # NIfTI's codes
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 from utils.files import read_json
 
-SCHEMA_VERSION = 2  # version 1 had windows in stored values
+SCHEMA_VERSION = 3  # version 2 had no time step
 SPLITS = ("train", "val", "test")
 NOTICE = "Research use only, not a medical device."
 

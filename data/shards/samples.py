@@ -19,13 +19,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data.case import CaseRefused, CineCase
+from data.case import TIME_UNITS, CaseRefused, CineCase
 from data.preprocess import Placement, place
 from data.shards.tar_index import Member, NpyPlace, list_members, npy_place, read_json_member
 from utils.metrics import SSIM_WINDOW
 
 MEMBER = re.compile(r"([A-Za-z0-9_-]+)\.(cine\.npy|mask_ed\.npy|mask_es\.npy|json)")
-KEPT = ("ed", "es", "group", "height_cm", "weight_kg", "slope", "intercept", "source_hash")  # as in CineCase
+KEPT = (  # as in CineCase
+    *("ed", "es", "group", "height_cm", "weight_kg", "slope", "intercept", "source_hash", "time_step", "time_unit"),
+)
 FIELDS = (
     "patient", "slice", "slices", "phases", "spacing_mm", "affine", "window", "center", *KEPT, "modality",
 )  # fmt: skip
@@ -218,6 +220,9 @@ def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member])
     if not (_is_number(info["slope"]) and info["slope"] > 0 and _is_number(info["intercept"])):
         scale = f"slope {info['slope']!r:.80} and intercept {info['intercept']!r:.80}"
         raise ValueError(f"{key}.json has {scale}, expected finite numbers and a slope above 0")
+    if not (_is_number(info["time_step"]) and info["time_step"] >= 0 and info["time_unit"] in TIME_UNITS):
+        time = f"time_step {info['time_step']!r:.80} of unit {info['time_unit']!r:.80}"
+        raise ValueError(f"{key}.json has {time}, expected a number from 0 and a unit of {list(TIME_UNITS)}")
     if not isinstance(info["patient"], str) or not isinstance(info["group"], str | None):
         raise ValueError(f"{key}.json has patient {info['patient']!r} and group {info['group']!r:.80}, expected texts")
     low, high = info["window"]

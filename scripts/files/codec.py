@@ -126,7 +126,9 @@ def decoder_note(model: TiTok, header: Header) -> str | None:
     own = identity_of(model).pixels_id
     if own == header.pixels_id:
         return None
-    return f"decoded by {own:08x}, another decoder of the same tokens than the writer's {header.pixels_id:08x}"
+    return (
+        f"another decoder ({own:08x}) than the writer's ({header.pixels_id:08x}); the pictures differ from the writer's"
+    )
 
 
 def decode(model: TiTok, tokens: np.ndarray, header: Header, options: SamplerOptions | None = None) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,20 +37,59 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch_frames", type=int, default=64, help="frames the model takes at a time (default 64)")
 
 
-def check_outputs(jobs: Sequence[Job], force: bool) -> None:
-    """Refuse to overwrite files, and two inputs with one output, before any work.
+def check_file_arguments(args: argparse.Namespace) -> None:
+    """Raise an error for values of `add_file_arguments` that are out of range."""
+    for name in ("workers", "batch_frames"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
+    if not args.model.is_dir():
+        raise FileNotFoundError(f"--model {args.model}: no such folder; give the output folder of a training run")
+
+
+def jobs_left(jobs: Sequence[Job], output: Path, force: bool) -> list[Job]:
+    """Check the outputs before any work.
+
+    Args:
+        jobs: the files.
+        output: OUT of the command, a file or a folder.
+        force: whether existing files are written again.
+
+    Returns:
+        The jobs whose output does not exist, so that the same command continues an interrupted one; all with `force`.
 
     Raises:
-        ValueError: naming the first such file.
+        ValueError: two inputs have one output, or a single output exists and `force` is not set.
+        OSError: the output cannot be written.
     """
     outputs = [job.output for job in jobs]
     twice = [path for path in outputs if outputs.count(path) > 1]
     if twice:
         raise ValueError(f"{twice[0]}: two inputs would be written to it; rename one of them")
+    is_folder = output not in outputs
+    if is_folder and output.is_file():
+        raise ValueError(f"OUT {output} is a file, and IN is a folder; give a folder as OUT")
+    if not is_folder and output.is_dir():
+        raise ValueError(f"OUT {output} is a folder, and IN is a file; give a file name as OUT")
     existing = [path for path in outputs if path.exists()]
-    if existing and not force:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise ValueError(f"{existing[0]}{more}: exists already; give --force to overwrite, or another OUT")
+    if existing and not force and not is_folder:
+        raise ValueError(f"OUT {output} exists; give --force to overwrite it, or another OUT")
+    _check_writable(outputs[0].parent)
+    if not existing or force:
+        return list(jobs)
+    print(
+        f"{len(existing)} of {len(jobs)} files exist in {output} and are not written again; --force writes them again"
+    )
+    return [job for job in jobs if not job.output.exists()]
+
+
+def _check_writable(folder: Path) -> None:
+    """Create a folder, and raise an OSError that names it if no file can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"OUT {folder} cannot be written ({error.strerror}); choose another folder") from error
 
 
 def run_jobs(
@@ -66,29 +106,33 @@ def run_jobs(
         jobs: the files.
         prepare: reads a file; runs in a thread.
         finish: writes the output and returns a line about it; runs here.
-        workers: threads, 1 or more.
+        workers: number of threads.
         title: of the progress bar.
         output: where the files went, for the last line.
 
     Raises:
-        ValueError: at the end, naming the files that failed; or for a number of workers below 1.
+        ValueError: at the end, naming the files that failed.
     """
-    if workers < 1:
-        raise ValueError(f"--workers is {workers}, expected 1 or more")
-    failed: list[str] = []
+    failed: dict[str, str] = {}
     with tqdm(total=len(jobs), desc=title, unit="file") as bar, ThreadPoolExecutor(workers) as pool:
         for job, future in _ahead(pool, jobs, prepare, workers):
             try:
                 line = finish(future.result(), job)
             except Exception as error:
                 reason = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
-                failed.append(f"{job.name} ({reason})")
-                line = f"failed: {reason}"
-            bar.write(f"{job.name}: {line}")
+                failed[job.name] = reason.removeprefix(f"{job.name.partition('.')[0]}: ").removeprefix(f"{job.name}: ")
+                line = f"failed: {failed[job.name]}"
+            if len(jobs) > 1 or not failed:
+                bar.write(f"{job.name}: {line}")
             bar.update()
-    print(f"{len(jobs) - len(failed)} of {len(jobs)} files are in {output}")
+    if failed and len(jobs) == 1:
+        raise ValueError(": ".join(*failed.items()))
+    if len(failed) < len(jobs):
+        print(
+            f"wrote {output}" if len(jobs) == 1 else f"{len(jobs) - len(failed)} of {len(jobs)} files are in {output}"
+        )
     if failed:
-        raise ValueError(f"{len(failed)} of {len(jobs)} files failed: {'; '.join(failed)}")
+        raise ValueError(f"{len(failed)} of {len(jobs)} files failed, see above: {', '.join(failed)}")
 
 
 def _ahead(

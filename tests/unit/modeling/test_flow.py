@@ -108,5 +108,5 @@ def test_knobs_that_contradict_each_other_are_refused(options: flow.SamplerOptio
 
 
 def test_the_tokenizers_own_decoder_does_not_sample() -> None:
-    with pytest.raises(ValueError, match=r"needs model.decoder dit"):
+    with pytest.raises(ValueError, match=r"needs a DiT"):
         flow.SamplerOptions(2, 0.5).check("titok")
