@@ -31,6 +31,7 @@ QUICK = (
 )  # fmt: skip
 TRAIN = "accelerate launch scripts/train_mri_titok.py config=configs/"
 RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in which they run, and what makes it small
+    "make setup": (),
     "make demo": (),
     "make test": (),
     "python scripts/convert_acdc_to_wds.py --input_dir /path/to": ("--workers", "1"),
@@ -44,7 +45,9 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     TRAIN + "acdc128/reference": (*QUICK, "dataset.shards=acdc_edes"),
     TRAIN + "acdc128/stage1": (*QUICK, "losses={reconstruction: {}}"),
     TRAIN + "acdc128/stage2": QUICK,
+    TRAIN + "acdc128/stage3": QUICK,
     "python scripts/evaluate.py --model acdc128_output/stage1": ("--limit", "1"),
+    "python scripts/evaluate.py --recon_dir OTHER_METHOD": ("--limit", "1"),
     "python scripts/evaluate.py --model MODEL --keep_tokens": ("--keep_tokens", "4", "--limit", "1"),
     "python scripts/evaluate.py --model MODEL --sweep": ("--steps", "2", "--realism", "0.5", "--limit", "1"),
     "python scripts/compare_codecs.py": (
@@ -82,7 +85,13 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/benchmark.py rehearse": SMALL,
 }
 NEEDS = {"python scripts/compare_codecs.py": ("av", "imagecodecs")}  # optional packages of a command
-PLACES = {"/path/to/acdc_dataset": "acdc", "CINES": "acdc", "ACDC": "acdc", "MODEL": "acdc128_output/stage2"}
+PLACES = {
+    "OTHER_METHOD": "acdc",
+    "/path/to/acdc_dataset": "acdc",
+    "CINES": "acdc",
+    "ACDC": "acdc",
+    "MODEL": "acdc128_output/stage2",
+}
 
 
 def commands() -> list[str]:
