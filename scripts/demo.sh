@@ -31,9 +31,14 @@ echo "== 7/8 32 tokens for a whole cine"
 echo "== 8/8 report on held-out patients"
 python scripts/evaluate.py --model "$out/stage1" "$out/sequence" "$out/stage2" "$out/stage3" \
     --segmenter "$out/reference" --data "$out/phantom_wds" --split test --output_dir "$out/report"
+if python -c "import av" 2>/dev/null; then  # PyAV is optional
+    python scripts/compare_codecs.py --model "$out/stage1" "$out/sequence" "$out/stage3" --segmenter "$out/reference" \
+        --data "$out/phantom_wds" --split test --limit 4 --codecs x265 --codec_option 'x265.ladder=[22,30,38,46]' \
+        --output_dir "$out/report/codecs"
+fi
 patient=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["split"]["test"][0])' \
     "$out/phantom_wds/manifest.json")
 python scripts/compress.py "$out/phantom/$patient/${patient}_4d.nii.gz" "$out/$patient.tmri" --model "$out/stage3" --force
 python scripts/inspect_file.py "$out/$patient.tmri"
 python scripts/decompress.py "$out/$patient.tmri" "$out/${patient}_decoded.nii.gz" --model "$out/stage3" --force
-echo "report: $out/report/index.html"
+echo "report: $out/report/index.html; models beside the codec x265: $out/report/codecs/index.html"
