@@ -6,7 +6,7 @@ Axes: H height, W width, D slices (in stored order), T phases of the cardiac cyc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
@@ -87,10 +87,10 @@ class CineCase:
     """
 
     patient: str
-    cine: np.ndarray
-    masks: dict[int, np.ndarray]
+    cine: np.ndarray = field(repr=False)
+    masks: dict[int, np.ndarray] = field(repr=False)
     spacing_mm: tuple[float, float, float]
-    affine: np.ndarray
+    affine: np.ndarray = field(repr=False)
     ed: int | None
     es: int | None
     group: str | None
