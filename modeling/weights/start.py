@@ -15,7 +15,7 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
     recipe if `model.tokenizer.init` is `random`.
 
     Args:
-        config: options of the model; the architecture of the tokenizer is filled in from the weights.
+        config: options of the model; architecture and source of the tokenizer are filled in from the weights.
         init_weight: checkpoint or folder of an earlier stage.
 
     Returns:
@@ -33,6 +33,8 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
         taught_by |= lineage(saved, str(init_weight))
         if saved is not None and not own:
             tokenizer.vq_model = saved_vq_model(saved, init_weight)
+            origin = saved["model"]["tokenizer"]  # an export names the source that its tokenizer began from
+            tokenizer.init, tokenizer.revision = origin.get("init", tokenizer.init), origin.get("revision")
         source = str(init_weight)
     elif not own:
         tokenizer.vq_model, state = read_tokenizer(tokenizer.init, tokenizer.revision)

@@ -31,6 +31,14 @@ def test_stage_two_takes_tokenizer_and_adapters_and_starts_its_decoder_fresh(tmp
         assert torch.equal(own[key], trained[key])
 
 
+def test_a_later_stage_names_the_source_that_its_tokenizer_began_from(tmp_path: Path) -> None:
+    config = tiny_config()
+    config.tokenizer.init, config.tokenizer.revision = "owner/never_asked", "main"
+    model, _ = start_model(config, str(stage1(tmp_path)))
+    began = tiny_config("titok").tokenizer
+    assert (model.config.tokenizer.init, model.config.tokenizer.revision) == (began.init, began.revision)
+
+
 def test_a_dit_that_corrects_a_draft_starts_as_the_earlier_stages_own_decoder(tmp_path: Path) -> None:
     path = str(stage1(tmp_path))
     config = tiny_config()
