@@ -5,9 +5,10 @@ Research use only, not a medical device.
     python scripts/compress.py cine.nii.gz cine.tmri --model mri_titok_e2e_stage3_output
     python scripts/compress.py /path/to/acdc_dataset compressed --model mri_titok_e2e_stage3_output --workers 2
 
-IN is a 4-D NIfTI file, one ACDC patient's folder, or a folder of them, else of 4-D NIfTI files. A folder becomes
-a folder of files, one for each patient. A file that cannot be compressed does not stop the others; it is named at the
-end, and the exit status is 1. The model's field may not cover the whole image: each line says how much is outside.
+IN is a 4-D NIfTI file, the folder of one ACDC patient, a folder of ACDC patients, or a folder of 4-D NIfTI files. For a
+folder, OUT is a folder with one file for each patient. Existing files are not written again. A file that cannot be
+compressed does not stop the others; the last line names it, and the exit status is 1. The model's field may not cover
+the whole image: each line says how much of the image is outside.
 """
 
 from __future__ import annotations
@@ -61,11 +62,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def jobs_of(source: Path, output: Path) -> list[Job]:
-    """What is read, how it is named, and where it goes.
+    """List the cines to compress, with their output files.
 
     Raises:
-        FileNotFoundError: where the input does not exist.
-        ValueError: where a folder holds nothing to compress, or the output's name does not fit.
+        FileNotFoundError: the input does not exist.
+        ValueError: the folder contains no cine, or the output has another file ending.
     """
     if source.is_file():
         if output.suffix != ENDING:
@@ -84,18 +85,13 @@ def jobs_of(source: Path, output: Path) -> list[Job]:
 
 
 def open_source(folder: Path) -> Any:
-    """ACDC's layout where the folder has it, else NIfTI files."""
-    try:
-        acdc = AcdcSource(folder)
-        if acdc.patients():
-            return acdc
-    except (ValueError, OSError):
-        pass  # no ACDC dataset
-    return NiftiSource(folder)
+    """Open a folder: as ACDC if it contains folders with an Info.cfg, else as a folder of NIfTI files."""
+    is_acdc = any(folder.glob(f"*/{INFO}")) or any(folder.glob(f"*/*/{INFO}"))
+    return AcdcSource(folder) if is_acdc else NiftiSource(folder)
 
 
 def compress_job(model: TiTok, loaded: Loaded, path: Path, args: argparse.Namespace) -> str:
-    """Write one file; returns the line about it."""
+    """Compress and write one cine; return the line to print."""
     case, prepared = loaded
     data = compress_case(model, case, prepared, args.keep_tokens, args.outside)
     with atomic_path(path) as temporary:
@@ -109,7 +105,7 @@ def compress_job(model: TiTok, loaded: Loaded, path: Path, args: argparse.Namesp
 
 
 def load(job: Job, model: TiTok) -> Loaded:
-    """Read a cine and bring it onto the model grid; needs no device."""
+    """Read a cine and bring it to the model grid, on the CPU."""
     case = job.read()
     return Loaded(case, prepare(case, model.config.image_size, model.config.geometry))
 

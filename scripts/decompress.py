@@ -5,9 +5,10 @@ Research use only, not a medical device. A generative decoder may invent anatomy
     python scripts/decompress.py cine.tmri back.nii.gz --model mri_titok_e2e_stage3_output
     python scripts/decompress.py compressed decoded --model mri_titok_e2e_stage3_output
 
-The file names the model that wrote it; another model is refused, another decoder of the same tokens is noted. Size,
-affine, spacing, units and data type are those of the source; intensities go through its window. Voxels outside the
-model's field have the value that the file records. A file that fails does not stop the others.
+A file contains the identity of the model that wrote it. A model with other tokens is an error; a model with the same
+tokens and another decoder gives a note. Size, affine, spacing, units and data type are those of the source. Intensities
+are inside the window of the source. Voxels outside the model's field have the value that the file records. Existing
+files are not written again. A file that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def jobs_of(source: Path, output: Path) -> list[Job]:
-    """What is read, and where it goes.
+    """List the token files to decode, with their output files.
 
     Raises:
-        FileNotFoundError: where the input does not exist.
-        ValueError: where a folder holds no token file, or the output's name does not fit.
+        FileNotFoundError: the input does not exist.
+        ValueError: the folder contains no token file, or the output has another file ending.
     """
     if source.is_file():
         if not output.name.endswith(ENDINGS):
@@ -72,7 +73,7 @@ def jobs_of(source: Path, output: Path) -> list[Job]:
 
 
 def native_cine(grid: np.ndarray, header: Header) -> np.ndarray:
-    """Real values (H, W, D, T) of a decoded cine (S, S, D, T), with the recorded value outside the field."""
+    """Return the real values (H, W, D, T) of a decoded cine (S, S, D, T), with the header's value outside the field."""
     low, high = header.window
     native = invert(grid.transpose(2, 3, 0, 1), header.geometry).transpose(2, 3, 0, 1)
     real = low + (high - low) * native.astype(np.float64)
@@ -81,7 +82,7 @@ def native_cine(grid: np.ndarray, header: Header) -> np.ndarray:
 
 
 def decompress_job(model: TiTok, data: bytes, path: Path, options: SamplerOptions) -> str:
-    """Write one cine; returns the line about it."""
+    """Decode and write one cine; return the line to print."""
     tokens, header = read_tokens(model, data)
     real = native_cine(decode(model, tokens, header, options), header)
     save_cine(path, real, header.affine, np.dtype(header.dtype), (header.slope, header.intercept),

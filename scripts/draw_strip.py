@@ -26,7 +26,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from data.scoring.images import cost, open_reference, score, to_native
+from data.scoring.images import cost, open_reference, score_native, to_native
 from data.shards.manifest import SPLITS
 from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
@@ -102,15 +102,14 @@ def make_strip(args: argparse.Namespace) -> Strip:
     case = reader.read_case(args.patient)
     reference = open_reference(case, model.config.image_size, model.config.geometry)
     data = compress(model, reference)
-    grid = decompress(model, data)
-    psnr, rate = score(reference, grid)["psnr"], cost(reference, len(data))
+    decoded = to_native(reference, decompress(model, data))
+    psnr, rate = score_native(reference, decoded)["psnr"], cost(reference, len(data))
     depth, middle = case.cine.shape[2], case.cine.shape[2] // 2
     caption = (
         f"{args.label or reader.folder.name}, {case.patient}, slice {middle + 1} of {depth}; patient: {psnr:.1f} dB "
         f"at {rate['bits_per_frame']:.0f} bits a frame ({rate['ratio_int16']:.0f}x)"
     )
     key_frames = {phase: name for name, phase in (("ED", case.ed), ("ES", case.es)) if phase is not None}
-    decoded = to_native(reference, grid)
     return Strip(reference.original[middle], decoded[middle], case.spacing_mm[:2], key_frames, caption)
 
 

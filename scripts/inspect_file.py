@@ -27,10 +27,10 @@ CHECKSUM_BITS = 32
 
 
 def describe(data: bytes) -> dict[str, Any]:
-    """Header and bit budget of a compressed file as plain values.
+    """Return the header and the bits of each part of a compressed file as plain values.
 
     Raises:
-        ValueError: foreign, cut short, damaged, or written by another version.
+        ValueError: not a token file, incomplete, damaged, or of another version.
     """
     parts = read_parts(data)
     header, layout = parts.header, parts.header.layout
@@ -61,7 +61,7 @@ def describe(data: bytes) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """The description for people."""
+    """Return the description as lines of text."""
     rows = []
     rows += [f"{key:<16}{_text(value)}" for key, value in found.items() if key != "bits"]
     total = 8 * found["bytes"]
@@ -71,7 +71,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """A value for people: numbers with four significant digits at least, lists without brackets."""
+    """Return a value as text: numbers with at most six significant digits, lists without brackets."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):

@@ -170,7 +170,7 @@ def _unpack_header(data: bytes) -> Parts:
             time_unit=time_unit,
         )
     except (struct.error, IndexError, ValueError) as error:
-        raise ValueError(f"the header of the compressed file makes no sense ({error}); write the file again") from None
+        raise ValueError(f"the header of the compressed file is not valid ({error}); compress the cine again") from None
     payload = Payload(flags >> _STATES_SHIFT, coding, data[start : -_CRC.size])
     return Parts(header, payload, table_crc, start)
 

@@ -1,4 +1,4 @@
-"""The header of a compressed file: all that is needed, beside the tokens, to go back to a NIfTI.
+"""The header of a compressed file: with the tokens, it is all that is needed to write a NIfTI file.
 
 Axes: D slices, T phases of the cardiac cycle.
 """
@@ -23,24 +23,24 @@ MAX_VOXELS = 1 << 31
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """What the file says beside the tokens.
+    """Content of a compressed file without its tokens.
 
     Args:
         slices: D.
         phases: T.
-        layout: of the tokens, see utils/layout.py.
+        layout: layout of the tokens, see utils/layout.py.
         geometry: from the native grid to the model grid.
         window: (low, high) in real values, mapped to [0, 1].
         spacing_mm: native spacing along H, W, D.
-        affine: (4, 4) voxel -> world; costs bits only where it is not the diagonal of the spacing.
+        affine: (4, 4) voxel -> world; it is stored only if it is not diag(spacing).
         slope: real value = stored * slope + intercept.
-        intercept: see slope; both cost bits only where they are not (1, 0).
-        dtype: of the stored values.
-        tokens_id: 64-bit hash of all weights that make the tokens; 0 where no model is named.
+        intercept: see slope; both are stored only if they are not (1, 0).
+        dtype: data type of the stored values.
+        tokens_id: 64-bit hash of all weights that determine the tokens; 0 if no model is named.
         pixels_id: 32-bit hash of all weights that decode them.
-        outside: real value of voxels outside the model's field; None stands for 0 and costs no bits.
+        outside: real value of voxels outside the model's field; None for 0, which is not stored.
         time_step: fourth zoom of the source.
-        time_unit: NIfTI's code of its unit; both cost bits only where they are not (0, 0).
+        time_unit: NIfTI's code of its unit; both are stored only if they are not (0, 0).
 
     Raises:
         ValueError: naming the field, the value found and what was expected.
@@ -103,12 +103,12 @@ class Header:
 
 
 def header_for(case: CineCase, prepared: Prepared, layout: TokenLayout, **more: Any) -> Header:
-    """The header of a case that was brought onto the model grid.
+    """Return the header of a case on the model grid.
 
     Args:
         case: the native cine.
-        prepared: the same on the model grid.
-        layout: of the model's tokens, `model.layout`.
+        prepared: the case on the model grid.
+        layout: layout of the model's tokens, `model.layout`.
         more: further fields of `Header`: tokens_id, pixels_id, outside.
 
     Returns:

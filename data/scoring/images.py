@@ -109,7 +109,7 @@ def score_native(reference: Reference, native: np.ndarray) -> dict[str, Any]:
     }
 
 
-def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
+def score_grid(reference: Reference, grid: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """Compute all image metrics of one patient's reconstruction by a model.
 
     Args:
@@ -117,11 +117,12 @@ def score(reference: Reference, grid: np.ndarray) -> dict[str, Any]:
         grid: (S, S, D, T) reconstruction in [0, 1].
 
     Returns:
-        Those of `score_native`, and the PSNR in dB on the model grid.
+        The reconstruction as native pixels (D, T, h, w) inside the field, and the metrics: those of `score_native`, and
+        the PSNR in dB on the model grid, without padding.
     """
-    field = preprocess.model_field(reference.prepared.geometry)
+    native, field = to_native(reference, grid), preprocess.model_field(reference.prepared.geometry)
     model_grid = frame_scores(psnr, to_frames(reference.prepared.image[0]), to_frames(grid), field)
-    return {**score_native(reference, to_native(reference, grid)), "psnr_model_grid": finite_mean(model_grid.flat)}
+    return native, {**score_native(reference, native), "psnr_model_grid": finite_mean(model_grid.flat)}
 
 
 def ceiling(reference: Reference) -> float | None:

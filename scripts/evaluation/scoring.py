@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.scoring.heart import ReferenceSegmenter, overlap_only, score_heart, score_original
-from data.scoring.images import Reference, ceiling, cost, open_reference, score, to_native
+from data.scoring.images import Reference, ceiling, cost, open_reference, score_grid
 from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.baselines import Baseline
@@ -116,16 +116,16 @@ def evaluate(
     rows = []
     for reference, data, next_data in with_next(packed()):
         with recording_failure(reference.case.patient, reader, failed):
-            decoded = decompress(model, data)
+            decoded, quality = score_grid(reference, decompress(model, data))
             baseline_metrics = {}
             for name, reconstruct in baselines.items():
-                trivial = reconstruct(reference, data, next_data)
-                overlap = overlap_only(segmenter, reference, to_native(reference, trivial)) if segmenter else {}
-                baseline_metrics[name] = {**score(reference, trivial), **overlap}
+                trivial, of_trivial = score_grid(reference, reconstruct(reference, data, next_data))
+                overlap = overlap_only(segmenter, reference, trivial) if segmenter else {}
+                baseline_metrics[name] = {**of_trivial, **overlap}
             row = {
                 **about(reference),
-                **score(reference, decoded),
-                **heart_metrics(segmenter, reference, to_native(reference, decoded), originals),
+                **quality,
+                **heart_metrics(segmenter, reference, decoded, originals),
                 **cost(reference, len(data)),
                 **{"tokens": tokens_in(model, data), "psnr_ceiling": ceiling(reference), "baselines": baseline_metrics},
             }

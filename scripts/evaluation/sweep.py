@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from data.scoring.images import open_reference, score, to_native
+from data.scoring.images import open_reference, score_native, to_native
 from data.shards.reader import ShardReader
 from modeling.flow import SamplerOptions
 from modeling.titok import TiTok
@@ -59,8 +59,9 @@ def sweep(
             start = time.perf_counter()
             grid = decompress(model, data, option)  # returns on the CPU, so the device has finished
             spent = 1e3 * (time.perf_counter() - start) / frames
-            quality = score(reference, grid)
-            ratio = high_frequency_ratio(reference.original, to_native(reference, grid))
+            native = to_native(reference, grid)
+            quality = score_native(reference, native)
+            ratio = high_frequency_ratio(reference.original, native)
             scores[option].append({"psnr": quality["psnr"], "ssim": quality["ssim"], "high_frequency_ratio": ratio,
                                    "ms_per_frame": spent})  # fmt: skip
             bar.update()

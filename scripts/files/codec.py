@@ -1,4 +1,4 @@
-"""A cine to a compressed file by a model, and back; shared by the command-line tools and the evaluation.
+"""Compress a cine with a model, and decompress it; used by the command-line tools and by the evaluation.
 
 Axes: H height, W width, S side of the model grid, D slices, T phases of the cardiac cycle.
 """
@@ -29,27 +29,27 @@ _IDENTITIES: WeakKeyDictionary[nn.Module, Identity] = WeakKeyDictionary()
 
 
 def load_model(folder: Path, device: torch.device, batch_frames: int) -> TiTok:
-    """A model from its folder, on its device, that takes `batch_frames` frames at a time."""
+    """Load a model from its folder to a device, in eval mode, with `batch_frames` frames per batch."""
     model = TiTok.from_pretrained(folder).to(device).eval()
     model.chunks.frames = batch_frames
     return model
 
 
 def identity_of(model: TiTok) -> Identity:
-    """The identity of a model whose weights do not change any more; computed once."""
+    """Return the identity of a model; it is computed once, so the weights must not change afterwards."""
     if model not in _IDENTITIES:
         _IDENTITIES[model] = model.identity()
     return _IDENTITIES[model]
 
 
 def table_of(model: TiTok) -> TokenTable | None:
-    """The table of frequencies of a model's frame tokens; None where it has none."""
+    """Return the frequencies of the tokens of a model; None for a model without token counts."""
     counts = model.token_counts
     return TokenTable(counts) if counts and len(counts) == model.layout.codebook_size else None
 
 
 def compress(model: TiTok, reference: Reference, keep: int | None = None) -> bytes:
-    """A patient's compressed file; of each frame or cine the first `keep` tokens are in it, all for None."""
+    """Compress a patient with the first `keep` tokens of each frame, or of the cine; None for all tokens."""
     case = reference.case
     leaked: dict[str, Any] = {}
     if model.conditioning.leak is not None:
@@ -60,15 +60,18 @@ def compress(model: TiTok, reference: Reference, keep: int | None = None) -> byt
 def compress_case(
     model: TiTok, case: CineCase, prepared: Prepared, keep: int | None = None, outside: str = "zero", **leaked: Any
 ) -> bytes:
-    """A cine's compressed file.
+    """Compress a cine.
 
     Args:
         model: in eval mode on its device.
         case: the native cine.
-        prepared: the same on the model grid.
-        keep: how many tokens of each frame, or of the cine, are transmitted; None for all.
-        outside: what voxels outside the model's field become: `zero`, or `mean`, their mean in the source.
-        leaked: ground truth for a model of conditioning mask.
+        prepared: the cine on the model grid.
+        keep: number of transmitted tokens of each frame, or of the cine; None for all.
+        outside: value of the voxels outside the model's field after decoding: `zero`, or `mean` for their mean value.
+        leaked: ground truth, for a model with the conditioning `mask`.
+
+    Returns:
+        The bytes of the compressed file.
     """
     device = next(model.parameters()).device
     x = torch.from_numpy(prepared.image)[None].expand(-1, model.config.channels, -1, -1, -1, -1)
@@ -80,7 +83,7 @@ def compress_case(
 
 
 def mean_outside(case: CineCase, prepared: Prepared) -> float | None:
-    """Mean real value of the voxels outside the model's field; None where there are none."""
+    """Return the mean real value of the voxels outside the model's field; None if there are none."""
     field = native_field(prepared.geometry)
     if field.all():
         return None
@@ -88,10 +91,10 @@ def mean_outside(case: CineCase, prepared: Prepared) -> float | None:
 
 
 def masks_on_grid(reference: Reference) -> np.ndarray:
-    """Ground truth on the model grid, (1, S, S, D, T) uint8, for a model that leaks it.
+    """Return the ground truth on the model grid, (1, S, S, D, T) uint8, for a model that encodes it.
 
     Raises:
-        ValueError: where ED or ES is not labelled.
+        ValueError: ED or ES is not labelled.
     """
     case = reference.case
     if case.ed not in case.masks or case.es not in case.masks:
@@ -106,23 +109,23 @@ def masks_on_grid(reference: Reference) -> np.ndarray:
 
 
 def read_tokens(model: TiTok, data: bytes) -> tuple[np.ndarray, Header]:
-    """Tokens and header of a compressed file that this model can decode.
+    """Read the tokens and the header of a compressed file that this model can decode.
 
     Raises:
-        ValueError: for a damaged file, or one whose tokens another model wrote.
+        ValueError: the file is damaged, or a model with other tokens wrote it.
     """
     header = container.read_parts(data).header
     expected = identity_of(model).tokens_id
     if header.tokens_id != expected:
         raise ValueError(
-            f"the file was written by the model {header.tokens_id:016x}, this model is {expected:016x}: the same ids "
-            "mean something else to it; give the folder of the model that wrote the file"
+            f"the file was written by the model {header.tokens_id:016x}, but this model is {expected:016x} and its "
+            "tokens differ; give the folder of the model that wrote the file"
         )
     return container.unpack(data, table_of(model))
 
 
 def decoder_note(model: TiTok, header: Header) -> str | None:
-    """A note where another decoder than the writer's reads the tokens."""
+    """Return a note if this model's decoder differs from that of the model that wrote the file, else None."""
     own = identity_of(model).pixels_id
     if own == header.pixels_id:
         return None
@@ -132,7 +135,7 @@ def decoder_note(model: TiTok, header: Header) -> str | None:
 
 
 def decode(model: TiTok, tokens: np.ndarray, header: Header, options: SamplerOptions | None = None) -> np.ndarray:
-    """A cine's tokens, and nothing else, to (S, S, D, T); a colour tokenizer's channels are averaged."""
+    """Decode tokens to (S, S, D, T), from tokens and header alone; the channels of a colour tokenizer are averaged."""
     batch = torch.from_numpy(tokens)[None].to(next(model.parameters()).device)
     grid = None if header.layout.has_grid else (header.slices, header.phases)
     image = model.decode_tokens(batch, **(options or SamplerOptions())._asdict(), grid=grid)
@@ -140,18 +143,18 @@ def decode(model: TiTok, tokens: np.ndarray, header: Header, options: SamplerOpt
 
 
 def decompress(model: TiTok, data: bytes, options: SamplerOptions | None = None) -> np.ndarray:
-    """A compressed file, and nothing else, to (S, S, D, T)."""
+    """Decode a compressed file to (S, S, D, T), from its bytes alone."""
     return decode(model, *read_tokens(model, data), options)
 
 
 def tokens_in(model: TiTok, data: bytes) -> int:
-    """How many ids a compressed file holds."""
+    """Return the number of ids in a compressed file."""
     tokens, header = read_tokens(model, data)
     return header.layout.transmitted(tokens, header.slices, header.phases)
 
 
 def field_of(model: TiTok) -> str:
-    """The model's field in words."""
+    """Return the description of the model's field."""
     size = model.config.image_size
     words = {"crop": f"{size} x {size} native pixels around the heart", "fit": f"the whole image, {size} pixels a side"}
     return words[model.config.geometry]

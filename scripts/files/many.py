@@ -1,4 +1,4 @@
-"""Many files, one after another: reading ahead in threads, one line a file, failures named at the end."""
+"""Work on many files: threads read the next files, each file prints one line, and the last line names the failures."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Job(NamedTuple):
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of every command that works on files with a model."""
+    """Add the arguments that compress.py and decompress.py share."""
     add = parser.add_argument
     add("--model", type=Path, required=True, metavar="FOLDER", help="output folder of a training run")
     add("--force", action="store_true", help="overwrite existing files")
-    add("--workers", type=int, default=1, help="threads that read and prepare files ahead (default 1)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU where there is one)")
-    add("--batch_frames", type=int, default=64, help="frames the model takes at a time (default 64)")
+    add("--workers", type=int, default=1, help="number of threads that read and prepare the next files (default 1)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU if available)")
+    add("--batch_frames", type=int, default=64, help="number of frames per batch (default 64)")
 
 
 def check_file_arguments(args: argparse.Namespace) -> None:
@@ -104,11 +104,11 @@ def run_jobs(
 
     Args:
         jobs: the files.
-        prepare: reads a file; runs in a thread.
-        finish: writes the output and returns a line about it; runs here.
+        prepare: reads a file; called in a thread.
+        finish: writes the output and returns the line to print; called in the main thread.
         workers: number of threads.
         title: of the progress bar.
-        output: where the files went, for the last line.
+        output: OUT of the command, for the last line.
 
     Raises:
         ValueError: at the end, naming the files that failed.
@@ -138,7 +138,7 @@ def run_jobs(
 def _ahead(
     pool: ThreadPoolExecutor, jobs: Sequence[Job], prepare: Callable[[Job], Any], workers: int
 ) -> Iterator[tuple[Job, Future[Any]]]:
-    """Jobs in order with what is read of them; no more than `workers` files are held beside the one in work."""
+    """Yield the jobs in order with their futures; beside the current file, at most `workers` files are in memory."""
     waiting: deque[tuple[Job, Future[Any]]] = deque()
     for job in jobs:
         waiting.append((job, pool.submit(prepare, job)))

@@ -13,7 +13,7 @@ import pytest
 
 from data.case import CineCase
 from data.scoring.heart import score_key_frames
-from data.scoring.images import open_reference, score, score_native
+from data.scoring.images import open_reference, score_grid, score_native
 from scripts import compare_codecs
 from scripts.evaluation import rate_distortion
 from scripts.evaluation.segmenters import Opened
@@ -86,7 +86,7 @@ def test_a_model_is_a_point_with_the_bytes_of_its_compressed_file(
     frames = (8, 5)
     assert point["method"] == "stage2"
     assert point["bytes_per_frame"] == pytest.approx(np.mean([len(f) / n for f, n in zip(files, frames, strict=True)]))
-    quality = [score(r, decompress(loaded, data))["psnr"] for r, data in zip(references, files, strict=True)]
+    quality = [score_grid(r, decompress(loaded, data))[1]["psnr"] for r, data in zip(references, files, strict=True)]
     assert point["psnr"] == pytest.approx(np.mean(quality))
 
 

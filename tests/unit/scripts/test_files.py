@@ -11,7 +11,7 @@ import torch
 
 from data.nifti.cine import read_cine
 from data.preprocess import prepare
-from data.scoring.images import open_reference, score
+from data.scoring.images import open_reference, score_grid
 from data.shards.manifest import SCHEMA_VERSION
 from data.shards.reader import ShardReader, ShardWriter
 from data.shards.samples import serialize
@@ -98,7 +98,7 @@ def test_every_voxel_of_the_field_is_what_evaluation_scores_and_the_bytes_are_it
     rows, columns = reference.box
     low, high = reference.prepared.window
     windowed = ((real[rows, columns] - low) / (high - low)).transpose(2, 3, 0, 1)
-    assert score(reference, grid)["psnr"] == pytest.approx(
+    assert score_grid(reference, grid)[1]["psnr"] == pytest.approx(
         float(np.mean(-10 * np.log10(np.square(windowed - reference.original).mean(axis=(2, 3))))), abs=1e-3
     )
 

@@ -32,5 +32,5 @@ def test_any_type_of_voxels_is_scored(tmp_path: Path, dtype: str, scale: tuple[f
     data = container.pack(np.zeros((2, 5), np.int64), header)
     _, header = container.unpack(data)
     assert header.window == pytest.approx(reference.prepared.window)
-    scores = {**images.score(reference, reference.prepared.image[0] * 0.9), **images.cost(reference, len(data))}
+    scores = {**images.score_grid(reference, reference.prepared.image[0] * 0.9)[1], **images.cost(reference, len(data))}
     assert scores["ssim"] > 0 and scores["ratio_int16"] > 0
