@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from modeling.adapters import AdapterConfig
 from modeling.dit import DiTConfig
+from modeling.ladder.ladder import LadderConfig
 from modeling.resampler import SequenceConfig
 from modeling.tokenizer import VQModelConfig
 
@@ -31,11 +32,14 @@ class ModelConfig:
     Args:
         channels: 1 for MRI; 3 for a published tokenizer, which then has no adapters.
         geometry: `crop` or `fit`, transform of files to the model grid (data/preprocess.py).
-        decoder: `dit`, `titok` for the decoder of the tokenizer, or `none` for a segmenter alone, without tokenizer.
+        decoder: `dit`, `titok` for the decoder of the tokenizer, or `none` without tokenizer: for a segmenter alone, or
+            a ladder.
         tokenizer: source of the tokenizer.
         adapters: channel and phase adapter.
-        layout: layout of the tokens: `frame`, or `sequence`, N tokens for a whole cine.
+        layout: layout of the tokens: `frame`; `sequence`, N tokens for a whole cine; or `ladder`, residual tokens at any
+            rate.
         sequence: options of the layout `sequence`.
+        ladder: options of the layout `ladder`.
         dit: the DiT decoder.
         conditioning: {"name": a file of modeling/conditioning, ...its options}.
     """
@@ -47,18 +51,26 @@ class ModelConfig:
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     layout: str = "frame"
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    ladder: LadderConfig = field(default_factory=LadderConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
     conditioning: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
 
     def __post_init__(self) -> None:
-        choices = {"decoder": ("dit", "titok", "none"), "geometry": ("crop", "fit"), "layout": ("frame", "sequence")}
+        choices = {"decoder": ("dit", "titok", "none"), "geometry": ("crop", "fit"), "layout": ("frame", "sequence", "ladder")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
-        if self.decoder == "none" and self.conditioning.get("name", "none") == "none":
+        if self.layout == "ladder" and self.decoder != "none":
+            raise ValueError(f"layout is ladder and decoder is {self.decoder}: set decoder to none")
+        if self.decoder == "none" and self.layout != "ladder" and self.conditioning.get("name", "none") == "none":
             raise ValueError(
                 "decoder is none: a model that only segments needs a conditioning with a segmenter, such as resnet18"
             )
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the model has a tokenizer of frames."""
+        return self.decoder != "none"
 
     @property
     def keeps_decoder(self) -> bool:

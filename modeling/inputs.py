@@ -22,6 +22,26 @@ def check_images(x: Tensor, channels: int, image_size: int) -> None:
         raise ValueError(
             f"images of shape {tuple(x.shape)}: expected {expected}; bring files to this grid with data/preprocess.py"
         )
+    _check_values(x, expected)
+
+
+def check_cine(x: Tensor) -> None:
+    """Check that x is a batch of windowed cines of one channel and any size.
+
+    Args:
+        x: (B, 1, H, W, D, T), floating point in [0, 1].
+
+    Raises:
+        ValueError: for another type, shape, value range, or NaN.
+    """
+    expected = "(B, 1, H, W, D, T)"
+    if not x.is_floating_point() or x.ndim != 6 or x.shape[1] != 1:
+        raise ValueError(f"cines of shape {tuple(x.shape)} and {x.dtype}: expected {expected}, floating point in [0, 1]")
+    _check_values(x, expected)
+
+
+def _check_values(x: Tensor, expected: str) -> None:
+    """Raise a ValueError for no values, NaN, infinity or values outside [0, 1]."""
     if not x.numel():
         raise ValueError(f"images of shape {tuple(x.shape)} are empty: expected {expected}")
     low, high = (float(v) for v in torch.aminmax(x))

@@ -13,10 +13,12 @@ REMEDIES = {
     "labels": "convert a dataset with ground-truth masks of ED and ES",
     "stacks": "set dataset.unit=stack",
     "resampler": "set model.layout=sequence",
+    "ladder": "set model.layout=ladder",
 }
 WORDS = {
     "decoder": "a decoder", "encoder": "encoded tokens", "segmenter": "a segmenter", "key_frames": "key frames",
     "labels": "labels", "stacks": "stacks", "resampler": "a resampler",
+    "ladder": "a ladder",
 }  # fmt: skip
 
 
@@ -33,13 +35,14 @@ def provides(model: ModelConfig, unit: str, key_frames: bool, cached: bool) -> s
     with torch.device("meta"):
         conditioning = registry.build("modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning")
     provided = {
-        "decoder": model.decoder != "none",
-        "encoder": model.decoder != "none" and not cached,
+        "decoder": model.has_tokenizer,
+        "encoder": model.has_tokenizer and not cached,
         "segmenter": conditioning.segmenter is not None,
         "key_frames": key_frames or unit == "stack",
         "labels": True,
         "stacks": unit == "stack",
-        "resampler": model.decoder != "none" and model.layout == "sequence",
+        "resampler": model.has_tokenizer and model.layout == "sequence",
+        "ladder": model.layout == "ladder",
     }
     return {name for name, is_provided in provided.items() if is_provided}
 

@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeVar
 from torch import Tensor
 
 from modeling.heart.segmenter import FixedSegmenter
+from modeling.ladder.ladder import Trained
 from modeling.quantizer.vq import Quantized
 
 NEEDS_DECODER = "a decoder (model.decoder)"
@@ -34,6 +35,8 @@ class Prediction(NamedTuple):
         logits: (B, D, 2, 4, H, W) of the segmented originals at ED and ES; None without segmenter or key frames.
         segmenter: segmenter with fixed weights, with the key frames of x̂; None without segmenter or key frames.
         context: (B * D, T, K, token_size) the vectors of the tokens.
+        step: optimizer step.
+        ladder: output of the ladder; None in other models.
 
     Reconstruction, latents, quantized, ids and codebook are None in a model that only segments. Latents, quantized and
     context are None with a token cache.
@@ -51,6 +54,7 @@ class Prediction(NamedTuple):
     segmenter: FixedSegmenter | None = None
     context: Tensor | None = None
     step: int = 0
+    ladder: Trained | None = None
 
     def error(self) -> Tensor:
         """x̂ - x, (B, D, T, 1, H, W)."""
@@ -60,6 +64,10 @@ class Prediction(NamedTuple):
         """The quantized latents, and the codebook."""
         needed = "a tokenizer that encodes (model.decoder dit or titok, no dataset.tokens)"
         return have(self.quantized, needed), have(self.codebook, needed)
+
+    def ladder_output(self) -> Trained:
+        """The output of the ladder."""
+        return have(self.ladder, "a ladder (model.layout)")
 
     def key_logits(self) -> Tensor:
         """Logits of the originals at ED and ES, (B, D, 2, 4, H, W)."""

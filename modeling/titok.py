@@ -2,9 +2,11 @@
 
     x (B, C, H, W, D, T) ─► encoder ─► tokens (B, D, 2 + T*K + 2*A), layout `frame`   ─► decoder ─► x̂
                                   └──► tokens (B, N), layout `sequence` ──────────────┘
+    x (B, 1, H, W, D, T) ─► ladder ─► tokens (B, D, 5 + N + T*R + R*H*W), layout `ladder` ─► ladder ─► x̂
 
 The modules are attributes of TiTok, so their names are the keys of a checkpoint. The computation is in
-modeling/encoder.py and modeling/decoder.py, with axes (B, D, T, C, H, W); only `encode` and `decode_tokens` differ.
+modeling/encoder.py, modeling/decoder.py and modeling/ladder, with axes (B, D, T, C, H, W); only `encode` and
+`decode_tokens` differ.
 
 A generative decoder may invent anatomy: research use only, not a medical device.
 """
@@ -24,9 +26,12 @@ from modeling.dit import DiT
 from modeling.draws import Draws
 from modeling.encoder import Chunks, FrameEncoder
 from modeling.flow import SamplerOptions
-from modeling.heart.phases import along_stack, at_phases, cycle
+from modeling.heart.phases import at_phases
 from modeling.heart.segmenter import FixedSegmenter, FrameSegmenter
-from modeling.inputs import check_images, check_mask
+from modeling.frames import decode_frames, encode_frames
+from modeling.inputs import check_cine
+from modeling.ladder.ladder import Ladder
+from modeling.ladder.tokens import Target, decode_rows, encode_cine
 from modeling.prediction import Prediction
 from modeling.resampler import SequenceResampler
 from modeling.tokenizer import Tokenizer, vit_size
@@ -35,7 +40,7 @@ from modeling.weights.pretrained import export_config, read_pretrained, write_pu
 from utils.checkpoint import export, hash_weights
 from utils.config import registry
 from utils.device import exact_float32
-from utils.layout import NOT_TRANSMITTED, FrameLayout, SequenceLayout, TokenLayout
+from utils.layout import FrameLayout, LadderLayout, SequenceLayout, TokenLayout
 from utils.types import Batch
 
 
@@ -65,6 +70,9 @@ class TiTok(nn.Module):
         self.adapters: Adapters | None = None
         self.resampler: SequenceResampler | None = None
         self.dit: DiT | None = None
+        self.ladder: Ladder | None = None
+        if config.layout == "ladder":
+            self.ladder, self.layout = Ladder(config.ladder), LadderLayout(0, 1)
         if config.decoder != "none":
             self._build_tokenizer(config)
         if config.decoder == "dit":
@@ -142,43 +150,45 @@ class TiTok(nn.Module):
         es: Tensor | int | None = None,
         keep_tokens: int | None = None,
         mask: Tensor | None = None,
+        bytes_per_frame: float | None = None,
+        psnr: float | None = None,
+        step: float | None = None,
     ) -> Tensor:
         """Images to tokens, in the precision of the weights: `model.to(torch.bfloat16)` is faster and changes some.
 
         Args:
-            x: (B, C, H, W, D, T) or (B, C, H, W), in [0, 1], H = W = image_size.
+            x: (B, C, H, W, D, T) or (B, C, H, W), in [0, 1], H = W = image_size. Layout `ladder`: (B, 1, H, W, D, T) of
+                any size.
             ed: phase of end-diastole, an int or (B,); chosen when not given.
             es: phase of end-systole; chosen when not given.
             keep_tokens: number of transmitted tokens per frame (layout `sequence`: per cine), from the first; the
                 others become -1 and cost no bits. The model should be trained with `training.keep_tokens`.
             mask: (B, H, W, D, T) ground-truth labels, for a model of conditioning `mask` alone: an upper bound.
+            bytes_per_frame: layout `ladder`: bytes of the tokens in a file, without its header. Give one of three.
+            psnr: layout `ladder`: mean PSNR over frames in dB, at least.
+            step: layout `ladder`: step of the quantizer.
 
         Returns:
-            (B, D, 2 + T*K + 2*A) int64, or (B, K) for single images; in layout `sequence` (B, N).
+            (B, D, 2 + T*K + 2*A) int64, or (B, K) for single images; in layout `sequence` (B, N); in layout `ladder`
+            (B, D, 5 + N + T*R + R*H*W).
 
         Raises:
             ValueError: for a wrong size, type or range, NaN, or a phase out of range.
         """
-        encoder = self.encoder
         self.check_tokens()
-        check_images(x, self.config.channels, self.config.image_size)
-        keep = self.layout.keep(keep_tokens)
-        check_mask(mask, x, leaks=self.conditioning.leak is not None)
-        single = x.ndim == 4
-        frames = x[:, None, None] if single else rearrange(x, "b c h w d t -> b d t c h w")
-        mask = None if mask is None else rearrange(mask, "b h w d t -> b d t h w")
-        if self.resampler is not None:
-            ids = encoder.cine_ids(frames, encoder.encode_anatomy(frames, ed, es, mask)[1])
-        else:
-            ids = encoder.frame_ids(frames, cycle(frames.shape[2], x.device).expand(len(x), -1))
-        ids[..., keep:] = NOT_TRANSMITTED
-        if self.resampler is not None:
-            return ids
-        if single:
-            return ids[:, 0, 0]
-        phases, anatomy = encoder.encode_anatomy(frames, ed, es, mask)
-        key_phases = phases[:, None].expand(-1, ids.shape[1], -1)  # repeated in the row of every slice
-        return self.layout.join({"key_phases": key_phases, "frames": ids, "anatomy": anatomy})
+        if self.ladder is not None:
+            if ed is not None or es is not None or keep_tokens is not None or mask is not None:
+                raise ValueError("a model of layout ladder takes no ed, es, keep_tokens or mask; leave them out")
+            check_cine(x)
+            target = Target(bytes_per_frame, psnr, step)
+            cines = rearrange(x, "b 1 h w d t -> b d t h w")
+            return torch.stack([encode_cine(self.ladder, self.layout, cine, target) for cine in cines])
+        if not bytes_per_frame is psnr is step is None:
+            raise ValueError(
+                f"bytes_per_frame, psnr and step choose the rate of layout ladder, but this model has layout "
+                f"{self.layout.name}; leave them out, or give keep_tokens"
+            )
+        return encode_frames(self, x, ed, es, keep_tokens, mask)
 
     @torch.inference_mode()
     @exact_float32()
@@ -214,31 +224,19 @@ class TiTok(nn.Module):
             raise ValueError(
                 f"tokens of shape {tuple(tokens.shape)}: nothing to decode; give at least one cine or image"
             )
-        single = tokens.ndim == 2 and self.resampler is None
-        layout = self.layout.of_images() if single else self.layout
-        if grid is not None and self.resampler is None:
-            raise ValueError(
-                f"grid = {tuple(grid)}: the shape of tokens of layout frame gives their grid; leave it out"
-            )
-        slices, phases = self.config.sequence.grid_for(grid) if self.resampler is not None else layout.grid(tokens)
-        layout.check(tokens, slices, phases)
-        parts = layout.split(tokens, slices, phases)
-        if self.resampler is not None:
-            ids = tokens.repeat_interleave(slices, dim=0)  # the tokens of the cine, repeated for each slice
-        else:
-            ids = tokens[:, None] if single else parts["frames"].flatten(0, 1)
-        anatomy = self.encoder.no_anatomy(len(ids), ids.device)
-        if "anatomy" in parts:
-            anatomy = parts["anatomy"].flatten(0, 1).flatten(1)
-        position = along_stack(slices, ids.device).repeat(len(tokens))
-        phase = cycle(phases, ids.device).expand(len(ids), -1)
-        numbers = [index % slices for index in range(len(ids))]
-        frames = self.decoder.decode(ids, anatomy, position, phase, options, numbers)  # (B * D, T, C, H, W)
-        frames = rearrange(frames.clamp(0, 1), "(b d) t c h w -> b c h w d t", d=slices)
-        return frames[..., 0, 0] if single else frames
+        if self.ladder is None:
+            return decode_frames(self, tokens, options, grid)
+        if grid is not None:
+            raise ValueError(f"grid = {tuple(grid)}: tokens of layout ladder say their grid; leave it out")
+        cines = torch.stack([decode_rows(self.ladder, self.layout, rows) for rows in tokens])
+        return rearrange(cines, "b d t h w -> b 1 h w d t")
 
     def forward(self, batch: Batch, draws: Draws) -> Prediction:
         """Run one training pass, with gradients to all trainable parameters."""
+        if self.ladder is not None:
+            decoded = None if torch.is_grad_enabled() else self.ladder.preview(batch)
+            ladder = self.ladder(batch)
+            return Prediction(batch.image, decoded, draws.t, draws.one_step, step=draws.step, ladder=ladder)
         encoded = self.encoder.train(batch, draws)
         if self.tokenizer is None:
             return Prediction(batch.image, None, draws.t, draws.one_step, logits=encoded.logits, step=draws.step)
@@ -285,7 +283,7 @@ class TiTok(nn.Module):
 
     def check_tokens(self) -> None:
         """Raise a ValueError if the model only segments and has no tokens."""
-        if self.tokenizer is None:
+        if self.tokenizer is None and self.ladder is None:
             raise ValueError("this model only segments (model.decoder none): it has no tokens; load a trained stage")
 
     def teachers(self) -> list[str]:

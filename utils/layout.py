@@ -3,18 +3,21 @@
     frame      (..., D, 2 + T*K + 2*A)   a row for each slice: phase of ED, phase of ES, K ids a phase, A of ED, A of ES
     sequence   (..., N)                  N ids of a whole cine, anatomy included
     image      (..., K)                  K ids of a single image
+    ladder     (..., D, 5 + N + T*R + R*H*W)  a row for each slice: H, W, T, R and step index, N base tokens and the
+                                         temporal basis of the volume, then the residual ids of the slice
 
 Model, compressed file, baselines and evaluation ask the layout and count nothing themselves. A new layout is one class
 here. Tokens are torch tensors or numpy arrays; an id of -1 is not transmitted and costs no bits; ids are local to
 their own codebook.
 
-Axes: D slices, T phases of the cardiac cycle, K latent tokens a frame, A anatomy tokens a key frame, N tokens a cine.
+Axes: D slices, T phases of the cardiac cycle, K latent tokens a frame, A anatomy tokens a key frame, N tokens a cine,
+R temporal components, H and W of the coded field.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,6 +25,7 @@ import torch
 from torch import Tensor
 
 NOT_TRANSMITTED = -1
+LADDER_STEPS, LADDER_BASIS, LADDER_RESIDUAL = 448, 127, 1 << 26  # ids of the layout `ladder`
 Array = Any  # a torch tensor or a numpy array of integers
 
 
@@ -220,8 +224,80 @@ class ImageLayout(TokenLayout):
         return 1, 1
 
 
+@dataclass(frozen=True)
+class LadderLayout(TokenLayout):
+    """Residual tokens of a cine of any size, see modeling/ladder; every row can be decoded without the others.
+
+    A residual id is 2 |q| - 1 for a symbol q > 0, 2 |q| for q <= 0, and -1 in a band that holds only zeros.
+
+    Args:
+        height: H; 0 as long as no cine is given.
+        width: W.
+        rank: R.
+    """
+
+    height: int = 0
+    width: int = 0
+    rank: int = 0
+    name: ClassVar[str] = "ladder"
+    words: ClassVar[str] = "(D, 5 + N + T*R + R*H*W)"
+    has_grid: ClassVar[bool] = True
+
+    def of(self, tokens: Array) -> LadderLayout:
+        """The layout of tokens (..., D, row), from the head of their first row.
+
+        Raises:
+            ValueError: for a shape or a head that no cine has.
+        """
+        row = tokens.reshape(-1, tokens.shape[-1])[0].tolist() if tokens.ndim > 1 and math.prod(tokens.shape) else []
+        height, width, phases, rank = (*row[:4], 0, 0, 0, 0)[:4]
+        sized = replace(self, height=height, width=width, rank=rank)
+        if min(height, width, phases, rank) < 1 or rank > phases or len(row) != sized.shape(1, phases)[1]:
+            raise ValueError(
+                f"tokens of shape {tuple(tokens.shape)} that begin with {row[:4]}: expected rows of layout {self.words}"
+            )
+        return sized
+
+    def fields(self, slices: int, phases: int) -> tuple[Field, ...]:
+        """Step index, N ids, the temporal basis, residual ids."""
+        residual = (slices, self.rank, self.height * self.width)
+        return (
+            Field("step", "step index", ("slice", "token"), (slices, 1), LADDER_STEPS, is_index=True),
+            Field("base", "base token", ("slice", "token"), (slices, self.num_tokens), self.codebook_size),
+            Field("basis", "basis id", ("slice", "phase", "token"), (slices, phases, self.rank), LADDER_BASIS),
+            Field("residual", "residual id", ("slice", "component", "token"), residual, LADDER_RESIDUAL),
+        )
+
+    def shape(self, slices: int, phases: int) -> tuple[int, ...]:
+        """(D, 5 + N + T*R + R*H*W)."""
+        return slices, 5 + self.num_tokens + self.rank * (phases + self.height * self.width)
+
+    def grid(self, tokens: Array) -> tuple[int, int]:
+        """Slices and phases of tokens (..., D, row)."""
+        self.of(tokens)
+        return tokens.shape[-2], int(tokens.reshape(-1)[2])
+
+    def split(self, tokens: Array, slices: int, phases: int) -> dict[str, Array]:
+        """The fields, without H, W, T and R."""
+        parts, start = {}, 4
+        for field in self.fields(slices, phases):
+            stop = start + math.prod(field.shape[1:])
+            parts[field.name] = tokens[..., start:stop].reshape(*tokens.shape[:-1], *field.shape[1:])
+            start = stop
+        return parts
+
+    def join(self, parts: dict[str, Array]) -> Array:
+        """One array (..., D, row)."""
+        lead = parts["step"].shape[:-1]
+        head = (self.height, self.width, parts["basis"].shape[-2], self.rank)
+        rows = [np.broadcast_to(np.array(head, np.int64), (*lead, 4)), *parts.values()]
+        if isinstance(parts["step"], Tensor):
+            return torch.cat([torch.as_tensor(np.array(row)).reshape(*lead, -1) for row in rows], -1)
+        return np.concatenate([row.reshape(*lead, math.prod(row.shape[len(lead) :])) for row in rows], -1)
+
+
 LAYOUTS: dict[str, type[TokenLayout]] = {  # of cines; their order is part of the compressed file's format
-    layout.name: layout for layout in (FrameLayout, SequenceLayout)
+    layout.name: layout for layout in (FrameLayout, SequenceLayout, LadderLayout)
 }
 
 

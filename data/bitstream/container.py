@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data.bitstream import ladder
 from data.bitstream.entropy import TokenTable
 from data.bitstream.header import DTYPES, Header
+from data.bitstream.ladder import SymbolModel
 from data.bitstream.payload import Payload, needs_table, read_payload, write_payload
 from data.preprocess import MODES, Geometry
-from utils.layout import LAYOUTS
+from utils.layout import LAYOUTS, LadderLayout
 
 MAGIC = b"TTMRI-RUO"
 VERSION = 3
@@ -34,13 +36,14 @@ _HAS_AFFINE, _HAS_SCALING, _STATES_SHIFT = 1, 2, 2  # flags; above them the stat
 _CODING, _HAS_OUTSIDE, _HAS_TIME = 3, 4, 8  # options; the lowest two bits are the coding of payload.py
 
 
-def pack(tokens: np.ndarray, header: Header, table: TokenTable | None = None) -> bytes:
+def pack(tokens: np.ndarray, header: Header, model: TokenTable | SymbolModel | None = None) -> bytes:
     """The whole compressed file.
 
     Args:
         tokens: integers of the layout's shape, -1 where not transmitted.
         header: what belongs to them.
-        table: frequencies of the model's frame tokens, where it has one; used where that makes the file smaller.
+        model: what predicts the tokens. Layout `ladder`: its context model. Other layouts: frequencies of the frame
+            tokens, where the model has them; used where that makes the file smaller.
 
     Returns:
         The bytes of the file; its bit rate is `len(...) * 8` bits per cine.
@@ -48,19 +51,32 @@ def pack(tokens: np.ndarray, header: Header, table: TokenTable | None = None) ->
     Raises:
         ValueError: when the tokens do not have the shape of the layout, or an id is outside its codebook.
     """
-    payload = write_payload(header.layout, np.asarray(tokens), header.slices, header.phases, table)
+    table = model if isinstance(model, TokenTable) else None
+    if isinstance(header.layout, LadderLayout):
+        payload = Payload(0, 0, ladder.write(header.layout, np.asarray(tokens), header.phases, _needed(model)))
+    else:
+        payload = write_payload(header.layout, np.asarray(tokens), header.slices, header.phases, table)
+    return _pack(header, payload, table)
+
+
+def _pack(header: Header, payload: Payload, table: TokenTable | None) -> bytes:
+    """The whole file of tokens that are bytes already."""
     head = _pack_header(header, payload, table)
     length = _PREFIX.size + len(head) + len(payload.data) + _CRC.size
     body = _PREFIX.pack(MAGIC, VERSION, length) + head + payload.data
     return body + _CRC.pack(zlib.crc32(body))
 
 
-def unpack(data: bytes, table: TokenTable | None = None) -> tuple[np.ndarray, Header]:
+def unpack(
+    data: bytes, model: TokenTable | SymbolModel | None = None, damaged: list[int] | None = None
+) -> tuple[np.ndarray, Header]:
     """The tokens and the header of a compressed file.
 
     Args:
         data: what `pack` gave, whole.
-        table: of the model that wrote the file, where it has one.
+        model: as for `pack`.
+        damaged: layout `ladder`: decode a damaged file as far as possible, and add the slices that could not be decoded;
+            None refuses it.
 
     Returns:
         The tokens as passed to `pack`, int64, and the header (real numbers rounded to float32).
@@ -68,8 +84,14 @@ def unpack(data: bytes, table: TokenTable | None = None) -> tuple[np.ndarray, He
     Raises:
         ValueError: foreign, cut short, damaged, not canonical, or written by another version or with another table.
     """
-    parts = read_parts(data)
+    parts = read_parts(data, checked=damaged is None)
     header = parts.header
+    if isinstance(header.layout, LadderLayout):
+        tokens = ladder.read(header.layout, parts.payload.data, header.slices, header.phases, _needed(model), damaged)
+        if _pack(header, parts.payload._replace(states=0, coding=0), None) != data and damaged is None:
+            raise ValueError("the compressed file is not canonical: its header has another form; write the file again")
+        return tokens, header
+    table = model if isinstance(model, TokenTable) else None
     if parts.table_crc is not None and (table is None or table.crc != parts.table_crc):
         raise ValueError(
             f"the ids of the compressed file are coded with the token table {parts.table_crc:08x} of a model, "
@@ -97,13 +119,24 @@ class Parts(NamedTuple):
     head_bytes: int
 
 
-def read_parts(data: bytes) -> Parts:
+def _needed(model: TokenTable | SymbolModel | None) -> SymbolModel:
+    """The context model, which a file of layout `ladder` needs."""
+    if model is None or isinstance(model, TokenTable):
+        raise ValueError("the file has tokens of layout ladder: give the context model of the ladder that wrote it")
+    return model
+
+
+def read_parts(data: bytes, checked: bool = True) -> Parts:
     """Check a compressed file and read its header.
+
+    Args:
+        data: the file.
+        checked: whether length and checksum of the whole file must be right.
 
     Raises:
         ValueError: foreign, cut short, damaged, or written by another version.
     """
-    _check_file(data)
+    _check_file(data, checked)
     return _unpack_header(data)
 
 
@@ -175,7 +208,7 @@ def _unpack_header(data: bytes) -> Parts:
     return Parts(header, payload, table_crc, start)
 
 
-def _check_file(data: bytes) -> None:
+def _check_file(data: bytes, whole: bool) -> None:
     if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
         found = f"it starts with {data[: len(MAGIC)]!r}, expected {MAGIC!r}" if data else "it is empty"
         raise ValueError(f"not a TiTok-MRI file: {found}; give a file that scripts/compress.py wrote")
@@ -188,6 +221,8 @@ def _check_file(data: bytes) -> None:
         raise ValueError(
             f"the compressed file has version {version}, expected {VERSION}; use the release that wrote it"
         )
+    if not whole:
+        return
     if len(data) < length:
         raise ValueError(f"the compressed file is cut short: {len(data)} of {length} bytes; copy it again")
     if len(data) > length or length < _PREFIX.size + _CRC.size:

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.case import TIME_UNITS, CineCase
 from data.preprocess import Geometry, Prepared
-from utils.layout import LAYOUTS, TokenLayout
+from utils.layout import LAYOUTS, LadderLayout, TokenLayout
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
 MAX_TOKENS = 1 << 21  # these limits keep a forged header from allocating gigabytes
@@ -67,7 +67,7 @@ class Header:
         for name, count, low in (
             ("slices", self.slices, 1),
             ("phases", self.phases, 1),
-            ("number of latent tokens", layout.num_tokens, 1),
+            ("number of latent tokens", layout.num_tokens, 0 if layout.name == LadderLayout.name else 1),
             ("number of anatomy tokens", layout.num_anatomy, 0),
         ):
             _in_range(name, count, low, 0xFFFF)

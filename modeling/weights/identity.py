@@ -10,7 +10,7 @@ from torch import nn
 from utils.checkpoint import hash_weights
 
 FRAME_TOKENS = ("adapters.", "tokenizer.latent_tokens", "tokenizer.encoder.", "tokenizer.quantize.", "resampler.")
-ENCODES = (*FRAME_TOKENS, "conditioning.")
+ENCODES = (*FRAME_TOKENS, "conditioning.", "ladder.context.")
 ONLY_DECODES = ("conditioning.tokens.embedder.", "conditioning.tokens.place_embed", "conditioning.tokens.not_sent")
 ONLY_ENCODES = (
     "adapters.",
@@ -25,7 +25,7 @@ class Identity(NamedTuple):
     """Hashes of a model's weights and options.
 
     Args:
-        tokens_id: 64 bits, of all that tokens depend on. Another value: the same ids mean something else.
+        tokens_id: 64 bits, of all that tokens depend on; of a ladder, of what their code in a file depends on. Another value: the same ids mean something else.
         pixels_id: 32 bits, of all that decoding depends on. Another value: another decoder of the same tokens.
     """
 
@@ -49,6 +49,8 @@ def identity(model: nn.Module, config: Any) -> Identity:
         "sequence": {key: value for key, value in options["sequence"].items() if key != "grid"},
         "conditioning": conditioning,
     }
+    if config.layout == "ladder":
+        shared["context"], options["dit"] = options["ladder"]["context"], options["ladder"]["refinement"]
     state = model.state_dict()
     encodes = {k: v for k, v in state.items() if k.startswith(ENCODES) and not k.startswith(ONLY_DECODES)}
     decodes = {k: v for k, v in state.items() if not k.startswith(ONLY_ENCODES)}

@@ -22,7 +22,7 @@ STRUCTURES = {"RV": 1, "MYO": 2, "LV": 3}
 def preview(model: nn.Module, batch: Batch, draws: Any, groups: Sequence[str], step: int, log: RunLog) -> None:
     """Write the quality of held-out slices, decoded from tokens alone on the model's grid, and a picture of them.
 
-    The log receives `val_psnr` in dB of the reconstructions; `val_dice_RV`, `val_dice_MYO` and `val_dice_LV` of the
+    The log receives `val_psnr` in dB of the reconstructions; `val_bits_per_pixel` of a ladder, a mean over drawn steps; `val_dice_RV`, `val_dice_MYO` and `val_dice_LV` of the
     segmenter on the originals at ED and ES (all slices as one stack); the keys of `dice_of_groups`, of the segmenter on
     the reconstructions; and the picture `samples/val_...`: originals above reconstructions above errors. A model that
     only segments has originals above ground truth above labels.
@@ -45,6 +45,8 @@ def preview(model: nn.Module, batch: Batch, draws: Any, groups: Sequence[str], s
         scores = [psnr(x, y, field[b]) for b in range(len(field)) for x, y in zip(original[b], decoded[b], strict=True)]
         values["val_psnr"] = finite_mean(scores)
         pictures += [decoded, np.clip(ERROR_SCALE * np.abs(decoded - original), 0, 1)]
+    if result.ladder is not None:
+        values["val_bits_per_pixel"] = float(result.ladder.bits.mean(1).sum()) / batch.image.numel()
     if result.segmenter is not None:
         values |= dice_of_groups(result.segmenter.logits.argmax(3).cpu().numpy(), batch, groups)
     if result.logits is not None:

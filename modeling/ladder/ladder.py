@@ -1,0 +1,175 @@
+"""The rate ladder: residual tokens of a cine at any rate, on native pixels of any size.
+
+    cine ─► temporal basis ─► components ─► wavelet ─► quantizer, one step for all ─► symbols ─► tokens
+    tokens ─► symbols * step ─► inverse wavelet ─► refinement ─► components @ basis ─► cine
+
+The step is the only knob: a fine one gives many bytes and a high PSNR. The context model predicts the symbols; it
+decides their cost in the file, not their meaning.
+
+Axes: B batch, D slices, T phases, R components, H and W of the field, h and w of a band.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modeling.ladder import basis, wavelet
+from modeling.ladder.context import Symbols, energies_of
+from modeling.ladder.integer import IntegerContext
+from modeling.ladder.network import ContextConfig, ContextModel
+from modeling.ladder.quantizer import OFFSET, nearest_index, quantize, step_size
+from modeling.ladder.rate import sampled_bits
+from modeling.ladder.refinement import Refinement, RefinementConfig
+from modeling.ladder.session import SymbolCoder
+from utils.config.ranges import Positive, Range
+from utils.seeding import stable_seed
+from utils.types import Batch
+
+MAX_RANK = 32  # components; later ones are below the noise
+PREVIEW_STEP = 0.2
+
+
+@dataclass
+class LadderConfig:
+    """Options of the ladder.
+
+    Args:
+        context: of the context model.
+        refinement: of the refinement.
+        finest_step: smallest step drawn in training.
+        coarsest_step: largest step drawn in training.
+        draws: number of steps drawn for each sample.
+        slices: number of slices of a sample that are used for each draw.
+        positions: about how many positions of each band are used for each draw.
+    """
+
+    context: ContextConfig = field(default_factory=ContextConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    finest_step: Annotated[float, Range(0.001, 10)] = 0.025
+    coarsest_step: Annotated[float, Range(0.001, 10)] = 1.2
+    draws: Positive = 2
+    slices: Positive = 3
+    positions: Positive = 3000
+
+
+class Analysis(NamedTuple):
+    """A cine before quantization.
+
+    Args:
+        ids: (T, R) integers of the temporal basis.
+        basis: (T, R) float32.
+        pyramid: coefficients (D, R, h, w) of each band.
+    """
+
+    ids: np.ndarray
+    basis: Tensor
+    pyramid: wavelet.Pyramid
+
+
+class Trained(NamedTuple):
+    """Output of a training pass.
+
+    Args:
+        bits: (B, draws) estimated bits of a sample; 0 if the context model does not train.
+        steps: (B, draws) size of the step.
+        error: (B, draws) squared error of the refined components as a fraction of that before; 1 if the refinement
+            does not train.
+    """
+
+    bits: Tensor
+    steps: Tensor
+    error: Tensor
+
+
+class Ladder(nn.Module):
+    """The ladder.
+
+    Args:
+        config: its options.
+    """
+
+    def __init__(self, config: LadderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.context = ContextModel(config.context)
+        self.refinement = Refinement(config.refinement) if config.refinement.width else None
+
+    def coder(self) -> SymbolCoder:
+        """Return the context model in integers, of the weights of this moment."""
+        return SymbolCoder(IntegerContext(self.context))
+
+    def analyse(self, cine: Tensor) -> Analysis:
+        """Transform a cine (D, T, H, W) in [0, 1]."""
+        ids = basis.basis_ids(cine.cpu().numpy(), min(cine.shape[1], MAX_RANK))
+        vectors = torch.from_numpy(basis.orthonormal(ids)).float().to(cine.device)
+        components = torch.einsum("dthw,tr->drhw", cine.float(), vectors)
+        return Analysis(ids, vectors, wavelet.forward(components))
+
+    def synthesise(self, symbols: Symbols, vectors: Tensor, step_index: int) -> Tensor:
+        """Decode symbols to a cine (D, T, H, W) in [0, 1]; `vectors` is the basis (T, R)."""
+        components = self.refine(dequantized(symbols, step_index), step_index)
+        return torch.einsum("drhw,tr->dthw", components, vectors).clamp(0, 1)
+
+    def refine(self, components: Tensor, step_index: int) -> Tensor:
+        """Refine decoded components (D, R, H, W), slice by slice."""
+        if self.refinement is None:
+            return components
+        step = step_size(step_index)
+        return torch.cat([self.refinement(part, step, step_index) for part in components.split(1)])
+
+    def forward(self, batch: Batch) -> Trained:
+        """Run a training pass on stacks or slices; steps and slices are functions of the seed of each sample."""
+        rows = [[self._draw(batch, b, number) for number in range(self.config.draws)] for b in range(len(batch.image))]
+        columns = ([[draw[i] for draw in row] for row in rows] for i in range(3))
+        return Trained(*(torch.stack([torch.stack(row) for row in column]) for column in columns))
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> Tensor:
+        """Decode a batch at one middle step, (B, D, T, 1, H, W); without the search of symbols."""
+        index, decoded = nearest_index(PREVIEW_STEP), torch.zeros_like(batch.image)
+        for b, valid in enumerate(batch.valid()):
+            analysis = self.analyse(batch.image[b, valid, :, 0])
+            symbols = [[quantize(band, step_size(index)) for band in level] for level in analysis.pyramid]
+            decoded[b, valid, :, 0] = self.synthesise(symbols, analysis.basis, index)
+        return decoded
+
+    def _draw(self, batch: Batch, b: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Bits, step and remaining error of one draw of one sample."""
+        config, device = self.config, batch.image.device
+        seed = stable_seed(int(batch.sample_seed[b]), f"ladder {number}")
+        random = torch.Generator().manual_seed(seed)
+        share, offset = torch.rand(2, generator=random).tolist()
+        octaves = math.log2(config.coarsest_step / config.finest_step)
+        step_index = nearest_index(config.finest_step * 2 ** (share * octaves))
+        step = step_size(step_index)
+        with torch.no_grad():
+            cine = batch.image[b, batch.valid()[b], :, 0].float()
+            analysis = self.analyse(cine)
+            offset = OFFSET - 0.1 * offset  # the search of a file rounds as if the offset were smaller
+            symbols = [[quantize(band, step, offset) for band in level] for level in analysis.pyramid]
+            energies = energies_of(symbols).to(device)
+            chosen = torch.randperm(len(cine), generator=random)[: config.slices].to(device)
+            symbols = [[band[chosen] for band in level] for level in symbols]
+        bits, error = torch.zeros((), device=device), torch.ones((), device=device)
+        if self.context.out.weight.requires_grad or not torch.is_grad_enabled():
+            scale = len(cine) / len(chosen)
+            bits = scale * sampled_bits(self.context, symbols, step_index, energies, config.positions, seed)
+        if self.refinement is not None and self.refinement.tail.weight.requires_grad:
+            decoded = dequantized(symbols, step_index)
+            original = wavelet.inverse([[band[chosen] for band in level] for level in analysis.pyramid])
+            refined = self.refinement(decoded, step, step_index)
+            before = (decoded - original).square().sum()
+            error = (refined - original).square().sum() / before.clamp(min=1e-12)
+        return bits, torch.tensor(step, device=device), error
+
+
+def dequantized(symbols: Symbols, step_index: int) -> Tensor:
+    """Decode symbols to components (D, R, H, W)."""
+    step = step_size(step_index)
+    return wavelet.inverse([[band.float() * step for band in level] for level in symbols])

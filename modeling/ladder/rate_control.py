@@ -1,0 +1,140 @@
+"""Choice of the step for a number of bytes or a PSNR.
+
+Bits are nearly proportional to the number of coefficients that a step leaves non-zero, and PSNR to its logarithm. So a
+few trials of the real search suffice: each corrects the proportion.
+
+Axes: D slices, T phases, R components, h and w of a band.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modeling.ladder.context import Symbols, energies_of
+from modeling.ladder.ladder import Analysis, Ladder
+from modeling.ladder.quantizer import PER_OCTAVE, STEPS, step_size
+from modeling.ladder.rate import sampled_bits
+
+BITS_PER_SYMBOL = 6.0  # first guess, of a symbol that is not zero
+BASIS_BITS, CLASS_BITS, SLICE_BYTES, VOLUME_BYTES = 6.1, 2.0, 8, 20  # of what a file holds beside the symbols
+TRIALS = 5
+SAMPLED = 20_000  # positions of a band
+SymbolsAt = Callable[[int], Symbols]
+
+
+def index_for_bytes(ladder: Ladder, analysis: Analysis, total: float, symbols_at: SymbolsAt) -> tuple[int, Symbols]:
+    """Find the step whose tokens take a number of bytes, or a few less.
+
+    Args:
+        ladder: the model.
+        analysis: of the cine.
+        total: bytes of all tokens.
+        symbols_at: symbols of a step index.
+
+    Returns:
+        The step index, and its symbols.
+
+    Raises:
+        ValueError: when the smallest tokens are larger.
+    """
+    sizes = np.sort(torch.cat([band.abs().flatten() for level in analysis.pyramid for band in level]).cpu().numpy())
+
+    def nonzero(index: int) -> int:
+        return len(sizes) - int(np.searchsorted(sizes, 0.6 * step_size(index)))
+
+    counts = np.array([nonzero(index) for index in range(STEPS)])  # falling
+    per_symbol, tried = BITS_PER_SYMBOL, {}
+    for _ in range(TRIALS):
+        index = min(int(np.searchsorted(-counts * per_symbol, -8 * total)), STEPS - 1)
+        if index in tried:
+            break
+        symbols = symbols_at(index)
+        bits = 8 * token_bytes(ladder, analysis, symbols, index)
+        tried = {index: (bits, symbols), **{i: (b, s) for i, (b, s) in tried.items() if b <= 8 * total}}
+        per_symbol = bits / max(1, counts[index])
+        if 0.975 <= bits / (8 * total) <= 1.0:
+            break
+    fitting = {i: (b, s) for i, (b, s) in tried.items() if b <= 8.04 * total}
+    if not fitting:
+        least = min(b for b, _ in tried.values()) / 8
+        if index == STEPS - 1:
+            raise ValueError(f"{total:.0f} bytes are too few: the smallest tokens of this cine take about {least:.0f}")
+        while bits > 8.04 * total and index < STEPS - 1:
+            index = min(index + 2, STEPS - 1)
+            symbols = symbols_at(index)
+            bits = 8 * token_bytes(ladder, analysis, symbols, index)
+        return index, symbols
+    best = max(fitting, key=lambda i: fitting[i][0])
+    return best, fitting[best][1]
+
+
+def token_bytes(ladder: Ladder, analysis: Analysis, symbols: Symbols, step_index: int) -> float:
+    """Estimate the bytes of tokens in a file, without its header."""
+    energies, (phases, rank) = energies_of(symbols), analysis.ids.shape
+    with torch.no_grad():
+        device = ladder.context.out.weight.device
+        bits = float(sampled_bits(ladder.context, symbols, step_index, energies.to(device), SAMPLED, 0))
+    used = energies.any(0).nonzero()[:, 0]
+    sent = int(used[-1]) + 1 if len(used) else 0
+    bits += BASIS_BITS * phases * sent + CLASS_BITS * int((energies > 0).sum())
+    return bits / 8 + SLICE_BYTES * len(symbols[0][0]) + VOLUME_BYTES
+
+
+def index_for_psnr(
+    ladder: Ladder, analysis: Analysis, cine: Tensor, goal: float, symbols_at: SymbolsAt
+) -> tuple[int, Symbols]:
+    """Find the largest step whose mean PSNR over frames is not below a goal.
+
+    Args:
+        ladder: the model.
+        analysis: of the cine.
+        cine: (D, T, H, W) in [0, 1].
+        goal: in dB.
+        symbols_at: symbols of a step index.
+
+    Returns:
+        The step index, and its symbols.
+
+    Raises:
+        ValueError: when the finest step does not reach the goal.
+    """
+    tried: dict[int, tuple[float, Symbols]] = {}
+
+    def at(index: int) -> float:
+        if index not in tried:
+            symbols = symbols_at(index)
+            tried[index] = (mean_psnr(cine, ladder.synthesise(symbols, analysis.basis, index)), symbols)
+        return tried[index][0]
+
+    index = _clamped(round(PER_OCTAVE * (math.log2(1024) - (goal - 18.5) / 5.3)))
+    for _ in range(TRIALS):
+        missing = goal - at(index)
+        step = round(-missing * PER_OCTAVE / 5.3 - (0.5 if missing > 0 else -0.5))
+        following = _clamped(index + (step if missing > 0 else max(step - 1, 0)))
+        if following == index or following in tried:
+            break
+        index = following
+    reached = [i for i, (value, _) in tried.items() if value >= goal]
+    while not reached and index > 0:
+        index = max(0, index - 4)
+        if at(index) >= goal:
+            reached = [index]
+    if not reached:
+        raise ValueError(f"{goal} dB cannot be reached: the finest step gives {at(0):.2f} dB")
+    best = max(reached)
+    return best, tried[best][1]
+
+
+def mean_psnr(cine: Tensor, decoded: Tensor) -> float:
+    """Mean over frames (D, T, H, W), each at most 100 dB."""
+    error = (cine - decoded).square().mean((2, 3)).clamp(min=1e-10)
+    return float((-10 * error.log10()).mean())
+
+
+def _clamped(index: int) -> int:
+    return min(max(index, 0), STEPS - 1)

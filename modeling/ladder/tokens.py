@@ -1,0 +1,132 @@
+"""A cine to tokens of the layout `ladder` and back, at a chosen rate, quality or step.
+
+Axes: B batch, D slices, T phases, R components, H and W of the field, h and w of a band.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modeling.ladder.basis import LIMIT, orthonormal
+from modeling.ladder.context import Symbols
+from modeling.ladder.ladder import Analysis, Ladder
+from modeling.ladder.quantizer import nearest_index
+from modeling.ladder.rate_control import index_for_bytes, index_for_psnr
+from modeling.ladder.search import WEIGHT, searched_symbols
+from utils.layout import LadderLayout
+from utils.pyramid import from_flat, to_flat
+from utils.symbols import MAX_EXPONENT
+
+LARGEST = 2**MAX_EXPONENT - 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the step is chosen by; exactly one is given.
+
+    Args:
+        bytes_per_frame: of the tokens in a file, without its header.
+        psnr: mean over the frames, in dB, at least.
+        step: size of the step; the nearest of its scale is taken.
+
+    Raises:
+        ValueError: for no or two choices, or a value that is not above 0.
+    """
+
+    bytes_per_frame: float | None = None
+    psnr: float | None = None
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) != 1:
+            raise ValueError(f"{given or 'no target'}: give exactly one of bytes_per_frame, psnr and step")
+        ((name, value),) = given.items()
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value}: expected a number above 0")
+
+
+def encode_cine(ladder: Ladder, layout: LadderLayout, cine: Tensor, target: Target, search: float = WEIGHT) -> Tensor:
+    """Encode a cine.
+
+    Args:
+        ladder: in eval mode.
+        layout: of the model, without a size.
+        cine: (D, T, H, W) in [0, 1].
+        target: rate, quality or step.
+        search: bits against error in the search of symbols; 0 for none.
+
+    Returns:
+        (D, row) int64, see `LadderLayout`.
+
+    Raises:
+        ValueError: when no step reaches the target.
+    """
+    analysis, coder = ladder.analyse(cine), ladder.coder()
+
+    def symbols_at(step_index: int) -> Symbols:
+        return searched_symbols(coder.context, analysis.pyramid, step_index, search)
+
+    if target.step is not None:
+        index = nearest_index(target.step)
+        symbols = symbols_at(index)
+    elif target.psnr is not None:
+        index, symbols = index_for_psnr(ladder, analysis, cine, target.psnr, symbols_at)
+    else:
+        assert target.bytes_per_frame is not None
+        total = target.bytes_per_frame * cine.shape[0] * cine.shape[1]
+        index, symbols = index_for_bytes(ladder, analysis, total, symbols_at)
+    return to_tokens(layout, analysis, symbols, index, tuple(cine.shape[-2:]), coder)
+
+
+def to_tokens(
+    layout: LadderLayout, analysis: Analysis, symbols: Symbols, step_index: int, size: tuple[int, int], coder: object
+) -> Tensor:
+    """Write symbols and basis as tokens (D, row)."""
+    bands = [band.cpu().numpy().astype(np.int64) for level in symbols for band in level]
+    most = max(int(np.abs(band).max(initial=0)) for band in bands)
+    if most > LARGEST:
+        raise ValueError(f"a symbol is {most}, expected at most {LARGEST}; choose a larger step or fewer bytes")
+    busy = np.stack([np.abs(band).max((0, 2, 3), initial=0) > 0 for band in bands])  # (bands, R)
+    flat = [np.where(band > 0, 2 * band - 1, -2 * band) for band in bands]
+    flat = [np.where(row[None, :, None, None], band, -1) for row, band in zip(busy, flat, strict=True)]
+    slices, (phases, rank) = len(bands[0]), analysis.ids.shape
+    used = np.flatnonzero(busy.any(0))
+    basis = analysis.ids + LIMIT
+    basis[:, int(used[-1]) + 1 if used.size else 0 :] = -1
+    sized = LadderLayout(layout.num_tokens, layout.codebook_size, height=size[0], width=size[1], rank=rank)
+    parts = {
+        "step": np.full((slices, 1), step_index),
+        "base": np.full((slices, layout.num_tokens), -1),
+        "basis": np.tile(basis, (slices, 1, 1)),
+        "residual": to_flat(flat),
+    }
+    return torch.from_numpy(sized.join(parts))
+
+
+@torch.no_grad()
+def decode_rows(ladder: Ladder, layout: LadderLayout, tokens: Tensor) -> Tensor:
+    """Decode tokens (D, row) to a cine (D, T, H, W) in [0, 1].
+
+    Raises:
+        ValueError: for tokens of another layout, or rows of different volumes.
+    """
+    sized = layout.of(tokens)
+    slices, phases = sized.grid(tokens)
+    sized.check(tokens, slices, phases)
+    rows = sized.split(tokens.cpu().numpy(), slices, phases)
+    device = next(ladder.parameters()).device
+    cines = []
+    for step, basis, residual in zip(rows["step"], rows["basis"], rows["residual"], strict=True):
+        sent = int((basis[0] >= 0).sum())
+        sizes = (residual + 1) // 2
+        bands = from_flat(np.where(residual % 2 == 1, sizes, -sizes)[None], sized.height, sized.width)
+        tensors = [torch.from_numpy(band[:, : max(1, sent)]).to(device) for band in bands]
+        symbols = [tensors[:1], *(tensors[i : i + 3] for i in range(1, len(tensors), 3))]
+        vectors = orthonormal(np.where(basis < 0, 0, basis - LIMIT)[:, : max(1, sent)])
+        cines.append(ladder.synthesise(symbols, torch.from_numpy(vectors).float().to(device), int(step[0])))
+    return torch.cat(cines)
