@@ -36,7 +36,7 @@ class ModelConfig:
             a ladder.
         tokenizer: source of the tokenizer.
         adapters: channel and phase adapter.
-        layout: layout of the tokens: `frame`; `sequence`, N tokens for a whole cine; or `ladder`, residual tokens at any
+        layout: layout of the tokens: `frame`; `sequence`, N tokens for a whole cine; `ladder`, residual tokens at any
             rate.
         sequence: options of the layout `sequence`.
         ladder: options of the layout `ladder`.
@@ -56,7 +56,11 @@ class ModelConfig:
     conditioning: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
 
     def __post_init__(self) -> None:
-        choices = {"decoder": ("dit", "titok", "none"), "geometry": ("crop", "fit"), "layout": ("frame", "sequence", "ladder")}
+        choices = {
+            "decoder": ("dit", "titok", "none"),
+            "geometry": ("crop", "fit"),
+            "layout": ("frame", "sequence", "ladder"),
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(known)}")

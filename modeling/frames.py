@@ -53,9 +53,7 @@ def decode_frames(model: TiTok, tokens: Tensor, options: SamplerOptions, grid: t
     single = tokens.ndim == 2 and model.resampler is None
     layout = model.layout.of_images() if single else model.layout
     if grid is not None and model.resampler is None:
-        raise ValueError(
-            f"grid = {tuple(grid)}: the shape of tokens of layout frame gives their grid; leave it out"
-        )
+        raise ValueError(f"grid = {tuple(grid)}: the shape of tokens of layout frame gives their grid; leave it out")
     slices, phases = model.config.sequence.grid_for(grid) if model.resampler is not None else layout.grid(tokens)
     layout.check(tokens, slices, phases)
     parts = layout.split(tokens, slices, phases)

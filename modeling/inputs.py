@@ -36,7 +36,9 @@ def check_cine(x: Tensor) -> None:
     """
     expected = "(B, 1, H, W, D, T)"
     if not x.is_floating_point() or x.ndim != 6 or x.shape[1] != 1:
-        raise ValueError(f"cines of shape {tuple(x.shape)} and {x.dtype}: expected {expected}, floating point in [0, 1]")
+        raise ValueError(
+            f"cines of shape {tuple(x.shape)} and {x.dtype}: expected {expected}, floating point in [0, 1]"
+        )
     _check_values(x, expected)
 
 

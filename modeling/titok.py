@@ -26,9 +26,9 @@ from modeling.dit import DiT
 from modeling.draws import Draws
 from modeling.encoder import Chunks, FrameEncoder
 from modeling.flow import SamplerOptions
+from modeling.frames import decode_frames, encode_frames
 from modeling.heart.phases import at_phases
 from modeling.heart.segmenter import FixedSegmenter, FrameSegmenter
-from modeling.frames import decode_frames, encode_frames
 from modeling.inputs import check_cine
 from modeling.ladder.ladder import Ladder
 from modeling.ladder.tokens import Target, decode_rows, encode_cine

@@ -6,8 +6,9 @@ Research use only, not a medical device.
         --segmenter mri_reference_output --output_dir codec_report
 
 Every method codes the native voxels inside one field, after the window of the volume, and everything is scored after
-decoding from the bytes alone. A codec codes each slice's cine by itself, at each setting of its ladder. The field is
-that of the last --model, of --field_of, or of --image_size and --geometry.
+decoding from the bytes alone. A codec codes each slice's cine by itself, at each setting of its ladder. A model of
+layout `ladder` codes any field, at each of --rates. The field is that of the last --model, of --field_of, or of
+--image_size and --geometry.
 
 OUTPUT_DIR then holds rate_distortion.csv, .json and .png, and index.html.
 """
@@ -31,7 +32,7 @@ from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
 from scripts.evaluate import model_names
-from scripts.evaluation.rate_distortion import Point, means, measure, point_of_model, points_of_codec
+from scripts.evaluation.rate_distortion import Point, means, measure, points_of_codec, points_of_model
 from scripts.evaluation.segmenters import Opened, open_segmenter
 from scripts.files.codec import field_of, load_model
 from utils.config import registry
@@ -45,6 +46,7 @@ from utils.report.evaluation import NOTE
 from utils.report.tables import MARK, text_table
 
 CODECS = "data.codecs"
+RATES = [24, 35, 50, 70, 100, 140, 200, 300, 450, 700]
 Field = tuple[int, str]  # image size and geometry
 
 
@@ -61,6 +63,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--codecs", nargs="+", default=known, metavar="NAME", help=f"codecs (default: all of {', '.join(known)})")
     option = "options of codecs, such as svt_av1.preset=8 or 'x265.ladder=[22,30,38,46]'"
     add("--codec_option", nargs="+", action="extend", default=[], metavar="NAME.KEY=VALUE", help=option)
+    rates = f"bytes a frame of a ladder (default {' '.join(map(str, RATES))})"
+    add("--rates", type=float, nargs="+", default=RATES, metavar="N", help=rates)
     add("--limit", type=int, help="compare only the first LIMIT patients of the split")
     add("--field_of", type=Path, metavar="FOLDER", help="use the field of this model (default: of the last --model)")
     add("--image_size", type=int, help="side of the field, instead of a model's")
@@ -120,7 +124,7 @@ def open_models(folders: Sequence[Path], device: torch.device, batch_frames: int
     names = model_names(folders)
     models = {name: load_model(path, device, batch_frames) for name, path in zip(names, folders, strict=True)}
     for name, model in models.items():
-        if model.config.decoder == "none":
+        if model.tokenizer is None and model.ladder is None:
             raise ValueError(f"--model {name} only segments: give it as --segmenter, and a trained stage as --model")
     return models
 
@@ -137,7 +141,7 @@ def choose_field(args: argparse.Namespace, models: dict[str, TiTok], device: tor
         source = load_model(args.field_of, device, args.batch_frames) if args.field_of else list(models.values())[-1]
         field = source.config.image_size, source.config.geometry
     for name, model in models.items():
-        if (model.config.image_size, model.config.geometry) != field:
+        if model.ladder is None and (model.config.image_size, model.config.geometry) != field:
             raise ValueError(
                 f"--model {name}: its field is {field_of(model)}, but the field of the comparison is {field[1]} at "
                 f"{field[0]} pixels a side; compare models of different fields in separate runs"
@@ -191,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     taught = [name for name, model in models.items() if opened and opened.lineage & set(model.teachers())]
 
     points: list[Point] = [point for name, codec in codecs.items() for point in points_of_codec(name, codec)]
-    points += [point_of_model(name, model) for name, model in models.items()]
+    points += [point for name, model in models.items() for point in points_of_model(name, model, args.rates)]
     failed: dict[str, str] = {}
     rows = measure(points, reader, patients, field, opened.segmenter if opened else None, failed)
     named = "; ".join(f"{patient} ({reason})" for patient, reason in failed.items())

@@ -2,8 +2,12 @@
 
 Research use only, not a medical device.
 
-    python scripts/compress.py cine.nii.gz cine.tmri --model mri_titok_e2e_stage3_output
+    python scripts/compress.py cine.nii.gz cine.tmri --bytes_per_frame 100
+    python scripts/compress.py cine.nii.gz cine.tmri --psnr 38
     python scripts/compress.py /path/to/acdc_dataset compressed --model mri_titok_e2e_stage3_output --workers 2
+
+Without --model, a small rate ladder codes the whole image at the rate or quality that you choose. It is part of the
+project and was trained on synthetic images only.
 
 IN is a 4-D NIfTI file, the folder of one ACDC patient, a folder of ACDC patients, or a folder of 4-D NIfTI files. For a
 folder, OUT is a folder with one file for each patient. Existing files are not written again. A file that cannot be
@@ -24,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.case import CineCase
 from data.nifti.cine import read_cine
-from data.preprocess import Prepared, native_field, prepare
+from data.preprocess import Prepared, native_field
 from data.sources.acdc import AcdcSource
 from data.sources.nifti import NiftiSource
 from modeling.titok import TiTok
-from scripts.files.codec import OUTSIDE, compress_case, load_model
+from scripts.files.codec import OUTSIDE, add_rate_arguments, compress_case, load_model, prepare_for, rate_of
 from scripts.files.many import Job, add_file_arguments, check_file_arguments, jobs_left, run_jobs
 from utils.device import pick_device
 from utils.files import atomic_path
@@ -56,9 +60,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="transmit only the first N tokens of each frame, or of the cine, by a model trained with keep_tokens",
     )
+    add_rate_arguments(parser)
     add("--outside", choices=OUTSIDE, default="zero",
         help="value of the voxels outside the model's field when the file is decoded (default zero)")  # fmt: skip
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.rate = rate_of(args)
+    return args
 
 
 def jobs_of(source: Path, output: Path) -> list[Job]:
@@ -93,7 +100,7 @@ def open_source(folder: Path) -> Any:
 def compress_job(model: TiTok, loaded: Loaded, path: Path, args: argparse.Namespace) -> str:
     """Compress and write one cine; return the line to print."""
     case, prepared = loaded
-    data = compress_case(model, case, prepared, args.keep_tokens, args.outside)
+    data = compress_case(model, case, prepared, args.keep_tokens, args.outside, args.rate)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
     frames, inside = case.cine.shape[2] * case.cine.shape[3], native_field(prepared.geometry)
@@ -107,7 +114,7 @@ def compress_job(model: TiTok, loaded: Loaded, path: Path, args: argparse.Namesp
 def load(job: Job, model: TiTok) -> Loaded:
     """Read a cine and bring it to the model grid, on the CPU."""
     case = job.read()
-    return Loaded(case, prepare(case, model.config.image_size, model.config.geometry))
+    return Loaded(case, prepare_for(model, case))
 
 
 @user_errors()
@@ -118,11 +125,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not jobs:
         return
     model = load_model(args.model, pick_device(args.device), args.batch_frames)
-    if model.config.decoder == "none":
+    if model.tokenizer is None and model.ladder is None:
         raise ValueError(f"--model {args.model} only segments: give the folder of a trained stage")
     if model.conditioning.leak is not None:
         raise ValueError(f"--model {args.model}: {model.conditioning.leak}; give another model")
-    model.layout.keep(args.keep_tokens)
+    if model.ladder is None and args.rate is not None:
+        raise ValueError(
+            f"--{next(iter(args.rate))} needs a model of layout ladder; leave it out, or leave --model out"
+        )
+    if args.keep_tokens is not None:
+        model.layout.keep(args.keep_tokens)
     run_jobs(jobs, lambda job: load(job, model), lambda loaded, job: compress_job(model, loaded, job.output, args),
              args.workers, "compressing", args.output)  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 Research use only, not a medical device. A generative decoder may invent anatomy.
 
+    python scripts/decompress.py cine.tmri back.nii.gz
     python scripts/decompress.py cine.tmri back.nii.gz --model mri_titok_e2e_stage3_output
     python scripts/decompress.py compressed decoded --model mri_titok_e2e_stage3_output
 
@@ -41,6 +42,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("input", type=Path, metavar="IN", help=f"a file NAME{ENDING}, or a folder of them")
     add("output", type=Path, metavar="OUT", help="the NIfTI file to write (.nii.gz or .nii), or a folder")
     add_file_arguments(parser)
+    partial = "of a ladder: decode the slices of a damaged file that are whole; the others become the value outside"
+    add("--partial", action="store_true", help=partial)
     add("--steps", type=int, default=1, help="sampler steps; more than 1 only with --realism (default 1)")
     add(
         "--realism",
@@ -81,15 +84,21 @@ def native_cine(grid: np.ndarray, header: Header) -> np.ndarray:
     return real
 
 
-def decompress_job(model: TiTok, data: bytes, path: Path, options: SamplerOptions) -> str:
+def decompress_job(model: TiTok, data: bytes, path: Path, options: SamplerOptions, partial: bool) -> str:
     """Decode and write one cine; return the line to print."""
-    tokens, header = read_tokens(model, data)
+    damaged: list[int] | None = [] if partial else None
+    tokens, header = read_tokens(model, data, damaged)
     real = native_cine(decode(model, tokens, header, options), header)
+    if damaged:
+        real[:, :, damaged] = header.outside or 0.0
     save_cine(path, real, header.affine, np.dtype(header.dtype), (header.slope, header.intercept),
               (header.time_step, header.time_unit))  # fmt: skip
     outside = 100 * (1 - native_field(header.geometry).mean())
     value = f"{header.outside or 0:g}"
     note = decoder_note(model, header)
+    if damaged:
+        lost = f"slice(s) {', '.join(map(str, damaged))} (from 0) are damaged and are {header.outside or 0:g}"
+        note = f"{lost}; {note}" if note else lost
     return (
         f"{'x'.join(map(str, real.shape))} {header.dtype}; {outside:.0f} % of the image is outside the field and is "
         f"{value}" + (f"; note: {note}" if note else "")
@@ -105,11 +114,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     options = SamplerOptions(args.steps, args.realism, args.seed, args.sampler)
     model = load_model(args.model, pick_device(args.device), args.batch_frames)
-    options.check(model.config.decoder)
-    if model.config.decoder == "none":
+    if model.tokenizer is None and model.ladder is None:
         raise ValueError(f"--model {args.model} only segments: give the folder of a trained stage")
-    run_jobs(jobs, lambda job: job.read(), lambda data, job: decompress_job(model, data, job.output, options),
-             args.workers, "decompressing", args.output)  # fmt: skip
+    options.check(model.config.decoder)
+    if args.partial and model.ladder is None:
+        raise ValueError("--partial needs a model of layout ladder, whose slices are coded one by one; leave it out")
+
+    def finish(data: bytes, job: Job) -> str:
+        return decompress_job(model, data, job.output, options, args.partial)
+
+    run_jobs(jobs, lambda job: job.read(), finish, args.workers, "decompressing", args.output)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from data.scoring.images import cost, open_reference, score_native, to_native
+from data.scoring.images import cost, score_native, to_native
 from data.shards.manifest import SPLITS
 from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
-from scripts.files.codec import compress, decompress, load_model
+from scripts.files.codec import add_rate_arguments, compress, decompress, load_model, open_for, rate_of
 from utils.device import pick_device
 from utils.files import atomic_path
 from utils.log import user_errors
@@ -70,6 +70,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--patient", required=True, metavar="NAME", help="patient to draw")
     add("--output", type=Path, required=True, metavar="PNG", help="picture to write")
     add("--label", metavar="TEXT", help="description of the data in the caption (default: name of the data folder)")
+    add_rate_arguments(parser)
     add("--columns", type=int, default=6, help="number of phases shown, evenly spaced over the cycle (default 6)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU where there is one)")
     args = parser.parse_args(argv)
@@ -97,11 +98,11 @@ def make_strip(args: argparse.Namespace) -> Strip:
             f"it has {len(patients)} patients: {known or 'none'}"
         )
     model = load_model(args.model, pick_device(args.device), BATCH_FRAMES)
-    if model.config.decoder == "none":
+    if model.tokenizer is None and model.ladder is None:
         raise ValueError(f"--model {args.model} is a segmenter and cannot decode; give the folder of a trained stage")
     case = reader.read_case(args.patient)
-    reference = open_reference(case, model.config.image_size, model.config.geometry)
-    data = compress(model, reference)
+    reference = open_for(model, case)
+    data = compress(model, reference, rate=rate_of(args))
     decoded = to_native(reference, decompress(model, data))
     psnr, rate = score_native(reference, decoded)["psnr"], cost(reference, len(data))
     depth, middle = case.cine.shape[2], case.cine.shape[2] // 2

@@ -47,7 +47,7 @@ from scripts.evaluation.recon import (
 from scripts.evaluation.results import Results, segmenter_note, summary_of
 from scripts.evaluation.scoring import Row, evaluate
 from scripts.evaluation.segmenters import Opened, open_segmenter
-from scripts.files.codec import compress, decompress, field_of, load_model
+from scripts.files.codec import DEFAULT_RATE, compress, decompress, field_of, load_model
 from utils.device import pick_device
 from utils.files import write_json, write_text
 from utils.log import user_errors
@@ -85,22 +85,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     results = Results()
     originals: dict[str, dict[str, Row]] = {}  # field -> patient -> heart metrics of the original
-    budgets = args.keep_tokens or [None]
     names = model_names([*args.recon_dir, *args.model])
     for name, recon in zip(names, recons, strict=False):
         score_recon(results, name, recon, last, reader, patients, opened, originals)
     for name, folder in zip(names[len(recons) :], args.model, strict=True):
         model = last if last is not None and name == names[-1] else load_model(folder, device, args.batch_frames)
-        if model.config.decoder == "none":
+        if model.tokenizer is None and model.ladder is None:
             raise ValueError(f"--model {name} has no decoder; give it as --segmenter, and a trained stage as --model")
-        for keep in args.keep_tokens or []:
-            model.layout.keep(keep)
-        for keep in budgets:
+        settings = settings_of(args, model)
+        for label, options in settings.items():
             baselines: dict[str, Baseline] = {}
-            if name == names[-1] and keep == budgets[-1]:
+            if name == names[-1] and label == list(settings)[-1]:
                 baselines, results.baselines = make_baselines(model, args.data, len(patients))
-            row = name if keep is None else f"{name}, {keep} tokens"
-            score_model(results, row, model, keep, reader, patients, baselines, opened, originals)
+            score_model(results, name + label, model, options, reader, patients, baselines, opened, originals)
 
     failure = results.keep_common_patients(len(patients))
     summary = summary_of(results, vars(args), reader, opened, failure)
@@ -109,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         reference = open_original(case, last)
         if last is None:
             return reference, read_native(recons[-1], reference)
-        return reference, to_native(reference, decompress(last, compress(last, reference, budgets[-1])))
+        return reference, to_native(reference, decompress(last, compress(last, reference, **options)))
 
     write_report(args.output_dir, summary, results.rows, reconstruct, reader, opened)
     print(text_table(*comparison(summary)))
@@ -120,6 +117,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_sweep(args, last, reader, scored, names[-1])
     if failure:
         raise ValueError(f"{failure} The report in {args.output_dir} covers the other patients.")
+
+
+def settings_of(args: argparse.Namespace, model: TiTok) -> dict[str, Row]:
+    """Return the settings at which a model is scored: end of the row's name -> options of `compress`.
+
+    Raises:
+        ValueError: for options that the model does not take.
+    """
+    if model.ladder is not None:
+        if args.keep_tokens:
+            raise ValueError("--keep_tokens: a model of layout ladder takes --bytes_per_frame or --psnr; leave it out")
+        rate = args.rate or DEFAULT_RATE
+        words = {"bytes_per_frame": "B a frame", "psnr": "dB"}
+        return {", ".join(["", *(f"{value:g} {words[key]}" for key, value in rate.items())]): {"rate": rate}}
+    if args.rate:
+        raise ValueError(f"--{next(iter(args.rate))} needs models of layout ladder; leave it out")
+    for keep in args.keep_tokens or []:
+        model.layout.keep(keep)
+    return {f", {keep} tokens" if keep else "": {"keep": keep} for keep in args.keep_tokens or [None]}
 
 
 def open_reference_segmenter(args: argparse.Namespace, device: torch.device) -> Opened | None:
@@ -171,7 +187,7 @@ def score_model(
     results: Results,
     name: str,
     model: TiTok,
-    keep: int | None,
+    options: Row,
     reader: ShardReader,
     patients: Sequence[str],
     baselines: dict[str, Baseline],
@@ -184,7 +200,7 @@ def score_model(
         results: results of all models; the new ones are added.
         name: name of the row.
         model: in eval mode on its device.
-        keep: number of transmitted tokens per frame or cine; None for all.
+        options: of `compress`.
         reader: reader of the split.
         patients: names of the patients to score.
         baselines: baselines of the reported model, see `make_baselines`; empty for other models.
@@ -198,7 +214,7 @@ def score_model(
     results.independent[name] = is_independent
     of_field = originals.setdefault(results.fields[name], {})
     segmenter = None if opened is None else opened.segmenter
-    rows = evaluate(model, reader, patients, baselines, segmenter, keep, of_field, results.failed)
+    rows = evaluate(model, reader, patients, baselines, segmenter, options, of_field, results.failed)
     results.rows[name] = [{**row, "segmenter_taught_model": int(not is_independent)} for row in rows]
 
 

@@ -44,7 +44,7 @@ def describe(data: bytes) -> dict[str, Any]:
             "name": layout.name, "tokens": layout.num_tokens, "codebook_size": layout.codebook_size,
             "anatomy_tokens": layout.num_anatomy, "anatomy_codebook_size": layout.anatomy_codebook_size,
         },
-        "coding": CODINGS[parts.payload.coding],
+        "coding": "context model of the ladder" if layout.name == "ladder" else CODINGS[parts.payload.coding],
         "token_table": None if parts.table_crc is None else f"{parts.table_crc:08x}",
         "cine": {"height": geometry.native_hw[0], "width": geometry.native_hw[1], "slices": header.slices,
                  "phases": header.phases, "dtype": header.dtype},

@@ -1,10 +1,10 @@
 """Binary decisions that make up a symbol; shared by the context model, which predicts them, and the file.
 
-    ZERO        is the symbol 0?
-    SIGN        is it negative?
-    UNARY + k   is the exponent of its magnitude, floor(log2 |q|), larger than k? From k = EXPONENTS on, the last one
-    FIRST_BIT   first bit of the mantissa after exponent 1; FIRST_BIT + 1 after larger exponents
-    UNIFORM     the other bits of the mantissa; not predicted
+ZERO        is the symbol 0?
+SIGN        is it negative?
+UNARY + k   is the exponent of its magnitude, floor(log2 |q|), larger than k? From k = EXPONENTS on, the last one
+FIRST_BIT   first bit of the mantissa after exponent 1; FIRST_BIT + 1 after larger exponents
+UNIFORM     the other bits of the mantissa; not predicted
 """
 
 ZERO, SIGN, UNARY = 0, 1, 2

@@ -75,7 +75,7 @@ def unpack(
     Args:
         data: what `pack` gave, whole.
         model: as for `pack`.
-        damaged: layout `ladder`: decode a damaged file as far as possible, and add the slices that could not be decoded;
+        damaged: layout `ladder`: decode a damaged file as far as possible, and add the slices that cannot be decoded;
             None refuses it.
 
     Returns:

@@ -187,3 +187,11 @@ def residual_ids(symbols: Bands, energies: np.ndarray) -> np.ndarray:
     bands = [band.astype(np.int64) for level in symbols for band in level]
     ids = [np.where(band > 0, 2 * band - 1, -2 * band) for band in bands]
     return to_flat([np.where(row[None, :, None, None] > 0, band, -1) for band, row in zip(ids, energies, strict=True)])
+
+
+def budget(layout: LadderLayout, data: bytes, slices: int, phases: int) -> dict[str, int]:
+    """Bits of what belongs to all slices, of the table of slices and of their codes; the codes are not decoded."""
+    _, start = read_volume(layout, data, phases)
+    codes, _ = slice_codes(data, start, slices)
+    table = 8 * slices * _SLICE.size
+    return {"volume": 8 * start, "table of slices": table, "slices": 8 * sum(map(len, codes)), "padding": 0}

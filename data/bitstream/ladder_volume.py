@@ -144,5 +144,3 @@ def _table(counts: np.ndarray) -> Any:
     scaled = 1 + counts * ((1 << TABLE_BITS) - len(counts)) // counts.sum()
     scaled[int(np.argmax(scaled))] += (1 << TABLE_BITS) - scaled.sum()
     return CATEGORICAL(scaled / float(1 << TABLE_BITS), perfect=False)
-
-

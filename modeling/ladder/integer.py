@@ -36,7 +36,6 @@ from modeling.ladder.context import (
     static_windows,
 )
 from modeling.ladder.network import UNIT, ContextModel, places, step_inputs
-from modeling.ladder.quantizer import STEPS
 from utils.pyramid import PASSES
 from utils.symbols import LAST, PER_UNIT
 
@@ -146,9 +145,7 @@ class IntegerContext:
         size = STATIC * STATIC_SIZE**2
         return self.logits(x[:, :size], x[:, size:], bias.flatten(0, 1)).unflatten(0, bias.shape[:2])
 
-    def of_pass(
-        self, number: int, static: Tensor, active: Tensor, logs: Tensor, bias: Tensor, quiet: Tensor
-    ) -> Tensor:
+    def of_pass(self, number: int, static: Tensor, active: Tensor, logs: Tensor, bias: Tensor, quiet: Tensor) -> Tensor:
         """Logits of all positions of a pass; where all inputs are 0, they are those of `quiet`.
 
         Args:

@@ -96,10 +96,13 @@ class ContextModel(nn.Module):
 
 
 def frequency_table() -> Tensor:
-    """Probability that a decision is 1 for each quantized logit, in units of 2^-PRECISION, (2 * LAST + 1,) int32."""
+    """Probability that a decision is 1 for each quantized logit, in units of 2^-PRECISION, (2 * LAST + 1,).
+
+    They are whole numbers, carried in float32 like all weights of a checkpoint.
+    """
     logits = torch.arange(-LAST, LAST + 1, dtype=torch.float64) / PER_UNIT
     scale = 1 << PRECISION
-    return (scale * torch.sigmoid(logits)).round().clamp(1, scale - 1).int()
+    return (scale * torch.sigmoid(logits)).round().clamp(1, scale - 1).float()
 
 
 def places(images: Images) -> Tensor:

@@ -21,9 +21,9 @@ from modeling.ladder.context import (
     Positions,
     Symbols,
     energy_inputs,
-    images_of,
     framed_logs,
     framed_static,
+    images_of,
     neighbours,
     static_windows,
 )
@@ -109,9 +109,7 @@ def bits_at(
     found: list[list[Tensor]] = [[] for _ in candidates]
     for start in range(0, len(at.image), CHUNK):
         part = Positions(*(index[start : start + CHUNK] for index in at))
-        values = logits(
-            static_windows(static, part), neighbours(logs, part), bias[part.image, part.passes()]
-        )
+        values = logits(static_windows(static, part), neighbours(logs, part), bias[part.image, part.passes()])
         for bits, candidate in zip(found, candidates, strict=True):
             bits.append(symbol_bits(values, candidate[start : start + CHUNK]))
     return [torch.cat(bits) if bits else torch.zeros(0) for bits in found]

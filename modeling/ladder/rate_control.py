@@ -75,7 +75,7 @@ def index_for_bytes(ladder: Ladder, analysis: Analysis, total: float, symbols_at
 
 def token_bytes(ladder: Ladder, analysis: Analysis, symbols: Symbols, step_index: int) -> float:
     """Estimate the bytes of tokens in a file, without its header."""
-    energies, (phases, rank) = energies_of(symbols), analysis.ids.shape
+    energies, phases = energies_of(symbols), len(analysis.ids)
     with torch.no_grad():
         device = ladder.context.out.weight.device
         bits = float(sampled_bits(ladder.context, symbols, step_index, energies.to(device), SAMPLED, 0))

@@ -22,7 +22,6 @@ from modeling.ladder.network import step_inputs
 from utils.config.ranges import Range
 
 
-
 @dataclass
 class RefinementConfig:
     """Options of the refinement.

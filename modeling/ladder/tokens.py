@@ -80,11 +80,11 @@ def encode_cine(ladder: Ladder, layout: LadderLayout, cine: Tensor, target: Targ
         assert target.bytes_per_frame is not None
         total = target.bytes_per_frame * cine.shape[0] * cine.shape[1]
         index, symbols = index_for_bytes(ladder, analysis, total, symbols_at)
-    return to_tokens(layout, analysis, symbols, index, tuple(cine.shape[-2:]), coder)
+    return to_tokens(layout, analysis, symbols, index, (cine.shape[-2], cine.shape[-1]))
 
 
 def to_tokens(
-    layout: LadderLayout, analysis: Analysis, symbols: Symbols, step_index: int, size: tuple[int, int], coder: object
+    layout: LadderLayout, analysis: Analysis, symbols: Symbols, step_index: int, size: tuple[int, int]
 ) -> Tensor:
     """Write symbols and basis as tokens (D, row)."""
     bands = [band.cpu().numpy().astype(np.int64) for level in symbols for band in level]
@@ -94,7 +94,7 @@ def to_tokens(
     busy = np.stack([np.abs(band).max((0, 2, 3), initial=0) > 0 for band in bands])  # (bands, R)
     flat = [np.where(band > 0, 2 * band - 1, -2 * band) for band in bands]
     flat = [np.where(row[None, :, None, None], band, -1) for row, band in zip(busy, flat, strict=True)]
-    slices, (phases, rank) = len(bands[0]), analysis.ids.shape
+    slices, rank = len(bands[0]), analysis.ids.shape[1]
     used = np.flatnonzero(busy.any(0))
     basis = analysis.ids + LIMIT
     basis[:, int(used[-1]) + 1 if used.size else 0 :] = -1

@@ -25,7 +25,8 @@ class Identity(NamedTuple):
     """Hashes of a model's weights and options.
 
     Args:
-        tokens_id: 64 bits, of all that tokens depend on; of a ladder, of what their code in a file depends on. Another value: the same ids mean something else.
+        tokens_id: 64 bits, of all that tokens depend on; of a ladder, of what their code in a file depends on. Another
+            value: the same ids mean something else.
         pixels_id: 32 bits, of all that decoding depends on. Another value: another decoder of the same tokens.
     """
 

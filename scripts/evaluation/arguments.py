@@ -10,6 +10,7 @@ from data.shards.manifest import SPLITS
 from data.shards.remote import folder_or_url
 from modeling.flow import SAMPLERS
 from scripts.evaluation import sweep
+from scripts.files.codec import add_rate_arguments, rate_of
 
 
 def parse_arguments(argv: Sequence[str] | None, description: str | None) -> argparse.Namespace:
@@ -53,6 +54,7 @@ def parse_arguments(argv: Sequence[str] | None, description: str | None) -> argp
     add("--limit", type=int, help="evaluate only the first LIMIT patients of the split")
     keep = "transmit only the first N tokens of each frame (layout sequence: of the cine); one row for each N"
     add("--keep_tokens", type=int, nargs="+", metavar="N", help=keep)
+    add_rate_arguments(parser)
     sweep_help = "also sample the last --model with several steps x realism: PSNR, SSIM, detail and time"
     add("--sweep", action="store_true", help=sweep_help)
     add("--steps", type=int, nargs="+", default=[2, 4, 8], help="sampler steps of the sweep (default 2 4 8)")
@@ -67,10 +69,11 @@ def parse_arguments(argv: Sequence[str] | None, description: str | None) -> argp
     args = parser.parse_args(argv)
     if not args.sweep:  # options without effect do not appear in the report
         args.sweep = args.steps = args.realism = args.sampler = None
+    args.rate = rate_of(args)
     if not args.model and not args.recon_dir:
         raise ValueError("there is nothing to evaluate: give --model, or --recon_dir, or both")
-    if not args.model and (args.sweep or args.keep_tokens):
-        raise ValueError("--sweep and --keep_tokens need a model: give --model")
+    if not args.model and (args.sweep or args.keep_tokens or args.rate):
+        raise ValueError("--sweep, --keep_tokens and a rate need a model: give --model")
     for options in sweep.sampler_options(args.steps, args.realism, args.sampler) if args.sweep else ():
         options.check("dit")
     for name in ("batch_frames", "limit"):

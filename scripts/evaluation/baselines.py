@@ -86,12 +86,14 @@ def make_baselines(model: TiTok, folder: str | Path, patients: int) -> tuple[dic
     config, train = model.config, ShardReader(folder, "train")
     baselines: dict[str, Baseline] = {}
     notes: dict[str, str] = {}
-    if train.samples:
+    if train.samples and (model.ladder is None or config.geometry == "crop"):
         image, used = mean_frame(train, config.image_size, config.geometry)
         baselines["mean_frame"] = lambda reference, _, __: np.broadcast_to(
             image[..., None, None], reference.prepared.image.shape[1:]
         )
         notes["mean_frame"] = f"the mean frame on the model grid of {used} of {len(train.patients())} train patients"
+    if model.ladder is not None:
+        return baselines, notes
     baselines["tokens_zeroed"] = lambda _, data, __: without_content(model, data)
     notes["tokens_zeroed"] = "each patient decoded with every token id set to 0"
     baselines["tokens_shuffled"] = lambda _, data, next_data: exchanged(model, data, next_data)

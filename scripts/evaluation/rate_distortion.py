@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from data.codecs._common import Codec
 from data.scoring.heart import ReferenceSegmenter, score_key_frames
-from data.scoring.images import Reference, native_cost, open_reference, score_native, to_native
+from data.scoring.images import Reference, native_cost, open_reference, score_native
 from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.scoring import Row, recording_failure
-from scripts.files.codec import compress, decompress
+from scripts.files.codec import Rate, compress, reconstruct
 from utils.metrics import cohort
 from utils.report.rate_distortion import HEART, ORIGINAL, QUALITY
 
@@ -30,8 +30,8 @@ class Point(NamedTuple):
 
     Args:
         method: name of the codec or model.
-        setting: with its quality, e.g. `CRF 35`; of a model, what it decodes with.
-        is_model: whether it is a model, which has one point and no curve.
+        setting: with its quality, e.g. `CRF 35`; of a model, what it decodes or its rate.
+        is_model: whether it is a model with one point and no curve.
         code: compresses a patient's field and decodes the bytes.
     """
 
@@ -60,14 +60,19 @@ def code_slices(codec: Codec, original: np.ndarray, setting: float) -> Coded:
     return size, decoded
 
 
-def point_of_model(name: str, model: TiTok) -> Point:
-    """A model with all its tokens."""
+def points_of_model(name: str, model: TiTok, rates: Sequence[float]) -> list[Point]:
+    """A model with all its tokens; a ladder at each of some bytes a frame."""
 
-    def code(reference: Reference) -> Coded:
-        data = compress(model, reference)
-        return len(data), to_native(reference, decompress(model, data))
+    def at(rate: Rate | None) -> Callable[[Reference], Coded]:
+        def code(reference: Reference) -> Coded:
+            data = compress(model, reference, rate=rate)
+            return len(data), reconstruct(model, reference, data)
 
-    return Point(name, "all tokens", True, code)
+        return code
+
+    if model.ladder is None:
+        return [Point(name, "all tokens", True, at(None))]
+    return [Point(name, f"{rate:g} B a frame", False, at({"bytes_per_frame": rate})) for rate in sorted(rates)[::-1]]
 
 
 def measure(

@@ -19,6 +19,7 @@ from data.shards.reader import ShardReader
 from data.window import normalize
 from modeling.titok import TiTok
 from scripts.evaluation.scoring import Row, about, heart_metrics, recording_failure
+from scripts.files.codec import open_for
 
 SIZES = "bytes.csv"  # name of the file list in the folder
 WHOLE_IMAGE = "the whole image"
@@ -30,7 +31,7 @@ def open_original(case: CineCase, model: TiTok | None) -> Reference:
     """The original of a patient in the field of a model; without a model, the whole image."""
     if model is None:
         return open_reference(case, max(case.cine.shape[:2]), "fit")
-    return open_reference(case, model.config.image_size, model.config.geometry)
+    return open_for(model, case)
 
 
 class Recon(NamedTuple):

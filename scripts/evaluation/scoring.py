@@ -10,11 +10,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data.scoring.heart import ReferenceSegmenter, overlap_only, score_heart, score_original
-from data.scoring.images import Reference, ceiling, cost, open_reference, score_grid
+from data.scoring.images import Reference, ceiling, cost, score_grid
 from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.baselines import Baseline
-from scripts.files.codec import compress, decompress, tokens_in
+from scripts.files.codec import compress, decompress, open_for, tokens_in
 
 Row = dict[str, Any]
 
@@ -79,7 +79,7 @@ def evaluate(
     patients: Sequence[str],
     baselines: dict[str, Baseline],
     segmenter: ReferenceSegmenter | None = None,
-    keep: int | None = None,
+    options: Row | None = None,
     originals: dict[str, Row] | None = None,
     failed: dict[str, str] | None = None,
 ) -> list[Row]:
@@ -91,7 +91,7 @@ def evaluate(
         patients: names of the patients to score.
         baselines: name -> function that gives the baseline's reconstruction.
         segmenter: reference segmenter of originals and reconstructions; without one, hearts are not scored.
-        keep: number of tokens of each frame or cine that are transmitted; None for all.
+        options: of `compress`: keep, the number of transmitted tokens, or the rate of a ladder.
         originals: patient -> heart metrics of the original; filled here and reused by models of the same field.
         failed: patient -> why it cannot be scored; filled here. If None, such a patient ends the evaluation.
 
@@ -107,8 +107,8 @@ def evaluate(
         for patient in tqdm(patients, desc="evaluating", unit="patient"):
             item = None
             with recording_failure(patient, reader, failed):
-                reference = open_reference(reader.read_case(patient), model.config.image_size, model.config.geometry)
-                item = reference, compress(model, reference, keep)
+                reference = open_for(model, reader.read_case(patient))
+                item = reference, compress(model, reference, **(options or {}))
             if item is not None:
                 yield item
 

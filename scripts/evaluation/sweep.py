@@ -13,11 +13,11 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from data.scoring.images import open_reference, score_native, to_native
+from data.scoring.images import score_native, to_native
 from data.shards.reader import ShardReader
 from modeling.flow import SamplerOptions
 from modeling.titok import TiTok
-from scripts.files.codec import compress, decompress
+from scripts.files.codec import compress, decompress, open_for
 from utils.files import write_json, write_text
 from utils.metrics import finite_mean, high_frequency_ratio
 from utils.report.figures import COLORS, INK, save
@@ -53,7 +53,7 @@ def sweep(
     scores: dict[SamplerOptions, list[dict[str, float]]] = {option: [] for option in options}
     bar = tqdm(total=len(patients) * len(options), desc="sweep", unit="decode")
     for patient in patients:
-        reference = open_reference(reader.read_case(patient), model.config.image_size, model.config.geometry)
+        reference = open_for(model, reader.read_case(patient))
         data, frames = compress(model, reference), reference.original.shape[0] * reference.original.shape[1]
         for option in options:
             start = time.perf_counter()

@@ -5,6 +5,7 @@ Axes: H height, W width, S side of the model grid, D slices, T phases of the car
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,16 +17,45 @@ from torch import nn
 from data.bitstream import container
 from data.bitstream.entropy import TokenTable
 from data.bitstream.header import Header, header_for
+from data.bitstream.ladder import SymbolModel
 from data.case import CineCase
-from data.preprocess import Prepared, apply_mask, native_field
-from data.scoring.images import Reference
+from data.preprocess import Geometry, Prepared, apply_mask, model_field, native_field, prepare
+from data.scoring.images import Reference, open_reference, to_native
 from data.window import real_values
 from modeling.flow import SamplerOptions
 from modeling.titok import TiTok
 from modeling.weights.identity import Identity
+from utils.metrics import bounding_box
 
+Rate = dict[str, float]
+DEFAULT_RATE: Rate = {"psnr": 38.0}
+HEAD_BYTES = 90  # of a file without affine, beside the tokens
+BELOW, ABOVE = 0.04, 0.01  # tolerance of the size of a file
+TRIALS = 4
 OUTSIDE = ("zero", "mean")  # rules for voxels outside the model's field
 _IDENTITIES: WeakKeyDictionary[nn.Module, Identity] = WeakKeyDictionary()
+
+
+def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose the rate of a ladder."""
+    add = parser.add_argument
+    add("--bytes_per_frame", type=float, metavar="N", help="of a ladder: size of the file, in bytes a frame")
+    add("--psnr", type=float, metavar="P", help="of a ladder: mean PSNR over frames in dB, at least (default 38)")
+
+
+def rate_of(args: argparse.Namespace) -> Rate | None:
+    """Return the rate that the arguments choose; None if they choose none.
+
+    Raises:
+        ValueError: two are given, or a value is not above 0.
+    """
+    rate = {name: getattr(args, name) for name in ("bytes_per_frame", "psnr") if getattr(args, name) is not None}
+    if len(rate) == 2:
+        raise ValueError("--bytes_per_frame and --psnr both choose the rate; give one of them")
+    for name, value in rate.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"--{name} is {value}, expected a number above 0")
+    return rate or None
 
 
 def load_model(folder: Path, device: torch.device, batch_frames: int) -> TiTok:
@@ -42,24 +72,54 @@ def identity_of(model: TiTok) -> Identity:
     return _IDENTITIES[model]
 
 
-def table_of(model: TiTok) -> TokenTable | None:
-    """Return the frequencies of the tokens of a model; None for a model without token counts."""
+def predictor_of(model: TiTok) -> TokenTable | SymbolModel | None:
+    """Return what predicts the tokens in a file: the context model of a ladder, or frequencies of frame tokens.
+
+    None for a model without token counts.
+    """
+    if model.ladder is not None:
+        return model.ladder.coder()
     counts = model.token_counts
     return TokenTable(counts) if counts and len(counts) == model.layout.codebook_size else None
 
 
-def compress(model: TiTok, reference: Reference, keep: int | None = None) -> bytes:
-    """Compress a patient with the first `keep` tokens of each frame, or of the cine; None for all tokens."""
-    case = reference.case
+def prepare_for(model: TiTok, case: CineCase) -> Prepared:
+    """Bring a cine to the model grid; a ladder codes the whole image, without resampling."""
+    if model.ladder is not None:
+        return prepare(case, max(case.cine.shape[:2]), "fit")
+    return prepare(case, model.config.image_size, model.config.geometry)
+
+
+def open_for(model: TiTok, case: CineCase) -> Reference:
+    """The original of a patient in the field of a model; that of a ladder is not resampled."""
+    size, geometry = model.config.image_size, model.config.geometry
+    if model.ladder is not None and geometry == "fit":
+        size = max(case.cine.shape[:2])
+    return open_reference(case, size, geometry)
+
+
+def compress(model: TiTok, reference: Reference, keep: int | None = None, rate: Rate | None = None) -> bytes:
+    """Compress a patient.
+
+    Args:
+        model: in eval mode on its device.
+        reference: the patient.
+        keep: number of transmitted tokens of each frame, or of the cine; None for all.
+        rate: of a ladder, see `compress_case`.
+    """
+    case, prepared = reference.case, reference.prepared
     leaked: dict[str, Any] = {}
     if model.conditioning.leak is not None:
         leaked = {"ed": case.ed, "es": case.es, "mask": torch.from_numpy(masks_on_grid(reference))}
-    return compress_case(model, case, reference.prepared, keep, **leaked)
+    if model.ladder is not None and prepared.geometry.scale < 1:
+        prepared = prepare_for(model, case)
+    return compress_case(model, case, prepared, keep, rate=rate, **leaked)
 
 
 def compress_case(
-    model: TiTok, case: CineCase, prepared: Prepared, keep: int | None = None, outside: str = "zero", **leaked: Any
-) -> bytes:
+    model: TiTok, case: CineCase, prepared: Prepared, keep: int | None = None, outside: str = "zero",
+    rate: Rate | None = None, **leaked: Any,
+) -> bytes:  # fmt: skip
     """Compress a cine.
 
     Args:
@@ -68,18 +128,54 @@ def compress_case(
         prepared: the cine on the model grid.
         keep: number of transmitted tokens of each frame, or of the cine; None for all.
         outside: value of the voxels outside the model's field after decoding: `zero`, or `mean` for their mean value.
+        rate: of a ladder: {"bytes_per_frame": of the whole file, "psnr" or "step": see `TiTok.encode`}, one of them;
+            None for DEFAULT_RATE.
         leaked: ground truth, for a model with the conditioning `mask`.
 
     Returns:
         The bytes of the compressed file.
     """
     device = next(model.parameters()).device
+    value = mean_outside(case, prepared) if outside == "mean" else None
+    header = header_for(case, prepared, model.layout, **identity_of(model)._asdict(), outside=value)
+    if model.ladder is not None:
+        rows, columns = field_box(prepared.geometry)
+        x = torch.from_numpy(np.ascontiguousarray(prepared.image[:, rows, columns]))[None].to(device)
+        return _at_rate(model, x, header, rate or DEFAULT_RATE)
+    if rate is not None:
+        raise ValueError(f"this model has layout {model.layout.name}, whose rate is fixed: leave {', '.join(rate)} out")
     x = torch.from_numpy(prepared.image)[None].expand(-1, model.config.channels, -1, -1, -1, -1)
     leaked = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in leaked.items()}
     tokens = model.encode(x.to(device), keep_tokens=keep, **leaked)[0].cpu().numpy()
-    value = mean_outside(case, prepared) if outside == "mean" else None
-    header = header_for(case, prepared, model.layout, **identity_of(model)._asdict(), outside=value)
-    return container.pack(tokens, header, table_of(model))
+    return container.pack(tokens, header, predictor_of(model))
+
+
+def _at_rate(model: TiTok, x: torch.Tensor, header: Header, rate: Rate) -> bytes:
+    """Compress the native pixels of a field with a ladder; the size of the file is met to a few percent."""
+    predictor, wanted = predictor_of(model), rate.get("bytes_per_frame")
+    if wanted is None:
+        return container.pack(model.encode(x, **rate)[0].cpu().numpy(), header, predictor)
+    frames = header.slices * header.phases
+    total = wanted * frames
+    budget, best = total - HEAD_BYTES, b""
+    for _ in range(TRIALS):
+        if budget <= 0:
+            break
+        tokens = model.encode(x, bytes_per_frame=budget / frames)[0].cpu().numpy()
+        data = container.pack(tokens, header, predictor)
+        if len(data) <= (1 + ABOVE) * total and len(data) > len(best):
+            best = data
+        if (1 - BELOW) * total <= len(data) <= (1 + ABOVE) * total:
+            break
+        budget *= 0.985 * total / len(data)
+    if not best:
+        raise ValueError(f"{wanted:g} bytes a frame cannot be met: a file of this cine is larger; give more bytes")
+    return best
+
+
+def field_box(geometry: Geometry) -> tuple[slice, slice]:
+    """Rows and columns of the model grid that hold native pixels, of a geometry that does not resample."""
+    return bounding_box(model_field(geometry))
 
 
 def mean_outside(case: CineCase, prepared: Prepared) -> float | None:
@@ -108,20 +204,25 @@ def masks_on_grid(reference: Reference) -> np.ndarray:
     return grid
 
 
-def read_tokens(model: TiTok, data: bytes) -> tuple[np.ndarray, Header]:
+def read_tokens(model: TiTok, data: bytes, damaged: list[int] | None = None) -> tuple[np.ndarray, Header]:
     """Read the tokens and the header of a compressed file that this model can decode.
+
+    Args:
+        model: the model.
+        data: the file.
+        damaged: of a ladder: receives the slices that cannot be decoded; None refuses a damaged file.
 
     Raises:
         ValueError: the file is damaged, or a model with other tokens wrote it.
     """
-    header = container.read_parts(data).header
+    header = container.read_parts(data, checked=damaged is None).header
     expected = identity_of(model).tokens_id
     if header.tokens_id != expected:
         raise ValueError(
             f"the file was written by the model {header.tokens_id:016x}, but this model is {expected:016x} and its "
             "tokens differ; give the folder of the model that wrote the file"
         )
-    return container.unpack(data, table_of(model))
+    return container.unpack(data, predictor_of(model), damaged)
 
 
 def decoder_note(model: TiTok, header: Header) -> str | None:
@@ -137,6 +238,11 @@ def decoder_note(model: TiTok, header: Header) -> str | None:
 def decode(model: TiTok, tokens: np.ndarray, header: Header, options: SamplerOptions | None = None) -> np.ndarray:
     """Decode tokens to (S, S, D, T), from tokens and header alone; the channels of a colour tokenizer are averaged."""
     batch = torch.from_numpy(tokens)[None].to(next(model.parameters()).device)
+    if model.ladder is not None:
+        side, (rows, columns) = header.geometry.size, field_box(header.geometry)
+        whole = np.zeros((side, side, header.slices, header.phases), np.float32)
+        whole[rows, columns] = model.decode_tokens(batch, **(options or SamplerOptions())._asdict())[0, 0].cpu().numpy()
+        return whole
     grid = None if header.layout.has_grid else (header.slices, header.phases)
     image = model.decode_tokens(batch, **(options or SamplerOptions())._asdict(), grid=grid)
     return image[0].float().mean(0).cpu().numpy()
@@ -145,6 +251,15 @@ def decode(model: TiTok, tokens: np.ndarray, header: Header, options: SamplerOpt
 def decompress(model: TiTok, data: bytes, options: SamplerOptions | None = None) -> np.ndarray:
     """Decode a compressed file to (S, S, D, T), from its bytes alone."""
     return decode(model, *read_tokens(model, data), options)
+
+
+def reconstruct(model: TiTok, reference: Reference, data: bytes) -> np.ndarray:
+    """Decode a compressed file of a patient to native pixels inside the field, (D, T, h, w)."""
+    if model.ladder is None:
+        return to_native(reference, decompress(model, data))
+    tokens, header = read_tokens(model, data)
+    rows, columns = field_box(header.geometry)
+    return decode(model, tokens, header)[rows, columns].transpose(2, 3, 0, 1)
 
 
 def tokens_in(model: TiTok, data: bytes) -> int:

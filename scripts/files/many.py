@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "configs" / "ladder_mini"
+
 
 class Job(NamedTuple):
     """One file.
@@ -30,7 +32,8 @@ class Job(NamedTuple):
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that compress.py and decompress.py share."""
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="FOLDER", help="output folder of a training run")
+    model = "output folder of a training run (default: the rate ladder that is part of the project)"
+    add("--model", type=Path, default=DEFAULT_MODEL, metavar="FOLDER", help=model)
     add("--force", action="store_true", help="overwrite existing files")
     add("--workers", type=int, default=1, help="number of threads that read and prepare the next files (default 1)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU if available)")

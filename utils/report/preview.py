@@ -22,10 +22,11 @@ STRUCTURES = {"RV": 1, "MYO": 2, "LV": 3}
 def preview(model: nn.Module, batch: Batch, draws: Any, groups: Sequence[str], step: int, log: RunLog) -> None:
     """Write the quality of held-out slices, decoded from tokens alone on the model's grid, and a picture of them.
 
-    The log receives `val_psnr` in dB of the reconstructions; `val_bits_per_pixel` of a ladder, a mean over drawn steps; `val_dice_RV`, `val_dice_MYO` and `val_dice_LV` of the
-    segmenter on the originals at ED and ES (all slices as one stack); the keys of `dice_of_groups`, of the segmenter on
-    the reconstructions; and the picture `samples/val_...`: originals above reconstructions above errors. A model that
-    only segments has originals above ground truth above labels.
+    The log receives `val_psnr` in dB of the reconstructions; `val_bits_per_pixel` of a ladder, a mean over drawn steps;
+    `val_dice_RV`, `val_dice_MYO` and `val_dice_LV` of the segmenter on the originals at ED and ES (all slices as one
+    stack); the keys of `dice_of_groups`, of the segmenter on the reconstructions; and the picture `samples/val_...`:
+    originals above reconstructions above errors. A model that only segments has originals above ground truth above
+    labels.
 
     Args:
         model: called as in training, with `draws`.
