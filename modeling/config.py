@@ -66,10 +66,15 @@ class ModelConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
         if self.layout == "ladder" and self.decoder != "none":
             raise ValueError(f"layout is ladder and decoder is {self.decoder}: set decoder to none")
-        if self.decoder == "none" and self.layout != "ladder" and self.conditioning.get("name", "none") == "none":
+        if self.only_segments and self.conditioning.get("name", "none") == "none":
             raise ValueError(
                 "decoder is none: a model that only segments needs a conditioning with a segmenter, such as resnet18"
             )
+
+    @property
+    def only_segments(self) -> bool:
+        """Whether the model has no tokens."""
+        return self.decoder == "none" and self.layout != "ladder"
 
     @property
     def has_tokenizer(self) -> bool:

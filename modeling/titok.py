@@ -40,7 +40,7 @@ from modeling.weights.pretrained import export_config, read_pretrained, write_pu
 from utils.checkpoint import export, hash_weights
 from utils.config import registry
 from utils.device import exact_float32
-from utils.layout import FrameLayout, LadderLayout, SequenceLayout, TokenLayout
+from utils.layout import FrameLayout, SequenceLayout, TokenLayout
 from utils.types import Batch
 
 
@@ -72,7 +72,8 @@ class TiTok(nn.Module):
         self.dit: DiT | None = None
         self.ladder: Ladder | None = None
         if config.layout == "ladder":
-            self.ladder, self.layout = Ladder(config.ladder), LadderLayout(0, 1)
+            self.ladder = Ladder(config.ladder)
+            self.layout = self.ladder.layout
         if config.decoder != "none":
             self._build_tokenizer(config)
         if config.decoder == "dit":
@@ -182,13 +183,13 @@ class TiTok(nn.Module):
             check_cine(x)
             target = Target(bytes_per_frame, psnr, step)
             cines = rearrange(x, "b 1 h w d t -> b d t h w")
-            return torch.stack([encode_cine(self.ladder, self.layout, cine, target) for cine in cines])
+            return torch.stack([encode_cine(self.ladder, cine, target) for cine in cines])
         if not bytes_per_frame is psnr is step is None:
             raise ValueError(
                 f"bytes_per_frame, psnr and step choose the rate of layout ladder, but this model has layout "
                 f"{self.layout.name}; leave them out, or give keep_tokens"
             )
-        return encode_frames(self, x, ed, es, keep_tokens, mask)
+        return encode_frames(self.encoder, self.layout, self.config, x, ed, es, keep_tokens, mask)
 
     @torch.inference_mode()
     @exact_float32()
@@ -225,10 +226,10 @@ class TiTok(nn.Module):
                 f"tokens of shape {tuple(tokens.shape)}: nothing to decode; give at least one cine or image"
             )
         if self.ladder is None:
-            return decode_frames(self, tokens, options, grid)
+            return decode_frames(self.encoder, self.decoder, self.layout, self.config, tokens, options, grid)
         if grid is not None:
             raise ValueError(f"grid = {tuple(grid)}: tokens of layout ladder say their grid; leave it out")
-        cines = torch.stack([decode_rows(self.ladder, self.layout, rows) for rows in tokens])
+        cines = torch.stack([decode_rows(self.ladder, rows) for rows in tokens])
         return rearrange(cines, "b d t h w -> b 1 h w d t")
 
     def forward(self, batch: Batch, draws: Draws) -> Prediction:
@@ -283,7 +284,7 @@ class TiTok(nn.Module):
 
     def check_tokens(self) -> None:
         """Raise a ValueError if the model only segments and has no tokens."""
-        if self.tokenizer is None and self.ladder is None:
+        if self.config.only_segments:
             raise ValueError("this model only segments (model.decoder none): it has no tokens; load a trained stage")
 
     def teachers(self) -> list[str]:

@@ -124,7 +124,7 @@ def open_models(folders: Sequence[Path], device: torch.device, batch_frames: int
     names = model_names(folders)
     models = {name: load_model(path, device, batch_frames) for name, path in zip(names, folders, strict=True)}
     for name, model in models.items():
-        if model.tokenizer is None and model.ladder is None:
+        if model.config.only_segments:
             raise ValueError(f"--model {name} only segments: give it as --segmenter, and a trained stage as --model")
     return models
 

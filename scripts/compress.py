@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not jobs:
         return
     model = load_model(args.model, pick_device(args.device), args.batch_frames)
-    if model.tokenizer is None and model.ladder is None:
+    if model.config.only_segments:
         raise ValueError(f"--model {args.model} only segments: give the folder of a trained stage")
     if model.conditioning.leak is not None:
         raise ValueError(f"--model {args.model}: {model.conditioning.leak}; give another model")

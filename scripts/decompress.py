@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     options = SamplerOptions(args.steps, args.realism, args.seed, args.sampler)
     model = load_model(args.model, pick_device(args.device), args.batch_frames)
-    if model.tokenizer is None and model.ladder is None:
+    if model.config.only_segments:
         raise ValueError(f"--model {args.model} only segments: give the folder of a trained stage")
     options.check(model.config.decoder)
     if args.partial and model.ladder is None:

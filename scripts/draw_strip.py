@@ -98,7 +98,7 @@ def make_strip(args: argparse.Namespace) -> Strip:
             f"it has {len(patients)} patients: {known or 'none'}"
         )
     model = load_model(args.model, pick_device(args.device), BATCH_FRAMES)
-    if model.tokenizer is None and model.ladder is None:
+    if model.config.only_segments:
         raise ValueError(f"--model {args.model} is a segmenter and cannot decode; give the folder of a trained stage")
     case = reader.read_case(args.patient)
     reference = open_for(model, case)

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         score_recon(results, name, recon, last, reader, patients, opened, originals)
     for name, folder in zip(names[len(recons) :], args.model, strict=True):
         model = last if last is not None and name == names[-1] else load_model(folder, device, args.batch_frames)
-        if model.tokenizer is None and model.ladder is None:
+        if model.config.only_segments:
             raise ValueError(f"--model {name} has no decoder; give it as --segmenter, and a trained stage as --model")
         settings = settings_of(args, model)
         for label, options in settings.items():

@@ -3,8 +3,8 @@
     frame      (..., D, 2 + T*K + 2*A)   a row for each slice: phase of ED, phase of ES, K ids a phase, A of ED, A of ES
     sequence   (..., N)                  N ids of a whole cine, anatomy included
     image      (..., K)                  K ids of a single image
-    ladder     (..., D, 5 + N + T*R + R*H*W)  a row for each slice: H, W, T, R and step index, N base tokens and the
-                                         temporal basis of the volume, then the residual ids of the slice
+    ladder     (..., D, 5 + N + T*R + R*H*W)   a row for each slice: H, W, T, R, step index, N base tokens, temporal
+                                          basis of the volume, residual ids of the slice
 
 Model, compressed file, baselines and evaluation ask the layout and count nothing themselves. A new layout is one class
 here. Tokens are torch tensors or numpy arrays; an id of -1 is not transmitted and costs no bits; ids are local to
@@ -108,11 +108,7 @@ class TokenLayout:
         return tokens
 
     def check(self, tokens: Array, slices: int = 1, phases: int = 1) -> None:
-        """Refuse what are no tokens of this layout.
-
-        Raises:
-            ValueError: for another type or shape, or a number out of range.
-        """
+        """Raise a ValueError for tokens of another type or shape, or a number out of range."""
         is_integer = tokens.dtype == torch.long if isinstance(tokens, Tensor) else tokens.dtype.kind in "iu"
         if not is_integer:
             raise ValueError(
@@ -132,23 +128,23 @@ class TokenLayout:
         Raises:
             ValueError: for a number that is not 1 to `num_tokens`.
         """
-        if count is None:
-            return self.num_tokens
-        if not 1 <= count <= self.num_tokens:
+        if count is not None and not 1 <= count <= self.num_tokens:
             raise ValueError(
                 f"keep_tokens = {count}: expected 1 to {self.num_tokens}, the tokens of this model's layout {self.name}"
             )
-        return count
+        return self.num_tokens if count is None else count
 
     def transmitted(self, tokens: Array, slices: int, phases: int) -> int:
         """How many tokens are transmitted; the phases of ED and ES are no tokens."""
-        parts = self.split(tokens, slices, phases)
-        return sum(int((parts[f.name] >= 0).sum()) for f in self.fields(slices, phases) if not f.is_index)
+        return sum(count for _, count in self._counts(tokens, slices, phases))
 
     def id_bits(self, tokens: Array, slices: int, phases: int) -> int:
         """Bits of the transmitted ids at fixed width; file header, ED, ES and presence of tokens come on top."""
+        return sum(count * field.bits for field, count in self._counts(tokens, slices, phases))
+
+    def _counts(self, tokens: Array, slices: int, phases: int) -> list[tuple[Field, int]]:
         parts = self.split(tokens, slices, phases)
-        return sum(int((parts[f.name] >= 0).sum()) * f.bits for f in self.fields(slices, phases) if not f.is_index)
+        return [(f, int((parts[f.name] >= 0).sum())) for f in self.fields(slices, phases) if not f.is_index]
 
 
 class FrameLayout(TokenLayout):
@@ -231,9 +227,7 @@ class LadderLayout(TokenLayout):
     A residual id is 2 |q| - 1 for a symbol q > 0, 2 |q| for q <= 0, and -1 in a band that holds only zeros.
 
     Args:
-        height: H; 0 as long as no cine is given.
-        width: W.
-        rank: R.
+        height, width, rank: H, W and R; 0 as long as no cine is given.
     """
 
     height: int = 0
@@ -249,13 +243,11 @@ class LadderLayout(TokenLayout):
         Raises:
             ValueError: for a shape or a head that no cine has.
         """
-        row = tokens.reshape(-1, tokens.shape[-1])[0].tolist() if tokens.ndim > 1 and math.prod(tokens.shape) else []
-        height, width, phases, rank = (*row[:4], 0, 0, 0, 0)[:4]
+        head = tokens.reshape(-1)[:4].tolist() if tokens.ndim > 1 else []
+        height, width, phases, rank = head if len(head) == 4 else (0, 0, 0, 0)
         sized = replace(self, height=height, width=width, rank=rank)
-        if min(height, width, phases, rank) < 1 or rank > phases or len(row) != sized.shape(1, phases)[1]:
-            raise ValueError(
-                f"tokens of shape {tuple(tokens.shape)} that begin with {row[:4]}: expected rows of layout {self.words}"
-            )
+        if not 1 <= rank <= phases or min(height, width) < 1 or tokens.shape[-1] != sized.shape(1, phases)[1]:
+            raise ValueError(f"tokens of shape {tuple(tokens.shape)} that begin with {head}: expected {self.words}")
         return sized
 
     def fields(self, slices: int, phases: int) -> tuple[Field, ...]:
@@ -279,20 +271,17 @@ class LadderLayout(TokenLayout):
 
     def split(self, tokens: Array, slices: int, phases: int) -> dict[str, Array]:
         """The fields, without H, W, T and R."""
-        parts, start = {}, 4
+        parts, last = {}, 4
         for field in self.fields(slices, phases):
-            stop = start + math.prod(field.shape[1:])
-            parts[field.name] = tokens[..., start:stop].reshape(*tokens.shape[:-1], *field.shape[1:])
-            start = stop
+            first, last = last, last + math.prod(field.shape[1:])
+            parts[field.name] = tokens[..., first:last].reshape(*tokens.shape[:-1], *field.shape[1:])
         return parts
 
-    def join(self, parts: dict[str, Array]) -> Array:
-        """One array (..., D, row)."""
+    def join(self, parts: dict[str, Array]) -> np.ndarray:
+        """One numpy array (..., D, row)."""
         lead = parts["step"].shape[:-1]
-        head = (self.height, self.width, parts["basis"].shape[-2], self.rank)
-        rows = [np.broadcast_to(np.array(head, np.int64), (*lead, 4)), *parts.values()]
-        if isinstance(parts["step"], Tensor):
-            return torch.cat([torch.as_tensor(np.array(row)).reshape(*lead, -1) for row in rows], -1)
+        head = np.array((self.height, self.width, parts["basis"].shape[-2], self.rank), np.int64)
+        rows = [np.broadcast_to(head, (*lead, 4)), *(np.asarray(part) for part in parts.values())]
         return np.concatenate([row.reshape(*lead, math.prod(row.shape[len(lead) :])) for row in rows], -1)
 
 

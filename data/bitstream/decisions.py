@@ -2,7 +2,7 @@
 
 A probability is an integer in units of 2^-PRECISION, so every machine computes the same code. The decisions of a pass
 stand in this order: zero flags of all positions, signs, exponents (all first decisions, all second ones ...), first
-bits of the mantissas, other bits. See utils/symbols.py.
+bits of the mantissas, other bits. See utils/ladder/symbols.py.
 
 Source: Martin, Range encoding, 1979 (coder of constriction); Elias, 1975 (magnitudes).
 """
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import constriction
 import numpy as np
 
-from utils.symbols import EXPONENTS, FIRST_BIT, LAST, MAX_EXPONENT, PRECISION, SIGN, UNARY, ZERO
+from utils.ladder.symbols import EXPONENTS, FIRST_BIT, LAST, MAX_EXPONENT, PRECISION, SIGN, UNARY, ZERO
 
 QUEUE = constriction.stream.queue
 BINARY = constriction.stream.model.Categorical(perfect=False)

@@ -21,8 +21,8 @@ import numpy as np
 
 from data.bitstream.decisions import Decoder, Encoder, code_symbols
 from data.bitstream.ladder_volume import DAMAGED, REFUSED, Volume, read_volume, write_volume
+from utils.ladder.pyramid import from_flat, to_flat
 from utils.layout import LadderLayout
-from utils.pyramid import from_flat, to_flat
 
 _SLICE = struct.Struct("<IH")  # length and checksum
 Bands = list[list[np.ndarray]]
@@ -31,8 +31,10 @@ Bands = list[list[np.ndarray]]
 class Walk(Protocol):
     """A walk over the symbols of slices in coding order, `Session` of modeling/ladder."""
 
-    frequencies: np.ndarray
     symbols: Bands
+
+    @property
+    def frequencies(self) -> np.ndarray: ...
 
     def sites(self) -> Iterator[Any]: ...
 

@@ -13,8 +13,8 @@ import constriction
 import numpy as np
 
 from data.bitstream.bits import BitReader, id_width, to_bits
+from utils.ladder.pyramid import band_shapes
 from utils.layout import LADDER_BASIS, LadderLayout
-from utils.pyramid import band_shapes
 
 _SIZES, _LENGTH, _CHECKSUM = (struct.Struct(code) for code in ("<HHBHBB", "<H", "<I"))
 CLASSES = 24  # energy classes

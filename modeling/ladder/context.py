@@ -1,7 +1,7 @@
 """Inputs of the context model: what is known of a volume when a symbol is coded.
 
     order       components by falling energy; in each, bands from coarse to fine; in each band, four passes over the
-                positions (row, column) modulo 2, see utils/pyramid.py
+                positions (row, column) modulo 2, see utils/ladder/pyramid.py
     static      the components before, also in their next finer band; the parent band; the other orientations
     dynamic     the neighbours in the band that earlier passes coded
 
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.pyramid import PASSES, BandId, Shapes, band_ids, parent
+from utils.ladder.pyramid import PASSES, BandId, Shapes, band_ids, parent
 
 STATIC, DYNAMIC = 14, 3  # channels that are known before a band, and from the passes of the band
 STATIC_SIZE, DYNAMIC_SIZE = 3, 5  # sides of the windows

@@ -36,8 +36,8 @@ from modeling.ladder.context import (
     static_windows,
 )
 from modeling.ladder.network import UNIT, ContextModel, places, step_inputs
-from utils.pyramid import PASSES
-from utils.symbols import LAST, PER_UNIT
+from utils.ladder.pyramid import PASSES
+from utils.ladder.symbols import LAST, PER_UNIT
 
 HIGHEST = 1023  # of a hidden value
 EXACT = 1 << 24  # float32 holds all whole numbers up to this one

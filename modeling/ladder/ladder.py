@@ -28,6 +28,7 @@ from modeling.ladder.rate import sampled_bits
 from modeling.ladder.refinement import Refinement, RefinementConfig
 from modeling.ladder.session import SymbolCoder
 from utils.config.ranges import Positive, Range
+from utils.layout import LadderLayout
 from utils.seeding import stable_seed
 from utils.types import Batch
 
@@ -96,7 +97,7 @@ class Ladder(nn.Module):
 
     def __init__(self, config: LadderConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.layout = config, LadderLayout(0, 1)  # without base tokens
         self.context = ContextModel(config.context)
         self.refinement = Refinement(config.refinement) if config.refinement.width else None
 

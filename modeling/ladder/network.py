@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from modeling.ladder.context import DYNAMIC, DYNAMIC_SIZE, ENERGIES, STATIC, STATIC_SIZE, Images
 from modeling.ladder.quantizer import STEPS
 from utils.config.ranges import Range
-from utils.pyramid import MAX_LEVELS, PASSES
-from utils.symbols import DECISIONS, EXPONENTS, FIRST_BIT, LAST, PER_UNIT, PRECISION, SIGN, UNARY, ZERO
+from utils.ladder.pyramid import MAX_LEVELS, PASSES
+from utils.ladder.symbols import DECISIONS, EXPONENTS, FIRST_BIT, LAST, PER_UNIT, PRECISION, SIGN, UNARY, ZERO
 
 MAX_COMPONENT = 24  # later components share the embedding of this one
 UNIT = 32  # an input or a hidden value of 1 is the integer 32

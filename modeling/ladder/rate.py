@@ -28,7 +28,7 @@ from modeling.ladder.context import (
     static_windows,
 )
 from modeling.ladder.network import ContextModel, symbol_bits
-from utils.pyramid import band_ids
+from utils.ladder.pyramid import band_ids
 
 LEAST_SHARE = 0.03  # of the largest probability of a position
 CHUNK = 1 << 16  # positions at a time

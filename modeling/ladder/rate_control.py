@@ -23,6 +23,8 @@ from modeling.ladder.rate import sampled_bits
 BITS_PER_SYMBOL = 6.0  # first guess, of a symbol that is not zero
 BASIS_BITS, CLASS_BITS, SLICE_BYTES, VOLUME_BYTES = 6.1, 2.0, 8, 20  # of what a file holds beside the symbols
 TRIALS = 5
+TOLERANCE = 0.025  # of the size
+ROUNDS_UP = 0.6  # symbols above this many steps are not zero after the search
 SAMPLED = 20_000  # positions of a band
 SymbolsAt = Callable[[int], Symbols]
 
@@ -43,34 +45,32 @@ def index_for_bytes(ladder: Ladder, analysis: Analysis, total: float, symbols_at
         ValueError: when the smallest tokens are larger.
     """
     sizes = np.sort(torch.cat([band.abs().flatten() for level in analysis.pyramid for band in level]).cpu().numpy())
-
-    def nonzero(index: int) -> int:
-        return len(sizes) - int(np.searchsorted(sizes, 0.6 * step_size(index)))
-
-    counts = np.array([nonzero(index) for index in range(STEPS)])  # falling
-    per_symbol, tried = BITS_PER_SYMBOL, {}
-    for _ in range(TRIALS):
-        index = min(int(np.searchsorted(-counts * per_symbol, -8 * total)), STEPS - 1)
-        if index in tried:
+    steps = np.array([step_size(index) for index in range(STEPS)])
+    counts = len(sizes) - np.searchsorted(sizes, ROUNDS_UP * steps)  # of symbols that are not zero, by step; falling
+    bytes_per_symbol = BITS_PER_SYMBOL / 8
+    best: tuple[float, int, Symbols] | None = None  # bytes, step index, symbols
+    index, tried = -1, set[int]()
+    for trial in range(2 * TRIALS):
+        guess = min(int(np.searchsorted(-counts * bytes_per_symbol, -total)), STEPS - 1)
+        if trial < TRIALS and guess not in tried:
+            index = guess
+        elif best is None and index < STEPS - 1:  # the proportion does not settle: small steps towards fewer bytes
+            index = min(max(tried) + 1 + trial, STEPS - 1)
+        else:
             break
+        tried.add(index)
         symbols = symbols_at(index)
-        bits = 8 * token_bytes(ladder, analysis, symbols, index)
-        tried = {index: (bits, symbols), **{i: (b, s) for i, (b, s) in tried.items() if b <= 8 * total}}
-        per_symbol = bits / max(1, counts[index])
-        if 0.975 <= bits / (8 * total) <= 1.0:
+        size = token_bytes(ladder, analysis, symbols, index)
+        bytes_per_symbol = size / max(1, int(counts[index]))
+        if size <= total and (best is None or size > best[0]):
+            best = size, index, symbols
+        if (1 - TOLERANCE) * total <= size <= total:
             break
-    fitting = {i: (b, s) for i, (b, s) in tried.items() if b <= 8.04 * total}
-    if not fitting:
-        least = min(b for b, _ in tried.values()) / 8
-        if index == STEPS - 1:
-            raise ValueError(f"{total:.0f} bytes are too few: the smallest tokens of this cine take about {least:.0f}")
-        while bits > 8.04 * total and index < STEPS - 1:
-            index = min(index + 2, STEPS - 1)
-            symbols = symbols_at(index)
-            bits = 8 * token_bytes(ladder, analysis, symbols, index)
-        return index, symbols
-    best = max(fitting, key=lambda i: fitting[i][0])
-    return best, fitting[best][1]
+    if best is None:
+        raise ValueError(
+            f"{total:.0f} bytes are too few: tokens of this cine take about {size:.0f} at the largest step"
+        )
+    return best[1], best[2]
 
 
 def token_bytes(ladder: Ladder, analysis: Analysis, symbols: Symbols, step_index: int) -> float:

@@ -50,7 +50,6 @@ class Block(nn.Module):
         self.expand = nn.Conv2d(width, 4 * width, 1)
         self.project = nn.Conv2d(2 * width, width, 1)
         nn.init.normal_(self.project.weight, std=0.02)
-        nn.init.zeros_(self.project.bias)
 
     def forward(self, x: Tensor, step: Tensor) -> Tensor:
         """Features (D, width, H, W), with `step` (width,) added to them -> the same shape."""
@@ -73,8 +72,8 @@ class Refinement(nn.Module):
         self.step = nn.Linear(2, config.width)
         self.blocks = nn.ModuleList(Block(config.width) for _ in range(config.blocks))
         self.tail = nn.Conv2d(config.width, config.components, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, components: Tensor, step: float, step_index: int) -> Tensor:
         """Refine components.

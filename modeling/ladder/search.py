@@ -17,7 +17,7 @@ from modeling.ladder.integer import IntegerContext
 from modeling.ladder.quantizer import quantize, step_size
 from modeling.ladder.rate import bits_at
 from modeling.ladder.wavelet import Pyramid
-from utils.pyramid import band_ids
+from utils.ladder.pyramid import band_ids
 
 WEIGHT = 0.115  # of a bit, in squared steps
 ROUNDS = 2

@@ -31,7 +31,7 @@ from modeling.ladder.context import (
     reach,
 )
 from modeling.ladder.integer import IntegerContext
-from utils.pyramid import PASSES, BandId, band_ids, band_shapes
+from utils.ladder.pyramid import PASSES, BandId, band_ids, band_shapes
 
 
 class Site(NamedTuple):

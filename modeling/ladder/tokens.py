@@ -17,9 +17,9 @@ from modeling.ladder.ladder import Analysis, Ladder
 from modeling.ladder.quantizer import nearest_index
 from modeling.ladder.rate_control import index_for_bytes, index_for_psnr
 from modeling.ladder.search import WEIGHT, searched_symbols
+from utils.ladder.pyramid import from_flat, to_flat
+from utils.ladder.symbols import MAX_EXPONENT
 from utils.layout import LadderLayout
-from utils.pyramid import from_flat, to_flat
-from utils.symbols import MAX_EXPONENT
 
 LARGEST = 2**MAX_EXPONENT - 1
 
@@ -50,12 +50,11 @@ class Target:
             raise ValueError(f"{name} is {value}: expected a number above 0")
 
 
-def encode_cine(ladder: Ladder, layout: LadderLayout, cine: Tensor, target: Target, search: float = WEIGHT) -> Tensor:
+def encode_cine(ladder: Ladder, cine: Tensor, target: Target, search: float = WEIGHT) -> Tensor:
     """Encode a cine.
 
     Args:
         ladder: in eval mode.
-        layout: of the model, without a size.
         cine: (D, T, H, W) in [0, 1].
         target: rate, quality or step.
         search: bits against error in the search of symbols; 0 for none.
@@ -80,7 +79,7 @@ def encode_cine(ladder: Ladder, layout: LadderLayout, cine: Tensor, target: Targ
         assert target.bytes_per_frame is not None
         total = target.bytes_per_frame * cine.shape[0] * cine.shape[1]
         index, symbols = index_for_bytes(ladder, analysis, total, symbols_at)
-    return to_tokens(layout, analysis, symbols, index, (cine.shape[-2], cine.shape[-1]))
+    return to_tokens(ladder.layout, analysis, symbols, index, (cine.shape[-2], cine.shape[-1]))
 
 
 def to_tokens(
@@ -109,13 +108,13 @@ def to_tokens(
 
 
 @torch.no_grad()
-def decode_rows(ladder: Ladder, layout: LadderLayout, tokens: Tensor) -> Tensor:
+def decode_rows(ladder: Ladder, tokens: Tensor) -> Tensor:
     """Decode tokens (D, row) to a cine (D, T, H, W) in [0, 1].
 
     Raises:
         ValueError: for tokens of another layout, or rows of different volumes.
     """
-    sized = layout.of(tokens)
+    sized = ladder.layout.of(tokens)
     slices, phases = sized.grid(tokens)
     sized.check(tokens, slices, phases)
     rows = sized.split(tokens.cpu().numpy(), slices, phases)

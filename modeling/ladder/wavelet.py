@@ -1,6 +1,6 @@
 """CDF 9/7 wavelet of images of any size, by lifting with symmetric extension.
 
-The result is a pyramid, a list of levels from coarse to fine; see utils/pyramid.py. Each band is scaled
+The result is a pyramid, a list of levels from coarse to fine; see utils/ladder/pyramid.py. Each band is scaled
 so that its synthesis functions have norm 1: then an error of the coefficients is almost an error of the pixels.
 
 Source: Daubechies and Sweldens, Factoring wavelet transforms into lifting steps, 1998, section 7.7; scaling factor
@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from utils.pyramid import levels_for
+from utils.ladder.pyramid import levels_for
 
 ALPHA, BETA, GAMMA, DELTA = -1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971
 SCALE = 1.149604398860241

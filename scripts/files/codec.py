@@ -27,7 +27,7 @@ from modeling.titok import TiTok
 from modeling.weights.identity import Identity
 from utils.metrics import bounding_box
 
-Rate = dict[str, float]
+Rate = dict[str, Any]  # the name of a target and its value
 DEFAULT_RATE: Rate = {"psnr": 38.0}
 HEAD_BYTES = 90  # of a file without affine, beside the tokens
 BELOW, ABOVE = 0.04, 0.01  # tolerance of the size of a file

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "scripts": {"scripts", "data", "modeling", "utils"},
 }
 FILES_IN_A_FOLDER = 15
+REGISTRIES = {"modeling/losses", "modeling/conditioning", "modeling/quantizer", "data/codecs", "data/sources"}
 LINES_OF_A_FILE = 300
 FILES = [path for folder in MAY_IMPORT for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
@@ -55,10 +56,11 @@ def test_no_imports_form_a_circle() -> None:
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)  # CycleError names a circle
 
 
-def test_a_folder_holds_about_a_dozen_files() -> None:
+def test_a_folder_holds_about_a_dozen_files_unless_it_is_a_registry_which_grows_by_a_file_an_entry() -> None:
     folders = {path.parent for path in FILES}
     counts = {str(folder.relative_to(REPOSITORY)): len(list(folder.glob("[!_]*.py"))) for folder in folders}
-    assert {folder: count for folder, count in counts.items() if count > FILES_IN_A_FOLDER} == {}
+    too_many = {folder: count for folder, count in counts.items() if count > FILES_IN_A_FOLDER}
+    assert too_many.keys() <= REGISTRIES <= counts.keys()
 
 
 def test_no_file_has_a_prefix_that_its_folder_says() -> None:
