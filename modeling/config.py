@@ -77,6 +77,12 @@ class ModelConfig:
         return self.decoder == "none" and self.layout != "ladder"
 
     @property
+    def samples_with(self) -> str:
+        """The network that samples for realism: `dit`, or another decoder, which cannot sample."""
+        is_dit = self.layout == "ladder" and self.ladder.refinement.get("name") == "dit"
+        return "dit" if is_dit else self.decoder
+
+    @property
     def has_tokenizer(self) -> bool:
         """Whether the model has a tokenizer of frames."""
         return self.decoder != "none"

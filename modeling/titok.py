@@ -220,7 +220,7 @@ class TiTok(nn.Module):
         """
         self.check_tokens()
         options = SamplerOptions(steps, realism, seed or 0, sampler)
-        options.check(self.config.decoder)
+        options.check(self.config.samples_with)
         if not tokens.numel():
             raise ValueError(
                 f"tokens of shape {tuple(tokens.shape)}: nothing to decode; give at least one cine or image"
@@ -229,7 +229,7 @@ class TiTok(nn.Module):
             return decode_frames(self.encoder, self.decoder, self.layout, self.config, tokens, options, grid)
         if grid is not None:
             raise ValueError(f"grid = {tuple(grid)}: tokens of layout ladder say their grid; leave it out")
-        cines = torch.stack([decode_rows(self.ladder, rows) for rows in tokens])
+        cines = torch.stack([decode_rows(self.ladder, rows, options) for rows in tokens])
         return rearrange(cines, "b d t h w -> b 1 h w d t")
 
     def forward(self, batch: Batch, draws: Draws) -> Prediction:

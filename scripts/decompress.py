@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = load_model(args.model, pick_device(args.device), args.batch_frames)
     if model.config.only_segments:
         raise ValueError(f"--model {args.model} only segments: give the folder of a trained stage")
-    options.check(model.config.decoder)
+    options.check(model.config.samples_with)
     if args.partial and model.ladder is None:
         raise ValueError("--partial needs a model of layout ladder, whose slices are coded one by one; leave it out")
 

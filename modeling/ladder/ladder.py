@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modeling.flow import SamplerOptions
 from modeling.ladder import basis, wavelet
 from modeling.ladder.context import Symbols, energies_of
 from modeling.ladder.integer import IntegerContext
 from modeling.ladder.network import ContextConfig, ContextModel
 from modeling.ladder.quantizer import OFFSET, nearest_index, quantize, step_size
 from modeling.ladder.rate import sampled_bits
-from modeling.ladder.refinement import Refinement, RefinementConfig
 from modeling.ladder.session import SymbolCoder
+from utils.config import registry
 from utils.config.ranges import Positive, Range
 from utils.layout import LadderLayout
 from utils.seeding import stable_seed
@@ -42,7 +43,7 @@ class LadderConfig:
 
     Args:
         context: of the context model.
-        refinement: of the refinement.
+        refinement: {"name": a file of modeling/ladder/refinement, ...its options}.
         finest_step: smallest step drawn in training.
         coarsest_step: largest step drawn in training.
         draws: number of steps drawn for each sample.
@@ -51,7 +52,7 @@ class LadderConfig:
     """
 
     context: ContextConfig = field(default_factory=ContextConfig)
-    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    refinement: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
     finest_step: Annotated[float, Range(0.001, 10)] = 0.025
     coarsest_step: Annotated[float, Range(0.001, 10)] = 1.2
     draws: Positive = 2
@@ -99,7 +100,10 @@ class Ladder(nn.Module):
         super().__init__()
         self.config, self.layout = config, LadderLayout(0, 1)  # without base tokens
         self.context = ContextModel(config.context)
-        self.refinement = Refinement(config.refinement) if config.refinement.width else None
+        chosen = config.refinement
+        self.refinement: Any = registry.build(
+            "modeling.ladder.refinement", chosen.get("name", "none"), chosen, "model.ladder.refinement"
+        )
 
     def coder(self) -> SymbolCoder:
         """Return the context model in integers, of the weights of this moment."""
@@ -112,17 +116,26 @@ class Ladder(nn.Module):
         components = torch.einsum("dthw,tr->drhw", cine.float(), vectors)
         return Analysis(ids, vectors, wavelet.forward(components))
 
-    def synthesise(self, symbols: Symbols, vectors: Tensor, step_index: int) -> Tensor:
-        """Decode symbols to a cine (D, T, H, W) in [0, 1]; `vectors` is the basis (T, R)."""
-        components = self.refine(dequantized(symbols, step_index), step_index)
+    def synthesise(
+        self, symbols: Symbols, vectors: Tensor, step_index: int, options: SamplerOptions | None = None
+    ) -> Tensor:
+        """Decode symbols to a cine (D, T, H, W) in [0, 1].
+
+        Args:
+            symbols: of the slices.
+            vectors: basis (T, R).
+            step_index: of the quantizer.
+            options: of a sample, by a refinement that can sample; None for the decode of highest PSNR.
+        """
+        components = self.refine(dequantized(symbols, step_index), step_index, options)
         return torch.einsum("drhw,tr->dthw", components, vectors).clamp(0, 1)
 
-    def refine(self, components: Tensor, step_index: int) -> Tensor:
+    def refine(self, components: Tensor, step_index: int, options: SamplerOptions | None = None) -> Tensor:
         """Refine decoded components (D, R, H, W), slice by slice."""
         if self.refinement is None:
             return components
         step = step_size(step_index)
-        return torch.cat([self.refinement(part, step, step_index) for part in components.split(1)])
+        return torch.cat([self.refinement(part, step, step_index, options) for part in components.split(1)])
 
     def forward(self, batch: Batch) -> Trained:
         """Run a training pass on stacks or slices; steps and slices are functions of the seed of each sample."""
@@ -164,9 +177,7 @@ class Ladder(nn.Module):
         if self.refinement is not None and self.refinement.tail.weight.requires_grad:
             decoded = dequantized(symbols, step_index)
             original = wavelet.inverse([[band[chosen] for band in level] for level in analysis.pyramid])
-            refined = self.refinement(decoded, step, step_index)
-            before = (decoded - original).square().sum()
-            error = (refined - original).square().sum() / before.clamp(min=1e-12)
+            error = self.refinement.remaining(decoded, original, step, step_index, seed)
         return bits, torch.tensor(step, device=device), error
 
 

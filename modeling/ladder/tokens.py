@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modeling.flow import SamplerOptions
 from modeling.ladder.basis import LIMIT, orthonormal
 from modeling.ladder.context import Symbols
 from modeling.ladder.ladder import Analysis, Ladder
@@ -20,6 +21,7 @@ from modeling.ladder.search import WEIGHT, searched_symbols
 from utils.ladder.pyramid import from_flat, to_flat
 from utils.ladder.symbols import MAX_EXPONENT
 from utils.layout import LadderLayout
+from utils.seeding import stable_seed
 
 LARGEST = 2**MAX_EXPONENT - 1
 
@@ -108,7 +110,7 @@ def to_tokens(
 
 
 @torch.no_grad()
-def decode_rows(ladder: Ladder, tokens: Tensor) -> Tensor:
+def decode_rows(ladder: Ladder, tokens: Tensor, options: SamplerOptions | None = None) -> Tensor:
     """Decode tokens (D, row) to a cine (D, T, H, W) in [0, 1].
 
     Raises:
@@ -120,12 +122,13 @@ def decode_rows(ladder: Ladder, tokens: Tensor) -> Tensor:
     rows = sized.split(tokens.cpu().numpy(), slices, phases)
     device = next(ladder.parameters()).device
     cines = []
-    for step, basis, residual in zip(rows["step"], rows["basis"], rows["residual"], strict=True):
+    for number, (step, basis, residual) in enumerate(zip(rows["step"], rows["basis"], rows["residual"], strict=True)):
         sent = int((basis[0] >= 0).sum())
         sizes = (residual + 1) // 2
         bands = from_flat(np.where(residual % 2 == 1, sizes, -sizes)[None], sized.height, sized.width)
         tensors = [torch.from_numpy(band[:, : max(1, sent)]).to(device) for band in bands]
         symbols = [tensors[:1], *(tensors[i : i + 3] for i in range(1, len(tensors), 3))]
         vectors = orthonormal(np.where(basis < 0, 0, basis - LIMIT)[:, : max(1, sent)])
-        cines.append(ladder.synthesise(symbols, torch.from_numpy(vectors).float().to(device), int(step[0])))
+        own = None if options is None else options._replace(seed=stable_seed(options.seed, number) % 2**62)
+        cines.append(ladder.synthesise(symbols, torch.from_numpy(vectors).float().to(device), int(step[0]), own))
     return torch.cat(cines)

@@ -225,7 +225,7 @@ def test_a_model_that_only_segments_is_refused_as_a_model(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    segmenter = SimpleNamespace(config=SimpleNamespace(decoder="none"))
+    segmenter = SimpleNamespace(config=SimpleNamespace(only_segments=True))
     monkeypatch.setattr(compare_codecs, "load_model", lambda *_: segmenter)
     with pytest.raises(SystemExit):
         compare("--model", str(model))

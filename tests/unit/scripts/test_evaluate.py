@@ -41,12 +41,14 @@ class BlockModel(nn.Module):
     """A tokenizer without training: a token is the mean grey value of a block of the frame."""
 
     segmenter: Any = None
+    ladder = None
     conditioning = SimpleNamespace(leak=None)
 
     def __init__(self, geometry: str = "crop", anatomy: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(channels=1, image_size=SIZE, geometry=geometry, decoder="dit", layout="frame")
+        self.config = SimpleNamespace(channels=1, image_size=SIZE, geometry=geometry, decoder="dit", layout="frame",
+            only_segments=False)  # fmt: skip
         self.layout, self.chunks = FrameLayout(SIDE * SIDE, 256, anatomy, 16), Chunks()
 
     taught_by: Any = ()

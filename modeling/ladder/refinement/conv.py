@@ -18,21 +18,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.flow import SamplerOptions
 from modeling.ladder.network import step_inputs
 from utils.config.ranges import Range
 
 
 @dataclass
-class RefinementConfig:
+class Options:
     """Options of the refinement.
 
     Args:
-        width: channels; 0 for no refinement.
+        width: channels.
         blocks: number of blocks.
         components: number of components that it refines.
     """
 
-    width: Annotated[int, Range(0, 1024)] = 48
+    width: Annotated[int, Range(1, 1024)] = 48
     blocks: Annotated[int, Range(0, 64)] = 4
     components: Annotated[int, Range(1, 64)] = 12
 
@@ -58,14 +59,16 @@ class Block(nn.Module):
         return x + self.project(value * F.gelu(gate, approximate="tanh"))
 
 
-class Refinement(nn.Module):
+class ConvRefinement(nn.Module):
     """The network.
 
     Args:
         config: its size.
     """
 
-    def __init__(self, config: RefinementConfig) -> None:
+    can_sample = False
+
+    def __init__(self, config: Options) -> None:
         super().__init__()
         self.components = config.components
         self.head = nn.Conv2d(2 * config.components, config.width, 3, padding=1)
@@ -75,13 +78,16 @@ class Refinement(nn.Module):
         for parameter in self.tail.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, components: Tensor, step: float, step_index: int) -> Tensor:
-        """Refine components.
+    def forward(
+        self, components: Tensor, step: float, step_index: int, options: SamplerOptions | None = None
+    ) -> Tensor:
+        """Refine decoded components.
 
         Args:
-            components: (D, R, H, W) decoded.
+            components: (D, R, H, W).
             step: size of the step.
             step_index: its index.
+            options: not used; this network does not sample.
 
         Returns:
             (D, R, H, W).
@@ -96,3 +102,21 @@ class Refinement(nn.Module):
             features = block(features, shift)
         correction = self.tail(features)[:, :count] * step
         return torch.cat([components[:, :count] + correction, components[:, count:]], 1)
+
+    def remaining(self, components: Tensor, original: Tensor, step: float, step_index: int, seed: int) -> Tensor:
+        """Squared error after refinement, as a fraction of that before.
+
+        Args:
+            components: (D, R, H, W) decoded.
+            original: the same, before quantization.
+            step: size of the step.
+            step_index: its index.
+            seed: not used; this network does not sample.
+        """
+        before = (components - original).square().sum().clamp(min=1e-12)
+        return (self(components, step, step_index) - original).square().sum() / before
+
+
+def build(options: Options) -> ConvRefinement:
+    """Build the network."""
+    return ConvRefinement(options)
