@@ -26,6 +26,7 @@ from modeling.ladder.integer import IntegerContext
 from modeling.ladder.network import ContextConfig, ContextModel
 from modeling.ladder.quantizer import OFFSET, nearest_index, quantize, step_size
 from modeling.ladder.rate import sampled_bits
+from modeling.ladder.search import searched_symbols
 from modeling.ladder.session import SymbolCoder
 from utils.config import registry
 from utils.config.ranges import Positive, Range
@@ -49,6 +50,7 @@ class LadderConfig:
         draws: number of steps drawn for each sample.
         slices: number of slices of a sample that are used for each draw.
         positions: about how many positions of each band are used for each draw.
+        search: train on symbols as a file has them, after the search with the context model; slower.
     """
 
     context: ContextConfig = field(default_factory=ContextConfig)
@@ -58,6 +60,7 @@ class LadderConfig:
     draws: Positive = 2
     slices: Positive = 3
     positions: Positive = 3000
+    search: bool = False
 
 
 class Analysis(NamedTuple):
@@ -165,18 +168,23 @@ class Ladder(nn.Module):
         with torch.no_grad():
             cine = batch.image[b, batch.valid()[b], :, 0].float()
             analysis = self.analyse(cine)
-            offset = OFFSET - 0.1 * offset  # the search of a file rounds as if the offset were smaller
-            symbols = [[quantize(band, step, offset) for band in level] for level in analysis.pyramid]
-            energies = energies_of(symbols).to(device)
             chosen = torch.randperm(len(cine), generator=random)[: config.slices].to(device)
-            symbols = [[band[chosen] for band in level] for level in symbols]
+            pyramid = [[band[chosen] for band in level] for level in analysis.pyramid]
+            if config.search:
+                symbols = searched_symbols(IntegerContext(self.context), pyramid, step_index)
+                energies = energies_of(symbols).to(device)
+            else:
+                offset = OFFSET - 0.1 * offset  # the search of a file rounds as if the offset were smaller
+                volume = [[quantize(band, step, offset) for band in level] for level in analysis.pyramid]
+                energies = energies_of(volume).to(device)
+                symbols = [[band[chosen] for band in level] for level in volume]
         bits, error = torch.zeros((), device=device), torch.ones((), device=device)
         if self.context.out.weight.requires_grad or not torch.is_grad_enabled():
             scale = len(cine) / len(chosen)
             bits = scale * sampled_bits(self.context, symbols, step_index, energies, config.positions, seed)
         if self.refinement is not None and self.refinement.tail.weight.requires_grad:
             decoded = dequantized(symbols, step_index)
-            original = wavelet.inverse([[band[chosen] for band in level] for level in analysis.pyramid])
+            original = wavelet.inverse(pyramid)
             error = self.refinement.remaining(decoded, original, step, step_index, seed)
         return bits, torch.tensor(step, device=device), error
 
