@@ -90,7 +90,12 @@ def needed(config: RunConfig, slices: int = 18, phases: int = 35) -> Needed:
         config: the recipe; its tokenizer's architecture is filled in where its weights are at hand.
         slices: D of a stack.
         phases: T where the recipe does not say.
+
+    Raises:
+        ValueError: for a ladder, whose memory depends on the data.
     """
+    if config.model.layout == "ladder":
+        raise ValueError("the memory of a ladder depends on its data; measure it: scripts/benchmark.py rehearse")
     architecture(config.model, config.experiment.init_weight)
     micro = config.training.gradient_accumulation_steps
     samples = config.training.global_batch_size // micro
