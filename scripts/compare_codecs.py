@@ -7,7 +7,7 @@ Research use only, not a medical device.
 
 Every method codes the native voxels inside one field, after the window of the volume, and everything is scored after
 decoding from the bytes alone. A codec codes each slice's cine by itself, at each setting of its ladder. A model of
-layout `ladder` codes any field, at each of --rates. The field is that of the last --model, of --field_of, or of
+layout `ladder` codes any field, at each of --steps or --rates. The field is that of the last --model, of --field_of, or of
 --image_size and --geometry.
 
 OUTPUT_DIR then holds rate_distortion.csv, .json and .png, and index.html.
@@ -34,7 +34,7 @@ from modeling.titok import TiTok
 from scripts.evaluate import model_names
 from scripts.evaluation.rate_distortion import Point, means, measure, points_of_codec, points_of_model
 from scripts.evaluation.segmenters import Opened, open_segmenter
-from scripts.files.codec import field_of, load_model
+from scripts.files.codec import Rate, field_of, load_model
 from utils.config import registry
 from utils.config.recipe import section
 from utils.device import pick_device
@@ -46,7 +46,7 @@ from utils.report.evaluation import NOTE
 from utils.report.tables import MARK, text_table
 
 CODECS = "data.codecs"
-RATES = [24, 35, 50, 70, 100, 140, 200, 300, 450, 700]
+STEPS = [0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1]
 Field = tuple[int, str]  # image size and geometry
 
 
@@ -60,11 +60,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model", type=Path, nargs="+", default=[], metavar="FOLDER", help="trained models of one field")
     segmenter = "reference segmenter for Dice and EF: a trained model, or NAME.onnx with NAME.yaml (default: none)"
     add("--segmenter", type=Path, metavar="PATH", help=segmenter)
-    add("--codecs", nargs="+", default=known, metavar="NAME", help=f"codecs (default: all of {', '.join(known)})")
+    add("--codecs", nargs="*", default=known, metavar="NAME", help=f"codecs (default: all of {', '.join(known)})")
     option = "options of codecs, such as svt_av1.preset=8 or 'x265.ladder=[22,30,38,46]'"
     add("--codec_option", nargs="+", action="extend", default=[], metavar="NAME.KEY=VALUE", help=option)
-    rates = f"bytes a frame of a ladder (default {' '.join(map(str, RATES))})"
-    add("--rates", type=float, nargs="+", default=RATES, metavar="N", help=rates)
+    steps = f"steps of a rate ladder's quantizer (default {' '.join(map(str, STEPS))})"
+    add("--steps", type=float, nargs="+", default=STEPS, metavar="Q", help=steps)
+    rates = "bytes a frame of a rate ladder, instead of --steps; slower, since each step is searched for"
+    add("--rates", type=float, nargs="+", metavar="N", help=rates)
     add("--limit", type=int, help="compare only the first LIMIT patients of the split")
     add("--field_of", type=Path, metavar="FOLDER", help="use the field of this model (default: of the last --model)")
     add("--image_size", type=int, help="side of the field, instead of a model's")
@@ -195,7 +197,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     taught = [name for name, model in models.items() if opened and opened.lineage & set(model.teachers())]
 
     points: list[Point] = [point for name, codec in codecs.items() for point in points_of_codec(name, codec)]
-    points += [point for name, model in models.items() for point in points_of_model(name, model, args.rates)]
+    rates: list[Rate] = [{"step": step} for step in sorted(args.steps)]
+    if args.rates is not None:
+        rates = [{"bytes_per_frame": rate} for rate in sorted(args.rates, reverse=True)]
+    points += [point for name, model in models.items() for point in points_of_model(name, model, rates)]
     failed: dict[str, str] = {}
     rows = measure(points, reader, patients, field, opened.segmenter if opened else None, failed)
     named = "; ".join(f"{patient} ({reason})" for patient, reason in failed.items())

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Complete pipeline on synthetic patients: cohort, shards, two segmenters, three stages, report, and one patient through
-# the Python API. Research use only, not a medical device. Run by `make demo`. If interrupted, the same command continues.
+# Complete pipeline on synthetic patients: cohort, shards, two segmenters, three stages, report, and one patient
+# compressed to files. Research use only, not a medical device. Run by `make demo`. If interrupted, the same command
+# continues.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${DEMO_OUTPUT:-demo_output}
@@ -31,14 +32,18 @@ echo "== 7/8 32 tokens for a whole cine"
 echo "== 8/8 report on held-out patients"
 python scripts/evaluate.py --model "$out/stage1" "$out/sequence" "$out/stage2" "$out/stage3" \
     --segmenter "$out/reference" --data "$out/phantom_wds" --split test --output_dir "$out/report"
+codecs=()
 if python -c "import av" 2>/dev/null; then  # PyAV is optional
-    python scripts/compare_codecs.py --model "$out/stage1" "$out/sequence" "$out/stage3" --segmenter "$out/reference" \
-        --data "$out/phantom_wds" --split test --limit 4 --codecs x265 --codec_option 'x265.ladder=[22,30,38,46]' \
-        --output_dir "$out/report/codecs"
+    codecs=(x265 --codec_option 'x265.ladder=[22,30,38,46]')
 fi
+python scripts/compare_codecs.py --model "$out/stage1" "$out/sequence" "$out/stage3" configs/ladder_mini \
+    --field_of "$out/stage3" --segmenter "$out/reference" --data "$out/phantom_wds" --split test --limit 4 \
+    --steps 0.1 0.25 0.6 --codecs ${codecs[@]+"${codecs[@]}"} --output_dir "$out/report/codecs"
 patient=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["split"]["test"][0])' \
     "$out/phantom_wds/manifest.json")
 python scripts/compress.py "$out/phantom/$patient/${patient}_4d.nii.gz" "$out/$patient.tmri" --model "$out/stage3" --force
 python scripts/inspect_file.py "$out/$patient.tmri"
 python scripts/decompress.py "$out/$patient.tmri" "$out/${patient}_decoded.nii.gz" --model "$out/stage3" --force
-echo "report: $out/report/index.html; models beside the codec x265: $out/report/codecs/index.html"
+python scripts/compress.py "$out/phantom/$patient/${patient}_4d.nii.gz" "$out/${patient}_38dB.tmri" --psnr 38 --force
+python scripts/decompress.py "$out/${patient}_38dB.tmri" "$out/${patient}_38dB.nii.gz" --force
+echo "report: $out/report/index.html; models, a rate ladder and the codec x265: $out/report/codecs/index.html"

@@ -60,8 +60,8 @@ def code_slices(codec: Codec, original: np.ndarray, setting: float) -> Coded:
     return size, decoded
 
 
-def points_of_model(name: str, model: TiTok, rates: Sequence[float]) -> list[Point]:
-    """A model with all its tokens; a ladder at each of some bytes a frame."""
+def points_of_model(name: str, model: TiTok, rates: Sequence[Rate]) -> list[Point]:
+    """A model with all its tokens; a ladder at each rate."""
 
     def at(rate: Rate | None) -> Callable[[Reference], Coded]:
         def code(reference: Reference) -> Coded:
@@ -72,7 +72,9 @@ def points_of_model(name: str, model: TiTok, rates: Sequence[float]) -> list[Poi
 
     if model.ladder is None:
         return [Point(name, "all tokens", True, at(None))]
-    return [Point(name, f"{rate:g} B a frame", False, at({"bytes_per_frame": rate})) for rate in sorted(rates)[::-1]]
+    names = {"bytes_per_frame": "B a frame", "step": "step", "psnr": "dB"}
+    settings = [", ".join(f"{names[name]} {value:g}" for name, value in rate.items()) for rate in rates]
+    return [Point(name, setting, False, at(rate)) for setting, rate in zip(settings, rates, strict=True)]
 
 
 def measure(
