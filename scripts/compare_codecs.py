@@ -7,8 +7,8 @@ Research use only, not a medical device.
 
 Every method codes the native voxels inside one field, after the window of the volume, and everything is scored after
 decoding from the bytes alone. A codec codes each slice's cine by itself, at each setting of its ladder. A model of
-layout `ladder` codes any field, at each of --steps or --rates. The field is that of the last --model, of --field_of, or of
---image_size and --geometry.
+layout `ladder` codes any field, at each of --steps or --rates. The field is that of the last --model,
+of --field_of, or of --image_size and --geometry.
 
 OUTPUT_DIR then holds rate_distortion.csv, .json and .png, and index.html.
 """

@@ -167,7 +167,8 @@ def html_page(summary: Mapping[str, Any], picture: Path) -> str:
         "warning": summary["note"],
         "picture": {
             "heading": "Quality over bytes",
-            "caption": f"{summary['caption']}. Curves are codecs and rate ladders, one point a setting; markers are other models.",
+            "caption": f"{summary['caption']}. Curves are codecs and rate ladders, one point a setting; markers are "
+            "models of one rate.",
             "source": data_url(picture.read_bytes()),
         },
         "points": point_table(rows, original, summary["taught"]),

@@ -46,7 +46,7 @@ def test_a_promised_recipe_fits_80_gb_and_with_the_override_of_its_head_24_gb(pa
 
 def test_the_memory_of_a_ladder_is_not_counted_but_rehearsed() -> None:
     config = parse(RunConfig, [f"config={REPOSITORY}/configs/demo/ladder.yaml"])
-    with pytest.raises(ValueError, match="depends on its data; measure it: scripts/benchmark.py rehearse"):
+    with pytest.raises(ValueError, match=r"depends on its data; measure it: scripts/benchmark\.py rehearse"):
         needed(config)
 
 
