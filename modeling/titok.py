@@ -2,7 +2,7 @@
 
     x (B, C, H, W, D, T) ─► encoder ─► tokens (B, D, 2 + T*K + 2*A), layout `frame`   ─► decoder ─► x̂
                                   └──► tokens (B, N), layout `sequence` ──────────────┘
-    x (B, 1, H, W, D, T) ─► ladder ─► tokens (B, D, 5 + N + T*R + R*H*W), layout `ladder` ─► ladder ─► x̂
+    x (B, 1, H, W, D, T) ─► ladder ─► tokens (B, D, 9 + N + T*R + R*H*W), layout `ladder` ─► ladder ─► x̂
 
 The modules are attributes of TiTok, so their names are the keys of a checkpoint. The computation is in
 modeling/encoder.py, modeling/decoder.py and modeling/ladder, with axes (B, D, T, C, H, W); only `encode` and
@@ -31,6 +31,7 @@ from modeling.heart.phases import at_phases
 from modeling.heart.segmenter import FixedSegmenter, FrameSegmenter
 from modeling.inputs import check_cine
 from modeling.ladder.ladder import Ladder
+from modeling.ladder.region import Region
 from modeling.ladder.tokens import Target, decode_rows, encode_cine
 from modeling.prediction import Prediction
 from modeling.resampler import SequenceResampler
@@ -154,6 +155,7 @@ class TiTok(nn.Module):
         bytes_per_frame: float | None = None,
         psnr: float | None = None,
         step: float | None = None,
+        region: Region | None = None,
     ) -> Tensor:
         """Images to tokens, in the precision of the weights: `model.to(torch.bfloat16)` is faster and changes some.
 
@@ -168,10 +170,11 @@ class TiTok(nn.Module):
             bytes_per_frame: layout `ladder`: bytes of the tokens in a file, without its header. Give one of three.
             psnr: layout `ladder`: mean PSNR over frames in dB, at least.
             step: layout `ladder`: step of the quantizer.
+            region: layout `ladder`: where the step is finer, see modeling/ladder/region.py; for one cine.
 
         Returns:
             (B, D, 2 + T*K + 2*A) int64, or (B, K) for single images; in layout `sequence` (B, N); in layout `ladder`
-            (B, D, 5 + N + T*R + R*H*W).
+            (B, D, 9 + N + T*R + R*H*W).
 
         Raises:
             ValueError: for a wrong size, type or range, NaN, or a phase out of range.
@@ -183,10 +186,10 @@ class TiTok(nn.Module):
             check_cine(x)
             target = Target(bytes_per_frame, psnr, step)
             cines = rearrange(x, "b 1 h w d t -> b d t h w")
-            return torch.stack([encode_cine(self.ladder, cine, target) for cine in cines])
-        if not bytes_per_frame is psnr is step is None:
+            return torch.stack([encode_cine(self.ladder, cine, target, region) for cine in cines])
+        if not bytes_per_frame is psnr is step is region is None:
             raise ValueError(
-                f"bytes_per_frame, psnr and step choose the rate of layout ladder, but this model has layout "
+                f"bytes_per_frame, psnr, step and region are for layout ladder, but this model has layout "
                 f"{self.layout.name}; leave them out, or give keep_tokens"
             )
         return encode_frames(self.encoder, self.layout, self.config, x, ed, es, keep_tokens, mask)

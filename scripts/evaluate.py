@@ -129,7 +129,7 @@ def settings_of(args: argparse.Namespace, model: TiTok) -> dict[str, Row]:
         if args.keep_tokens:
             raise ValueError("--keep_tokens: a model of layout ladder takes --bytes_per_frame or --psnr; leave it out")
         rate = args.rate or DEFAULT_RATE
-        words = {"bytes_per_frame": "B a frame", "psnr": "dB"}
+        words = {"bytes_per_frame": "B a frame", "psnr": "dB", "heart_weight": "times finer at the heart"}
         return {", ".join(["", *(f"{value:g} {words[key]}" for key, value in rate.items())]): {"rate": rate}}
     if args.rate:
         raise ValueError(f"--{next(iter(args.rate))} needs models of layout ladder; leave it out")

@@ -3,8 +3,8 @@
     frame      (..., D, 2 + T*K + 2*A)   a row for each slice: phase of ED, phase of ES, K ids a phase, A of ED, A of ES
     sequence   (..., N)                  N ids of a whole cine, anatomy included
     image      (..., K)                  K ids of a single image
-    ladder     (..., D, 5 + N + T*R + R*H*W)   a row for each slice: H, W, T, R, step index, N base tokens, temporal
-                                          basis of the volume, residual ids of the slice
+    ladder     (..., D, 9 + N + T*R + R*H*W)   a row for each slice: H, W, T, R, step index, region of finer steps,
+                                          N base tokens, temporal basis of the volume, residual ids of the slice
 
 Model, compressed file, baselines and evaluation ask the layout and count nothing themselves. A new layout is one class
 here. Tokens are torch tensors or numpy arrays; an id of -1 is not transmitted and costs no bits; ids are local to
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 NOT_TRANSMITTED = -1
-LADDER_STEPS, LADDER_BASIS, LADDER_RESIDUAL = 448, 127, 1 << 26  # ids of the layout `ladder`
+LADDER_STEPS, LADDER_REGION, LADDER_BASIS, LADDER_RESIDUAL = 448, 1 << 13, 127, 1 << 26  # ids of the layout `ladder`
 Array = Any  # a torch tensor or a numpy array of integers
 
 
@@ -50,7 +50,7 @@ class Field(NamedTuple):
 
     @property
     def bits(self) -> int:
-        """Bits of an id of fixed width, ceil(log2(size)); those of an index also say -1."""
+        """Bits of an id of fixed width; those of an index also say -1."""
         return self.size.bit_length() if self.is_index else max(0, self.size - 1).bit_length()
 
     @property
@@ -91,11 +91,7 @@ class TokenLayout:
         return self.fields(slices, phases)[0].shape
 
     def grid(self, tokens: Array) -> tuple[int, int]:
-        """Slices and phases of tokens, of a layout that `has_grid`.
-
-        Raises:
-            ValueError: for a shape that no cine has.
-        """
+        """Slices and phases of tokens, of a layout that `has_grid`; a ValueError for a shape that no cine has."""
         raise ValueError(f"tokens of layout {self.name} do not say how many slices and phases they decode to")
 
     def split(self, tokens: Array, slices: int, phases: int) -> dict[str, Array]:
@@ -234,7 +230,7 @@ class LadderLayout(TokenLayout):
     width: int = 0
     rank: int = 0
     name: ClassVar[str] = "ladder"
-    words: ClassVar[str] = "(D, 5 + N + T*R + R*H*W)"
+    words: ClassVar[str] = "(D, 9 + N + T*R + R*H*W)"
     has_grid: ClassVar[bool] = True
 
     def of(self, tokens: Array) -> LadderLayout:
@@ -251,18 +247,19 @@ class LadderLayout(TokenLayout):
         return sized
 
     def fields(self, slices: int, phases: int) -> tuple[Field, ...]:
-        """Step index, N ids, the temporal basis, residual ids."""
+        """Step index, region, N ids, the temporal basis, residual ids."""
         residual = (slices, self.rank, self.height * self.width)
         return (
             Field("step", "step index", ("slice", "token"), (slices, 1), LADDER_STEPS, is_index=True),
+            Field("region", "region", ("slice", "token"), (slices, 4), LADDER_REGION, is_index=True),
             Field("base", "base token", ("slice", "token"), (slices, self.num_tokens), self.codebook_size),
             Field("basis", "basis id", ("slice", "phase", "token"), (slices, phases, self.rank), LADDER_BASIS),
             Field("residual", "residual id", ("slice", "component", "token"), residual, LADDER_RESIDUAL),
         )
 
     def shape(self, slices: int, phases: int) -> tuple[int, ...]:
-        """(D, 5 + N + T*R + R*H*W)."""
-        return slices, 5 + self.num_tokens + self.rank * (phases + self.height * self.width)
+        """(D, 9 + N + T*R + R*H*W)."""
+        return slices, 9 + self.num_tokens + self.rank * (phases + self.height * self.width)
 
     def grid(self, tokens: Array) -> tuple[int, int]:
         """Slices and phases of tokens (..., D, row)."""

@@ -1,6 +1,6 @@
 """Tokens of the layout `ladder` as bytes: what belongs to the volume, then one code for each slice.
 
-    H W R step · base tokens · energy classes and temporal basis (range coder) · checksum
+    H W R step · region · base tokens · energy classes and temporal basis (range coder) · checksum
     length and checksum of each slice · codes of the slices
 
 The context model of the ladder predicts the decisions that make up the residual ids, see decisions.py and
@@ -70,10 +70,15 @@ def write(layout: LadderLayout, tokens: np.ndarray, phases: int, model: SymbolMo
     sized = layout.of(tokens)
     sized.check(tokens, len(tokens), phases)
     parts = sized.split(tokens.astype(np.int64), len(tokens), phases)
-    if any((parts[name] != parts[name][:1]).any() for name in ("step", "base", "basis")):
-        raise ValueError("the rows of the tokens belong to different volumes: expected one step, base and basis")
+    if any((parts[name] != parts[name][:1]).any() for name in ("step", "region", "base", "basis")):
+        raise ValueError(
+            "the rows of the tokens belong to different volumes: expected one step, region, base and basis"
+        )
     symbols = to_symbols(sized, parts["residual"])
-    volume = Volume(sized, int(parts["step"][0, 0]), parts["base"][0], model.energies(symbols), parts["basis"][0])
+    first = {name: part[0] for name, part in parts.items()}
+    volume = Volume(
+        sized, int(first["step"][0]), first["region"], first["base"], model.energies(symbols), first["basis"]
+    )
     if (residual_ids(symbols, volume.energies) != parts["residual"]).any():
         raise ValueError("the residual ids are -1 elsewhere than in bands of zeros: encode the cine again")
     head, codes = write_volume(volume), code_slices(volume, symbols, model)
@@ -135,7 +140,8 @@ def read(
                                  volume.energies)  # fmt: skip
     if damaged is not None:
         damaged += sorted(bad)
-    parts = {"step": np.full((slices, 1), volume.step_index), "base": np.tile(volume.base, (slices, 1)),
+    parts = {"step": np.full((slices, 1), volume.step_index), "region": np.tile(volume.region, (slices, 1)),
+             "base": np.tile(volume.base, (slices, 1)),
              "basis": np.tile(volume.basis, (slices, 1, 1)), "residual": residual}  # fmt: skip
     tokens = sized.join(parts)
     sized.check(tokens, slices, phases)

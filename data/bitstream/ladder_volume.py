@@ -16,7 +16,7 @@ from data.bitstream.bits import BitReader, id_width, to_bits
 from utils.ladder.pyramid import band_shapes
 from utils.layout import LADDER_BASIS, LadderLayout
 
-_SIZES, _LENGTH, _CHECKSUM = (struct.Struct(code) for code in ("<HHBHBB", "<H", "<I"))
+_SIZES, _REGION, _LENGTH, _CHECKSUM = (struct.Struct(code) for code in ("<HHBHBB", "<4H", "<H", "<I"))
 CLASSES = 24  # energy classes
 MOST_SYMBOLS = 1 << 25  # of a slice
 TABLE_BITS = 20
@@ -31,6 +31,7 @@ class Volume(NamedTuple):
     Args:
         layout: with H, W and R.
         step_index: of the quantizer.
+        region: (4,) row, column, radius, gain of the region of finer steps; -1 for none.
         base: (N,) ids, -1 where not transmitted.
         energies: (bands, R) energy classes.
         basis: (T, R) ids, -1 in components without symbols.
@@ -38,6 +39,7 @@ class Volume(NamedTuple):
 
     layout: LadderLayout
     step_index: int
+    region: np.ndarray
     base: np.ndarray
     energies: np.ndarray
     basis: np.ndarray
@@ -55,7 +57,12 @@ def write_volume(volume: Volume) -> bytes:
     if rank:
         coder.encode(volume.basis[:, :rank].astype(np.int32).ravel(), _basis_model(len(volume.basis)))
     code = coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
-    sizes = _SIZES.pack(layout.height, layout.width, layout.rank, volume.step_index, rank, present)
+    has_region = bool((volume.region >= 0).all())
+    if not has_region and (volume.region >= 0).any():
+        raise ValueError("some numbers of the region are -1 and some are not: expected all or none")
+    flags = present | has_region << 1
+    sizes = _SIZES.pack(layout.height, layout.width, layout.rank, volume.step_index, rank, flags)
+    sizes += _REGION.pack(*volume.region.tolist()) if has_region else b""
     data = sizes + base + _LENGTH.pack(len(code)) + code
     return data + _CHECKSUM.pack(zlib.crc32(data))
 
@@ -67,10 +74,13 @@ def read_volume(layout: LadderLayout, data: bytes, phases: int) -> tuple[Volume,
         ValueError: for bytes that are damaged or not canonical.
     """
     try:
-        height, width, rank, step_index, sent, present = _SIZES.unpack_from(data)
-        at = _SIZES.size
+        height, width, rank, step_index, sent, flags = _SIZES.unpack_from(data)
+        present, at, region = flags & 1, _SIZES.size, np.full(4, -1, np.int64)
+        if flags & 2:
+            region[:] = _REGION.unpack_from(data, at)
+            at += _REGION.size
         sized = LadderLayout(layout.num_tokens, layout.codebook_size, height=height, width=width, rank=rank)
-        if not (1 <= rank <= phases and sent <= rank and min(height, width) >= 1) or present > 1:
+        if not (1 <= rank <= phases and sent <= rank and min(height, width) >= 1) or flags > 3:
             raise ValueError(f"{DAMAGED}: {rank} components of {phases} phases, {height} x {width} pixels")
         if rank * height * width > MOST_SYMBOLS:
             raise ValueError(f"{DAMAGED}: {rank * height * width} symbols a slice, expected at most {MOST_SYMBOLS}")
@@ -97,7 +107,7 @@ def read_volume(layout: LadderLayout, data: bytes, phases: int) -> tuple[Volume,
             basis[:, :sent] = coder.decode(_basis_model(phases), phases * sent).reshape(phases, sent)
     except REFUSED as error:
         raise ValueError(f"{DAMAGED}: its energies or basis cannot be decoded ({error})") from None
-    volume = Volume(sized, step_index, base, energies, basis)
+    volume = Volume(sized, step_index, region, base, energies, basis)
     if write_volume(volume) != data[: at + length + _CHECKSUM.size]:
         raise ValueError("the compressed file is not canonical: what belongs to all slices has another form")
     return volume, at + length + _CHECKSUM.size

@@ -26,6 +26,7 @@ from modeling.ladder.integer import IntegerContext
 from modeling.ladder.network import ContextConfig, ContextModel
 from modeling.ladder.quantizer import OFFSET, nearest_index, quantize, step_size
 from modeling.ladder.rate import sampled_bits
+from modeling.ladder.region import Region, band_weights
 from modeling.ladder.search import searched_symbols
 from modeling.ladder.session import SymbolCoder
 from utils.config import registry
@@ -69,12 +70,14 @@ class Analysis(NamedTuple):
     Args:
         ids: (T, R) integers of the temporal basis.
         basis: (T, R) float32.
-        pyramid: coefficients (D, R, h, w) of each band.
+        pyramid: coefficients (D, R, h, w) of each band, times the weights.
+        region: with finer steps; None for the same step everywhere.
     """
 
     ids: np.ndarray
     basis: Tensor
     pyramid: wavelet.Pyramid
+    region: Region | None = None
 
 
 class Trained(NamedTuple):
@@ -112,15 +115,20 @@ class Ladder(nn.Module):
         """Return the context model in integers, of the weights of this moment."""
         return SymbolCoder(IntegerContext(self.context))
 
-    def analyse(self, cine: Tensor) -> Analysis:
+    def analyse(self, cine: Tensor, region: Region | None = None) -> Analysis:
         """Transform a cine (D, T, H, W) in [0, 1]."""
         ids = basis.basis_ids(cine.cpu().numpy(), min(cine.shape[1], MAX_RANK))
         vectors = torch.from_numpy(basis.orthonormal(ids)).float().to(cine.device)
         components = torch.einsum("dthw,tr->drhw", cine.float(), vectors)
-        return Analysis(ids, vectors, wavelet.forward(components))
+        return Analysis(ids, vectors, weighted(wavelet.forward(components), region), region)
 
     def synthesise(
-        self, symbols: Symbols, vectors: Tensor, step_index: int, options: SamplerOptions | None = None
+        self,
+        symbols: Symbols,
+        vectors: Tensor,
+        step_index: int,
+        region: Region | None = None,
+        options: SamplerOptions | None = None,
     ) -> Tensor:
         """Decode symbols to a cine (D, T, H, W) in [0, 1].
 
@@ -128,9 +136,10 @@ class Ladder(nn.Module):
             symbols: of the slices.
             vectors: basis (T, R).
             step_index: of the quantizer.
+            region: with finer steps.
             options: of a sample, by a refinement that can sample; None for the decode of highest PSNR.
         """
-        components = self.refine(dequantized(symbols, step_index), step_index, options)
+        components = self.refine(dequantized(symbols, step_index, region), step_index, options)
         return torch.einsum("drhw,tr->dthw", components, vectors).clamp(0, 1)
 
     def refine(self, components: Tensor, step_index: int, options: SamplerOptions | None = None) -> Tensor:
@@ -189,7 +198,26 @@ class Ladder(nn.Module):
         return bits, torch.tensor(step, device=device), error
 
 
-def dequantized(symbols: Symbols, step_index: int) -> Tensor:
+def dequantized(symbols: Symbols, step_index: int, region: Region | None = None) -> Tensor:
     """Decode symbols to components (D, R, H, W)."""
     step = step_size(step_index)
-    return wavelet.inverse([[band.float() * step for band in level] for level in symbols])
+    return wavelet.inverse(weighted([[band.float() * step for band in level] for level in symbols], region, -1))
+
+
+def weighted(pyramid: wavelet.Pyramid, region: Region | None, power: int = 1) -> wavelet.Pyramid:
+    """Multiply coefficients by the weights of a region to a power; without a region, return them as they are."""
+    if region is None:
+        return pyramid
+    bands = [band for level in pyramid for band in level]
+    height, width = _size(pyramid)
+    weights = [band for level in band_weights(region, height, width, bands[0].device) for band in level]
+    scaled = [band * weight**power for band, weight in zip(bands, weights, strict=True)]
+    return [scaled[:1], *(scaled[i : i + 3] for i in range(1, len(scaled), 3))]
+
+
+def _size(pyramid: wavelet.Pyramid) -> tuple[int, int]:
+    """(H, W) of the image of a pyramid."""
+    if len(pyramid) == 1:
+        return pyramid[0][0].shape[-2], pyramid[0][0].shape[-1]
+    low_high, high_low, _ = pyramid[-1]  # a level has ceil and floor of half the rows and columns
+    return low_high.shape[-2] + high_low.shape[-2], low_high.shape[-1] + high_low.shape[-1]

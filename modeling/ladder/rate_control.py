@@ -108,7 +108,10 @@ def index_for_psnr(
     def at(index: int) -> float:
         if index not in tried:
             symbols = symbols_at(index)
-            tried[index] = (mean_psnr(cine, ladder.synthesise(symbols, analysis.basis, index)), symbols)
+            tried[index] = (
+                mean_psnr(cine, ladder.synthesise(symbols, analysis.basis, index, analysis.region)),
+                symbols,
+            )
         return tried[index][0]
 
     index = _clamped(round(PER_OCTAVE * (math.log2(1024) - (goal - 18.5) / 5.3)))

@@ -17,6 +17,7 @@ from modeling.ladder.context import Symbols
 from modeling.ladder.ladder import Analysis, Ladder
 from modeling.ladder.quantizer import nearest_index
 from modeling.ladder.rate_control import index_for_bytes, index_for_psnr
+from modeling.ladder.region import Region
 from modeling.ladder.search import WEIGHT, searched_symbols
 from utils.ladder.pyramid import from_flat, to_flat
 from utils.ladder.symbols import MAX_EXPONENT
@@ -52,13 +53,16 @@ class Target:
             raise ValueError(f"{name} is {value}: expected a number above 0")
 
 
-def encode_cine(ladder: Ladder, cine: Tensor, target: Target, search: float = WEIGHT) -> Tensor:
+def encode_cine(
+    ladder: Ladder, cine: Tensor, target: Target, region: Region | None = None, search: float = WEIGHT
+) -> Tensor:
     """Encode a cine.
 
     Args:
         ladder: in eval mode.
         cine: (D, T, H, W) in [0, 1].
-        target: rate, quality or step.
+        target: rate, quality or step; the step is that outside the region.
+        region: with finer steps; None for the same step everywhere.
         search: bits against error in the search of symbols; 0 for none.
 
     Returns:
@@ -67,7 +71,9 @@ def encode_cine(ladder: Ladder, cine: Tensor, target: Target, search: float = WE
     Raises:
         ValueError: when no step reaches the target.
     """
-    analysis, coder = ladder.analyse(cine), ladder.coder()
+    if region is not None:
+        region.check()
+    analysis, coder = ladder.analyse(cine, region), ladder.coder()
 
     def symbols_at(step_index: int) -> Symbols:
         return searched_symbols(coder.context, analysis.pyramid, step_index, search)
@@ -102,6 +108,7 @@ def to_tokens(
     sized = LadderLayout(layout.num_tokens, layout.codebook_size, height=size[0], width=size[1], rank=rank)
     parts = {
         "step": np.full((slices, 1), step_index),
+        "region": np.full((slices, 4), -1) if analysis.region is None else np.tile(analysis.region, (slices, 1)),
         "base": np.full((slices, layout.num_tokens), -1),
         "basis": np.tile(basis, (slices, 1, 1)),
         "residual": to_flat(flat),
@@ -122,7 +129,8 @@ def decode_rows(ladder: Ladder, tokens: Tensor, options: SamplerOptions | None =
     rows = sized.split(tokens.cpu().numpy(), slices, phases)
     device = next(ladder.parameters()).device
     cines = []
-    for number, (step, basis, residual) in enumerate(zip(rows["step"], rows["basis"], rows["residual"], strict=True)):
+    fields = (rows[name] for name in ("step", "region", "basis", "residual"))
+    for number, (step, place, basis, residual) in enumerate(zip(*fields, strict=True)):
         sent = int((basis[0] >= 0).sum())
         sizes = (residual + 1) // 2
         bands = from_flat(np.where(residual % 2 == 1, sizes, -sizes)[None], sized.height, sized.width)
@@ -130,5 +138,7 @@ def decode_rows(ladder: Ladder, tokens: Tensor, options: SamplerOptions | None =
         symbols = [tensors[:1], *(tensors[i : i + 3] for i in range(1, len(tensors), 3))]
         vectors = orthonormal(np.where(basis < 0, 0, basis - LIMIT)[:, : max(1, sent)])
         own = None if options is None else options._replace(seed=stable_seed(options.seed, number) % 2**62)
-        cines.append(ladder.synthesise(symbols, torch.from_numpy(vectors).float().to(device), int(step[0]), own))
+        region = Region(*place.tolist()) if (place >= 0).all() else None
+        vectors = torch.from_numpy(vectors).float().to(device)
+        cines.append(ladder.synthesise(symbols, vectors, int(step[0]), region, own))
     return torch.cat(cines)

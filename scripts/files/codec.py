@@ -19,16 +19,18 @@ from data.bitstream.entropy import TokenTable
 from data.bitstream.header import Header, header_for
 from data.bitstream.ladder import SymbolModel
 from data.case import CineCase
-from data.preprocess import Geometry, Prepared, apply_mask, model_field, native_field, prepare
+from data.preprocess import Geometry, Prepared, apply_mask, heart_center, model_field, native_field, prepare
 from data.scoring.images import Reference, open_reference, to_native
 from data.window import real_values
 from modeling.flow import SamplerOptions
+from modeling.ladder.region import Region, region_of
 from modeling.titok import TiTok
 from modeling.weights.identity import Identity
 from utils.metrics import bounding_box
 
 Rate = dict[str, Any]  # the name of a target and its value
 DEFAULT_RATE: Rate = {"psnr": 38.0}
+HEART_MM, MOST_WEIGHT = 45.0, 64
 HEAD_BYTES = 90  # of a file without affine, beside the tokens
 BELOW, ABOVE = 0.04, 0.01  # tolerance of the size of a file
 TRIALS = 4
@@ -41,6 +43,8 @@ def add_rate_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bytes_per_frame", type=float, metavar="N", help="of a ladder: size of the file, in bytes a frame")
     add("--psnr", type=float, metavar="P", help="of a ladder: mean PSNR over frames in dB, at least (default 38)")
+    heart = f"of a ladder: how many times finer the step is within {HEART_MM:g} mm of the heart's centre (default 1)"
+    add("--heart_weight", type=float, default=1.0, metavar="W", help=heart)
 
 
 def rate_of(args: argparse.Namespace) -> Rate | None:
@@ -55,6 +59,10 @@ def rate_of(args: argparse.Namespace) -> Rate | None:
     for name, value in rate.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"--{name} is {value}, expected a number above 0")
+    if not 1 <= args.heart_weight <= MOST_WEIGHT:
+        raise ValueError(f"--heart_weight is {args.heart_weight}, expected 1 to {MOST_WEIGHT}")
+    if args.heart_weight != 1:
+        return {**(rate or DEFAULT_RATE), "heart_weight": args.heart_weight}
     return rate or None
 
 
@@ -129,7 +137,7 @@ def compress_case(
         keep: number of transmitted tokens of each frame, or of the cine; None for all.
         outside: value of the voxels outside the model's field after decoding: `zero`, or `mean` for their mean value.
         rate: of a ladder: {"bytes_per_frame": of the whole file, "psnr" or "step": see `TiTok.encode`}, one of them;
-            None for DEFAULT_RATE.
+            None for DEFAULT_RATE. With "heart_weight", the step is finer around the heart.
         leaked: ground truth, for a model with the conditioning `mask`.
 
     Returns:
@@ -140,8 +148,12 @@ def compress_case(
     header = header_for(case, prepared, model.layout, **identity_of(model)._asdict(), outside=value)
     if model.ladder is not None:
         rows, columns = field_box(prepared.geometry)
+        rate = dict(rate or DEFAULT_RATE)
+        weight = rate.pop("heart_weight", 1.0)
+        if weight != 1:
+            rate["region"] = _heart(case, prepared.geometry, weight)
         x = torch.from_numpy(np.ascontiguousarray(prepared.image[:, rows, columns]))[None].to(device)
-        return _at_rate(model, x, header, rate or DEFAULT_RATE)
+        return _at_rate(model, x, header, rate)
     if rate is not None:
         raise ValueError(f"this model has layout {model.layout.name}, whose rate is fixed: leave {', '.join(rate)} out")
     x = torch.from_numpy(prepared.image)[None].expand(-1, model.config.channels, -1, -1, -1, -1)
@@ -150,9 +162,16 @@ def compress_case(
     return container.pack(tokens, header, predictor_of(model))
 
 
+def _heart(case: CineCase, geometry: Geometry, weight: float) -> Region:
+    """Return a disk around the heart, in pixels of the field."""
+    top, left = (max(0, start) for start in geometry.offset)
+    row, column = heart_center(case.cine, case.slope, case.intercept)
+    return region_of((row - top, column - left), HEART_MM / max(case.spacing_mm[:2]), weight)
+
+
 def _at_rate(model: TiTok, x: torch.Tensor, header: Header, rate: Rate) -> bytes:
     """Compress the native pixels of a field with a ladder; the size of the file is met to a few percent."""
-    predictor, wanted = predictor_of(model), rate.get("bytes_per_frame")
+    predictor, wanted = predictor_of(model), rate.pop("bytes_per_frame", None)
     if wanted is None:
         return container.pack(model.encode(x, **rate)[0].cpu().numpy(), header, predictor)
     frames = header.slices * header.phases
@@ -161,7 +180,7 @@ def _at_rate(model: TiTok, x: torch.Tensor, header: Header, rate: Rate) -> bytes
     for _ in range(TRIALS):
         if budget <= 0:
             break
-        tokens = model.encode(x, bytes_per_frame=budget / frames)[0].cpu().numpy()
+        tokens = model.encode(x, bytes_per_frame=budget / frames, **rate)[0].cpu().numpy()
         data = container.pack(tokens, header, predictor)
         if len(data) <= (1 + ABOVE) * total and len(data) > len(best):
             best = data
