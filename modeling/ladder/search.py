@@ -10,9 +10,11 @@ Source: Sullivan and Wiegand, Rate-distortion optimization for video compression
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
-from modeling.ladder.context import Known, Positions, Symbols, energies_of, energy_inputs, images_of
+from modeling.ladder.context import Images, Known, Positions, Symbols, energies_of, energy_inputs, images_of
 from modeling.ladder.integer import IntegerContext
 from modeling.ladder.quantizer import quantize, step_size
 from modeling.ladder.rate import bits_at
@@ -21,6 +23,7 @@ from utils.ladder.pyramid import band_ids
 
 WEIGHT = 0.115  # of a bit, in squared steps
 ROUNDS = 2
+PIXELS = 1 << 20  # at a time
 
 
 def searched_symbols(
@@ -45,20 +48,24 @@ def searched_symbols(
         inputs = energy_inputs(energies)
         changed = [[band.clone() for band in level] for level in symbols]
         for row, band in enumerate(band_ids(len(symbols) - 1)):
-            components = energies[row].nonzero()[:, 0]
-            if not len(components):
-                continue
-            plane = symbols[band.level][band.orientation]
-            images = images_of(band, len(plane), components)
-            values = plane[images.slices, images.components]
-            at = Positions(*values.nonzero().unbind(1))
-            here = (images.slices[at.image], images.components[at.image], at.row, at.column)
-            stays = plane[here]
-            moves = stays - stays.sign()
-            bias = context.bias(images, step_index, inputs[row][images.components])
-            bits = bits_at(context.real_logits, known, images, bias, at, [stays, moves])
-            exact = pyramid[band.level][band.orientation][here] / step
-            costs = [(exact - q).square() + weight * b for q, b in zip((stays, moves), bits, strict=True)]
-            changed[band.level][band.orientation][here] = torch.where(costs[1] < costs[0], moves, stays)
+            plane, target = (levels[band.level][band.orientation] for levels in (symbols, changed))
+            exact = pyramid[band.level][band.orientation]
+            for images in in_parts(images_of(band, len(plane), energies[row].nonzero()[:, 0]), plane[0, 0].numel()):
+                at = Positions(*plane[images.slices, images.components].nonzero().unbind(1))
+                here = (images.slices[at.image], images.components[at.image], at.row, at.column)
+                stays = plane[here]
+                moves = stays - stays.sign()
+                bias = context.bias(images, step_index, inputs[row][images.components])
+                bits = bits_at(context.real_logits, known, images, bias, at, [stays, moves])
+                values = exact[here] / step
+                costs = [(values - q).square() + weight * b for q, b in zip((stays, moves), bits, strict=True)]
+                target[here] = torch.where(costs[1] < costs[0], moves, stays)
         symbols = changed
     return symbols
+
+
+def in_parts(images: Images, pixels: int) -> Iterator[Images]:
+    """Yield images a few at a time, so that their inputs take little memory."""
+    most = max(1, PIXELS // max(1, pixels))
+    for start in range(0, len(images.slices), most):
+        yield Images(images.band, images.slices[start : start + most], images.components[start : start + most])
