@@ -23,7 +23,10 @@ from modeling.ladder.rate import sampled_bits
 BITS_PER_SYMBOL = 6.0  # first guess, of a symbol that is not zero
 BASIS_BITS, CLASS_BITS, SLICE_BYTES, VOLUME_BYTES = 6.1, 2.0, 8, 20  # of what a file holds beside the symbols
 TRIALS = 5
-TOLERANCE = 0.025  # of the size
+NEAR_DB = 0.16  # above a goal; one step of the scale
+DB_PER_OCTAVE = 5.0  # of the step, about
+GUESSED = 200_000  # coefficients
+TOLERANCE = 0.03  # of the size
 ROUNDS_UP = 0.6  # symbols above this many steps are not zero after the search
 SAMPLED = 20_000  # positions of a band
 SymbolsAt = Callable[[int], Symbols]
@@ -108,36 +111,44 @@ def index_for_psnr(
     def at(index: int) -> float:
         if index not in tried:
             symbols = symbols_at(index)
-            tried[index] = (
-                mean_psnr(cine, ladder.synthesise(symbols, analysis.basis, index, analysis.region)),
-                symbols,
-            )
+            decoded = ladder.synthesise(symbols, analysis.basis, index, analysis.region)
+            tried[index] = (mean_psnr(cine, decoded), symbols)
         return tried[index][0]
 
-    index = _clamped(round(PER_OCTAVE * (math.log2(1024) - (goal - 18.5) / 5.3)))
+    index = _guess(analysis, goal)
     for _ in range(TRIALS):
         missing = goal - at(index)
-        step = round(-missing * PER_OCTAVE / 5.3 - (0.5 if missing > 0 else -0.5))
-        following = _clamped(index + (step if missing > 0 else max(step - 1, 0)))
-        if following == index or following in tried:
+        if -NEAR_DB <= missing <= 0:
+            break
+        change = math.floor(-(missing + NEAR_DB / 2) * PER_OCTAVE / DB_PER_OCTAVE)
+        following = min(max(index + (change or -1), 0), STEPS - 1)
+        if following in tried:
             break
         index = following
-    reached = [i for i, (value, _) in tried.items() if value >= goal]
-    while not reached and index > 0:
-        index = max(0, index - 4)
-        if at(index) >= goal:
-            reached = [index]
-    if not reached:
-        raise ValueError(f"{goal} dB cannot be reached: the finest step gives {at(0):.2f} dB")
-    best = max(reached)
+    while max(value for value, _ in tried.values()) < goal:
+        if index == 0:
+            raise ValueError(f"{goal:g} dB cannot be reached: the finest step gives {at(0):.2f} dB")
+        index = max(0, min(tried) - 4)
+        at(index)
+    best = max(i for i, (value, _) in tried.items() if value >= goal)
     return best, tried[best][1]
+
+
+def _guess(analysis: Analysis, goal: float) -> int:
+    """The step at which plain quantization of a sample of coefficients has this PSNR."""
+    flat = torch.cat([band.abs().flatten() for level in analysis.pyramid for band in level])
+    flat = flat[:: max(1, len(flat) // GUESSED)]
+    allowed = 10 ** (-goal / 10)  # squared error a pixel; the transforms are orthonormal, up to a few percent
+    share = analysis.basis.shape[1] / analysis.basis.shape[0]
+    for index in range(0, STEPS, 4):
+        step = step_size(index)
+        rounded = torch.where(flat < ROUNDS_UP * step, 0.0, (flat / step).round() * step)
+        if float((flat - rounded).square().mean()) * share > allowed:
+            return max(0, index - 4)
+    return STEPS - 1
 
 
 def mean_psnr(cine: Tensor, decoded: Tensor) -> float:
     """Mean over frames (D, T, H, W), each at most 100 dB."""
     error = (cine - decoded).square().mean((2, 3)).clamp(min=1e-10)
     return float((-10 * error.log10()).mean())
-
-
-def _clamped(index: int) -> int:
-    return min(max(index, 0), STEPS - 1)
