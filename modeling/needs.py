@@ -37,7 +37,7 @@ def provides(model: ModelConfig, unit: str, key_frames: bool, cached: bool) -> s
     provided = {
         "decoder": model.has_tokenizer,
         "encoder": model.has_tokenizer and not cached,
-        "segmenter": conditioning.segmenter is not None,
+        "segmenter": conditioning.segmenter is not None and model.layout != "ladder",
         "key_frames": key_frames or unit == "stack",
         "labels": True,
         "stacks": unit == "stack",

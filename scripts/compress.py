@@ -130,9 +130,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if model.conditioning.leak is not None:
         raise ValueError(f"--model {args.model}: {model.conditioning.leak}; give another model")
     if model.ladder is None and args.rate is not None:
-        raise ValueError(
-            f"--{next(iter(args.rate))} needs a model of layout ladder; leave it out, or leave --model out"
-        )
+        raise ValueError(f"--{list(args.rate)[-1]} needs a model of layout ladder; leave it out, or leave --model out")
+    if model.ladder is not None and args.keep_tokens is not None:
+        raise ValueError("--keep_tokens: a rate ladder takes --bytes_per_frame or --psnr; leave it out")
     if args.keep_tokens is not None:
         model.layout.keep(args.keep_tokens)
     run_jobs(jobs, lambda job: load(job, model), lambda loaded, job: compress_job(model, loaded, job.output, args),

@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"--data {args.data}: the split {args.split} has no patients; choose another --split")
     opened = open_reference_segmenter(args, device)
     last = load_model(args.model[-1], device, args.batch_frames) if args.model else None
-    if args.sweep and last is not None and last.dit is None:
-        raise ValueError(f"--sweep: {args.model[-1]} decodes with the tokenizer's own decoder; give a model with a DiT")
+    if args.sweep and last is not None and last.config.samples_with != "dit":
+        raise ValueError(f"--sweep: {args.model[-1]} has no DiT and cannot sample; give a model with a DiT")
     recons = [open_recon(folder, patients) for folder in args.recon_dir]
 
     results = Results()
@@ -132,7 +132,7 @@ def settings_of(args: argparse.Namespace, model: TiTok) -> dict[str, Row]:
         words = {"bytes_per_frame": "B a frame", "psnr": "dB", "heart_weight": "times finer at the heart"}
         return {", ".join(["", *(f"{value:g} {words[key]}" for key, value in rate.items())]): {"rate": rate}}
     if args.rate:
-        raise ValueError(f"--{next(iter(args.rate))} needs models of layout ladder; leave it out")
+        raise ValueError(f"--{list(args.rate)[-1]} needs models of layout ladder; leave it out")
     for keep in args.keep_tokens or []:
         model.layout.keep(keep)
     return {f", {keep} tokens" if keep else "": {"keep": keep} for keep in args.keep_tokens or [None]}

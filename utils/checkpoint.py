@@ -111,7 +111,7 @@ def start_from(module: nn.Module, state: State, source: str) -> list[str]:
     """Load the weights of another run, one component (`tokenizer`, `dit`, ...) at a time.
 
     Args:
-        module: the model; the first dotted part of a state-dict key is its component.
+        module: the model; the first dotted part of a state-dict key is its component, of a ladder the first two.
         state: the weights; components that the model does not have are ignored.
         source: origin of the weights, for error messages.
     Returns:
@@ -236,7 +236,9 @@ def _training_folders(folder: str | Path) -> list[Path]:
 def _by_component(state: State) -> dict[str, State]:
     components: dict[str, State] = {}
     for key, value in state.items():
-        components.setdefault(key.split(".", 1)[0], {})[key] = value
+        parts = key.split(".")
+        component = ".".join(parts[: 2 if parts[0] == "ladder" else 1])  # context and refinement train separately
+        components.setdefault(component, {})[key] = value
     return components
 
 

@@ -22,8 +22,9 @@ from data.bitstream.entropy import TokenTable
 from data.bitstream.header import DTYPES, Header
 from data.bitstream.ladder import SymbolModel
 from data.bitstream.payload import Payload, needs_table, read_payload, write_payload
-from data.preprocess import MODES, Geometry
+from data.preprocess import MODES, Geometry, model_field
 from utils.layout import LAYOUTS, LadderLayout
+from utils.metrics import bounding_box
 
 MAGIC = b"TTMRI-RUO"
 VERSION = 3
@@ -87,7 +88,11 @@ def unpack(
     parts = read_parts(data, checked=damaged is None)
     header = parts.header
     if isinstance(header.layout, LadderLayout):
-        tokens = ladder.read(header.layout, parts.payload.data, header.slices, header.phases, _needed(model), damaged)
+        rows, columns = bounding_box(model_field(header.geometry))
+        size = rows.stop - rows.start, columns.stop - columns.start
+        tokens = ladder.read(
+            header.layout, parts.payload.data, header.slices, header.phases, _needed(model), damaged, size
+        )
         if _pack(header, parts.payload._replace(states=0, coding=0), None) != data and damaged is None:
             raise ValueError("the compressed file is not canonical: its header has another form; write the file again")
         return tokens, header

@@ -100,7 +100,13 @@ def code_slices(volume: Volume, symbols: Bands, model: SymbolModel) -> list[byte
 
 
 def read(
-    layout: LadderLayout, data: bytes, slices: int, phases: int, model: SymbolModel, damaged: list[int] | None = None
+    layout: LadderLayout,
+    data: bytes,
+    slices: int,
+    phases: int,
+    model: SymbolModel,
+    damaged: list[int] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Read tokens, the inverse of `write`.
 
@@ -112,6 +118,7 @@ def read(
         model: the context model.
         damaged: filled with the slices that cannot be decoded, whose residual ids are those of zeros; None refuses a
             file with damaged slices.
+        size: (H, W) that the header of the file has; None for any.
 
     Returns:
         (D, row) int64.
@@ -119,7 +126,7 @@ def read(
     Raises:
         ValueError: for bytes that are damaged, or not canonical.
     """
-    volume, start = read_volume(layout, data, phases)
+    volume, start = read_volume(layout, data, phases, size)
     sized = volume.layout
     codes, bad = slice_codes(data, start, slices)
     if bad and damaged is None:

@@ -19,6 +19,7 @@ from utils.layout import LADDER_BASIS, LadderLayout
 _SIZES, _REGION, _LENGTH, _CHECKSUM = (struct.Struct(code) for code in ("<HHBHBB", "<4H", "<H", "<I"))
 CLASSES = 24  # energy classes
 MOST_SYMBOLS = 1 << 25  # of a slice
+MOST_PHASES, MOST_GAIN = 1000, 32
 TABLE_BITS = 20
 QUEUE, CATEGORICAL = constriction.stream.queue, constriction.stream.model.Categorical
 REFUSED = (ValueError, AssertionError, OverflowError, TypeError)
@@ -48,6 +49,7 @@ class Volume(NamedTuple):
 def write_volume(volume: Volume) -> bytes:
     """Write what belongs to all slices, with a checksum."""
     layout, rank = volume.layout, _rank(volume.energies)
+    check_volume(volume, len(volume.basis))
     present = bool((volume.base >= 0).all() and volume.base.size)
     if not present and (volume.base >= 0).any():
         raise ValueError("some base tokens are -1 and some are not: expected all or none")
@@ -67,8 +69,16 @@ def write_volume(volume: Volume) -> bytes:
     return data + _CHECKSUM.pack(zlib.crc32(data))
 
 
-def read_volume(layout: LadderLayout, data: bytes, phases: int) -> tuple[Volume, int]:
+def read_volume(
+    layout: LadderLayout, data: bytes, phases: int, size: tuple[int, int] | None = None
+) -> tuple[Volume, int]:
     """Read what belongs to all slices, and where the table of slices begins.
+
+    Args:
+        layout: of the model.
+        data: the tokens as bytes.
+        phases: T.
+        size: (H, W) that the header of the file has; None for any.
 
     Raises:
         ValueError: for bytes that are damaged or not canonical.
@@ -82,8 +92,10 @@ def read_volume(layout: LadderLayout, data: bytes, phases: int) -> tuple[Volume,
         sized = LadderLayout(layout.num_tokens, layout.codebook_size, height=height, width=width, rank=rank)
         if not (1 <= rank <= phases and sent <= rank and min(height, width) >= 1) or flags > 3:
             raise ValueError(f"{DAMAGED}: {rank} components of {phases} phases, {height} x {width} pixels")
-        if rank * height * width > MOST_SYMBOLS:
-            raise ValueError(f"{DAMAGED}: {rank * height * width} symbols a slice, expected at most {MOST_SYMBOLS}")
+        if size is not None and (height, width) != size:
+            raise ValueError(
+                f"{DAMAGED}: {height} x {width} pixels are coded, but the header has {size[0]} x {size[1]}"
+            )
         base = np.full(layout.num_tokens, -1, np.int64)
         if present:
             reader = BitReader(data[at : at + -(-layout.num_tokens * id_width(layout.codebook_size) // 8)])
@@ -97,6 +109,7 @@ def read_volume(layout: LadderLayout, data: bytes, phases: int) -> tuple[Volume,
     if zlib.crc32(data[: at + length]) != checksum:
         raise ValueError(f"{DAMAGED}: what belongs to all slices has another checksum; copy the file again")
     bands = sum(map(len, band_shapes(height, width)))
+    _check_size(rank, height, width)
     try:
         words = np.frombuffer(code + b"\0" * (-len(code) % 4), "<u4").astype(np.uint32)
         coder = QUEUE.RangeDecoder(words)
@@ -111,6 +124,28 @@ def read_volume(layout: LadderLayout, data: bytes, phases: int) -> tuple[Volume,
     if write_volume(volume) != data[: at + length + _CHECKSUM.size]:
         raise ValueError("the compressed file is not canonical: what belongs to all slices has another form")
     return volume, at + length + _CHECKSUM.size
+
+
+def check_volume(volume: Volume, phases: int) -> None:
+    """Refuse a volume that is too large, or whose region no decoder takes.
+
+    Raises:
+        ValueError: naming the number and what was expected.
+    """
+    layout = volume.layout
+    _check_size(layout.rank, layout.height, layout.width)
+    if phases > MOST_PHASES:
+        raise ValueError(f"{phases} phases: expected at most {MOST_PHASES}; cut the cine into parts")
+    if volume.region[3] > MOST_GAIN:
+        raise ValueError(f"the gain of the region is {volume.region[3]}, expected at most {MOST_GAIN}")
+
+
+def _check_size(rank: int, height: int, width: int) -> None:
+    if rank * height * width > MOST_SYMBOLS:
+        raise ValueError(
+            f"{rank} components of {height} x {width} pixels: expected at most {MOST_SYMBOLS} symbols a slice; "
+            "crop the cine"
+        )
 
 
 def _rank(energies: np.ndarray) -> int:

@@ -36,6 +36,7 @@ from modeling.ladder.context import (
     static_windows,
 )
 from modeling.ladder.network import UNIT, ContextModel, places, step_inputs
+from utils.device import exact_float32
 from utils.ladder.pyramid import PASSES
 from utils.ladder.symbols import LAST, PER_UNIT
 
@@ -102,6 +103,8 @@ class IntegerContext:
 
     def __init__(self, model: ContextModel) -> None:
         state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+        if wrong := {str(value.dtype) for value in state.values()} - {"torch.float32"}:
+            raise ValueError(f"the context model is {', '.join(wrong)}: a rate ladder stays in float32; load it again")
         if not all(value.isfinite().all() for value in state.values()):
             raise ValueError("the context model has weights that are not finite; train it again")
         device = model.out.weight.device
@@ -128,16 +131,21 @@ class IntegerContext:
 
     def logits(self, static: Tensor, dynamic: Tensor, bias: Tensor) -> Tensor:
         """As `ContextModel.forward`, as whole numbers from -LAST to LAST, (m, DECISIONS) int16."""
-        x = torch.cat([static, dynamic], 1)
+        with torch.autocast(self.device.type, enabled=False):
+            return self._logits(torch.cat([static, dynamic], 1), bias)
+
+    def _logits(self, x: Tensor, bias: Tensor) -> Tensor:
         h = F.linear(x, self.first.weight).add_(bias).add_(0.5).floor_().clamp_(0, HIGHEST)
         for layer in self.hidden:
             h = layer(h).clamp_(min=0).add_(h).clamp_(max=HIGHEST)
         return self.out(h).clamp_(-LAST, LAST).short()
 
+    @exact_float32()
     def real_logits(self, static: Tensor, dynamic: Tensor, bias: Tensor) -> Tensor:
         """As `logits`, in real units."""
         return self.logits(static, dynamic, bias).float() / PER_UNIT
 
+    @exact_float32()
     def quiet(self, bias: Tensor) -> Tensor:
         """Return the logits where all inputs are 0, far from the border, (n, passes, DECISIONS) int16."""
         zeros = torch.zeros(len(PASSES), 2 * DYNAMIC_SIZE**2 + STATIC * STATIC_SIZE**2, device=self.device)
@@ -145,6 +153,7 @@ class IntegerContext:
         size = STATIC * STATIC_SIZE**2
         return self.logits(x[:, :size], x[:, size:], bias.flatten(0, 1)).unflatten(0, bias.shape[:2])
 
+    @exact_float32()
     def of_pass(self, number: int, static: Tensor, active: Tensor, logs: Tensor, bias: Tensor, quiet: Tensor) -> Tensor:
         """Logits of all positions of a pass; where all inputs are 0, they are those of `quiet`.
 

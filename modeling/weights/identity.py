@@ -50,8 +50,9 @@ def identity(model: nn.Module, config: Any) -> Identity:
         "sequence": {key: value for key, value in options["sequence"].items() if key != "grid"},
         "conditioning": conditioning,
     }
-    if config.layout == "ladder":
-        shared["context"], options["dit"] = options["ladder"]["context"], options["ladder"]["refinement"]
+    if config.layout == "ladder":  # it has no tokenizer, and works at any size
+        shared = {"layout": config.layout, "context": options["ladder"]["context"]}
+        options["adapters"], options["dit"] = None, options["ladder"]["refinement"]
     state = model.state_dict()
     encodes = {k: v for k, v in state.items() if k.startswith(ENCODES) and not k.startswith(ONLY_DECODES)}
     decodes = {k: v for k, v in state.items() if not k.startswith(ONLY_ENCODES)}

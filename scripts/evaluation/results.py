@@ -133,5 +133,5 @@ def _data_notes(results: Results, arguments: dict[str, Any], patients: int) -> l
     if limit is not None and limit < patients:
         notes.append(f"Only the first {limit} of {patients} patients of the split were evaluated.")
     if arguments["model"] and "mean_frame" not in results.baselines:
-        notes.append("There is no mean_frame baseline, since the train split is empty.")
+        notes.append("There is no mean_frame baseline: the train split is empty, or the images differ in size.")
     return notes

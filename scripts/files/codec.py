@@ -290,5 +290,7 @@ def tokens_in(model: TiTok, data: bytes) -> int:
 def field_of(model: TiTok) -> str:
     """Return the description of the model's field."""
     size = model.config.image_size
+    if model.ladder is not None and model.config.geometry == "fit":
+        return "the whole native image"
     words = {"crop": f"{size} x {size} native pixels around the heart", "fit": f"the whole image, {size} pixels a side"}
     return words[model.config.geometry]

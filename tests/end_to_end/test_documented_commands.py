@@ -47,6 +47,8 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     TRAIN + "acdc128/stage2": QUICK,
     TRAIN + "acdc128/stage3": QUICK,
     "python scripts/evaluate.py --model acdc128_output/stage1": ("--limit", "1"),
+    TRAIN + "acdc128/ladder": QUICK,
+    "python scripts/evaluate.py --model acdc128_output/ladder": ("--limit", "1"),
     "python scripts/evaluate.py --recon_dir OTHER_METHOD": ("--limit", "1"),
     "python scripts/evaluate.py --model MODEL --keep_tokens": ("--keep_tokens", "4", "--limit", "1"),
     "python scripts/evaluate.py --model MODEL --sweep": ("--steps", "2", "--realism", "0.5", "--limit", "1"),
@@ -69,7 +71,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/show_augmentation.py": (),
     "python scripts/compress.py cine.nii.gz": ("--force",),
     "python scripts/inspect_file.py": (),
-    "python scripts/decompress.py cine.tmri": ("--force",),
+    "python scripts/decompress.py cine": ("--force",),
     "python scripts/draw_strip.py": (
         *("--model", "mri_titok_e2e_stage3_output", "--data", "acdc_wds", "--patient", "patient001"),
     ),

@@ -66,8 +66,6 @@ class ConvRefinement(nn.Module):
         config: its size.
     """
 
-    can_sample = False
-
     def __init__(self, config: Options) -> None:
         super().__init__()
         self.components = config.components

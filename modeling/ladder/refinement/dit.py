@@ -60,8 +60,6 @@ class DiTRefinement(nn.Module):
         config: its size.
     """
 
-    can_sample = True
-
     def __init__(self, config: Options) -> None:
         super().__init__()
         width, self.components, self.patch = config.width, config.components, config.patch
