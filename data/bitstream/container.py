@@ -54,7 +54,11 @@ def pack(tokens: np.ndarray, header: Header, model: TokenTable | SymbolModel | N
     """
     table = model if isinstance(model, TokenTable) else None
     if isinstance(header.layout, LadderLayout):
-        payload = Payload(0, 0, ladder.write(header.layout, np.asarray(tokens), header.phases, _needed(model)))
+        if np.ndim(tokens) != 2 or len(tokens) != header.slices:
+            raise ValueError(f"tokens have shape {np.shape(tokens)}, expected {header.slices} rows, one a slice")
+        size = _field_size(header.geometry)
+        data = ladder.write(header.layout, np.asarray(tokens), header.phases, _needed(model), size)
+        payload = Payload(0, 0, data)
     else:
         payload = write_payload(header.layout, np.asarray(tokens), header.slices, header.phases, table)
     return _pack(header, payload, table)
@@ -88,8 +92,7 @@ def unpack(
     parts = read_parts(data, checked=damaged is None)
     header = parts.header
     if isinstance(header.layout, LadderLayout):
-        rows, columns = bounding_box(model_field(header.geometry))
-        size = rows.stop - rows.start, columns.stop - columns.start
+        size = _field_size(header.geometry)
         tokens = ladder.read(
             header.layout, parts.payload.data, header.slices, header.phases, _needed(model), damaged, size
         )
@@ -129,6 +132,12 @@ def _needed(model: TokenTable | SymbolModel | None) -> SymbolModel:
     if model is None or isinstance(model, TokenTable):
         raise ValueError("the file has tokens of layout ladder: give the context model of the ladder that wrote it")
     return model
+
+
+def _field_size(geometry: Geometry) -> tuple[int, int]:
+    """Rows and columns of the model grid that hold native pixels."""
+    rows, columns = bounding_box(model_field(geometry))
+    return rows.stop - rows.start, columns.stop - columns.start
 
 
 def read_parts(data: bytes, checked: bool = True) -> Parts:

@@ -55,7 +55,9 @@ class SymbolModel(Protocol):
         """Begin to code or to decode slices of size (H, W)."""
 
 
-def write(layout: LadderLayout, tokens: np.ndarray, phases: int, model: SymbolModel) -> bytes:
+def write(
+    layout: LadderLayout, tokens: np.ndarray, phases: int, model: SymbolModel, size: tuple[int, int] | None = None
+) -> bytes:
     """Write tokens as bytes.
 
     Args:
@@ -63,11 +65,14 @@ def write(layout: LadderLayout, tokens: np.ndarray, phases: int, model: SymbolMo
         tokens: (D, row) integers.
         phases: T.
         model: the context model.
+        size: (H, W) that the header of the file has; None for any.
 
     Raises:
         ValueError: for tokens that do not match the layout.
     """
     sized = layout.of(tokens)
+    if size is not None and (sized.height, sized.width) != size:
+        raise ValueError(f"tokens of {sized.height} x {sized.width} pixels, but the header has {size[0]} x {size[1]}")
     sized.check(tokens, len(tokens), phases)
     parts = sized.split(tokens.astype(np.int64), len(tokens), phases)
     if any((parts[name] != parts[name][:1]).any() for name in ("step", "region", "base", "basis")):

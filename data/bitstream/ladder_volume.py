@@ -19,7 +19,7 @@ from utils.layout import LADDER_BASIS, LadderLayout
 _SIZES, _REGION, _LENGTH, _CHECKSUM = (struct.Struct(code) for code in ("<HHBHBB", "<4H", "<H", "<I"))
 CLASSES = 24  # energy classes
 MOST_SYMBOLS = 1 << 25  # of a slice
-MOST_PHASES, MOST_GAIN = 1000, 32
+MOST_PHASES, MOST_RANK, MOST_GAIN = 1000, 255, 32
 TABLE_BITS = 20
 QUEUE, CATEGORICAL = constriction.stream.queue, constriction.stream.model.Categorical
 REFUSED = (ValueError, AssertionError, OverflowError, TypeError)
@@ -127,13 +127,18 @@ def read_volume(
 
 
 def check_volume(volume: Volume, phases: int) -> None:
-    """Refuse a volume that is too large, or whose region no decoder takes.
+    """Refuse a volume that is too large, that no encoder writes, or whose region no decoder takes.
 
     Raises:
         ValueError: naming the number and what was expected.
     """
     layout = volume.layout
     _check_size(layout.rank, layout.height, layout.width)
+    if volume.step_index < 0:
+        raise ValueError(f"the step index is {volume.step_index}, expected 0 or more")
+    rank = _rank(volume.energies)
+    if (volume.basis[:, :rank] < 0).any() or (volume.basis[:, rank:] >= 0).any():
+        raise ValueError("the basis ids are -1 elsewhere than in the last components, which have no symbols")
     if phases > MOST_PHASES:
         raise ValueError(f"{phases} phases: expected at most {MOST_PHASES}; cut the cine into parts")
     if volume.region[3] > MOST_GAIN:
@@ -141,10 +146,10 @@ def check_volume(volume: Volume, phases: int) -> None:
 
 
 def _check_size(rank: int, height: int, width: int) -> None:
-    if rank * height * width > MOST_SYMBOLS:
+    if rank > MOST_RANK or rank * height * width > MOST_SYMBOLS:
         raise ValueError(
-            f"{rank} components of {height} x {width} pixels: expected at most {MOST_SYMBOLS} symbols a slice; "
-            "crop the cine"
+            f"{rank} components of {height} x {width} pixels: expected at most {MOST_RANK} components and "
+            f"{MOST_SYMBOLS} symbols a slice; crop the cine"
         )
 
 
