@@ -12,8 +12,11 @@ from modeling.objective import build_objective
 from modeling.titok import TiTok
 from tests.losses import weighted_sum
 from tests.tiny import tiny_config
-from utils.ladder.pyramid import band_shapes
+from utils.ladder.pyramid import band_shapes, to_flat
+from utils.layout import LadderLayout
 from utils.types import Batch
+
+CODES = 64  # of base tokens
 
 
 @cache
@@ -66,6 +69,29 @@ def random_symbols(
         rows = [random.laplace(size=(slices, rank, *shape)) * scale for shape in level]
         symbols.append([np.rint(row).astype(np.int32) for row in rows])
     return symbols
+
+
+def random_tokens(
+    size: tuple[int, int], slices: int = 2, phases: int = 4, rank: int = 3, seed: int = 0, base: int = 0, **more: Any
+) -> np.ndarray:
+    """Tokens (D, row) of random symbols as an encoder writes them, with any base tokens."""
+    random, symbols = np.random.RandomState(seed), random_symbols(size, slices, rank, seed, more.pop("spread", 1.0))
+    bands = [band.astype(np.int64) for level in symbols for band in level]
+    busy = [(band != 0).any((0, 2, 3)) for band in bands]
+    ids = [np.where(band > 0, 2 * band - 1, -2 * band) for band in bands]
+    ids = [np.where(some[None, :, None, None], band, -1) for some, band in zip(busy, ids, strict=True)]
+    used = np.flatnonzero(np.any(busy, 0))
+    basis = random.randint(0, 127, (phases, rank))
+    basis[:, int(used[-1]) + 1 if used.size else 0 :] = -1
+    parts = {
+        "step": np.full((slices, 1), more.pop("step", 200)),
+        "region": np.tile(np.asarray(more.pop("region", None) or (-1,) * 4), (slices, 1)),
+        "base": np.tile(random.randint(0, 64, base), (slices, 1)),
+        "basis": np.tile(basis, (slices, 1, 1)),
+        "residual": to_flat(ids),
+    }
+    assert not more
+    return LadderLayout(base, CODES, height=size[0], width=size[1], rank=rank).join(parts)
 
 
 def as_tensors(symbols: list[list[np.ndarray]]) -> list[list[Tensor]]:

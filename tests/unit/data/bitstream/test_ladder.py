@@ -1,0 +1,472 @@
+"""A file of a ladder gives back its tokens on every machine, says which slice is damaged, and has one form."""
+
+import dataclasses
+import hashlib
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data.bitstream import container, ladder, ladder_volume
+from data.bitstream.container import pack, read_parts, unpack
+from data.bitstream.header import Header
+from data.bitstream.ladder import SymbolModel, code_slices, to_symbols
+from data.bitstream.ladder_volume import read_volume
+from data.bitstream.payload import budget
+from data.preprocess import plan
+from modeling.titok import TiTok
+from scripts.files import codec
+from tests.ladders import CODES, as_input, fixed_ladder, random_tokens, smooth_cine, trained_ladder
+from tests.tiny import REPOSITORY
+from utils.layout import LadderLayout
+
+SIZE = (11, 14)
+REGION = (5, 6, 4, 8)
+START = len(container.MAGIC) + 5  # of the header
+SLICE = struct.Struct("<IH")
+
+
+def coder(seed: int = 0) -> SymbolModel:
+    return fixed_ladder(seed).ladder.coder()
+
+
+def make_header(tokens: np.ndarray, base: int = 0, **changes: Any) -> Header:
+    height, width, phases, _ = tokens[0, :4].tolist()
+    header = Header(
+        slices=len(tokens), phases=phases, layout=LadderLayout(base, CODES if base else 1),
+        geometry=plan((height, width), max(height, width), "fit"), window=(0.0, 523.25), spacing_mm=(1.5, 1.25, 8.0),
+        affine=np.diag([1.5, 1.25, 8.0, 1.0]),
+    )  # fmt: skip
+    return dataclasses.replace(header, **changes)
+
+
+def make_file(size: tuple[int, int] = SIZE, **options: Any) -> tuple[np.ndarray, bytes]:
+    tokens = random_tokens(size, **options)
+    return tokens, pack(tokens, make_header(tokens, options.get("base", 0)), coder())
+
+
+def sealed(body: bytes) -> bytes:
+    """A file with the length and the checksum of its body, all bytes but the last four."""
+    body = body[: START - 4] + struct.pack("<I", len(body) + 4) + body[START:]
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def taken_apart(data: bytes) -> tuple[bytes, bytes, list[bytes]]:
+    """Everything before the payload, the volume part, and the codes of the slices."""
+    parts = read_parts(data)
+    payload, slices = parts.payload.data, parts.header.slices
+    _, start = read_volume(parts.header.layout, payload, parts.header.phases)
+    lengths = [SLICE.unpack_from(payload, start + z * SLICE.size)[0] for z in range(slices)]
+    ends = start + slices * SLICE.size + np.cumsum([0, *lengths])
+    return data[: parts.head_bytes], payload[:start], [payload[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def put_together(head: bytes, volume: bytes, codes: list[bytes], table: list[bytes] | None = None) -> bytes:
+    """A file of such parts, with right checksums; `table` are the codes of which the table tells."""
+    volume = volume[:-4] + struct.pack("<I", zlib.crc32(volume[:-4]))
+    rows = [SLICE.pack(len(code), zlib.crc32(code) & 0xFFFF) for code in table or codes]
+    return sealed(head + volume + b"".join(rows) + b"".join(codes))
+
+
+@pytest.mark.parametrize("region", [None, REGION])
+@pytest.mark.parametrize("base", [0, 6])
+@pytest.mark.parametrize(
+    ("size", "slices", "phases", "rank"),
+    [
+        ((1, 1), 1, 1, 1),
+        ((5, 3), 2, 1, 1),
+        ((8, 8), 1, 2, 2),
+        ((11, 14), 3, 5, 3),
+        ((37, 53), 2, 4, 4),
+        ((7, 40), 1, 9, 2),
+    ],
+)
+def test_tokens_and_header_come_back(
+    size: tuple[int, int], slices: int, phases: int, rank: int, base: int, region: tuple[int, ...] | None
+) -> None:
+    for seed, spread in enumerate((0.3, 500.0)):
+        tokens = random_tokens(size, slices, phases, rank, seed, base, region=region, spread=spread, step=seed * 200)
+        data = pack(tokens, make_header(tokens, base), coder())
+        found, header = unpack(data, coder())
+        assert found.dtype == np.int64 and header.layout == LadderLayout(base, CODES if base else 1)
+        np.testing.assert_array_equal(found, tokens)
+        assert pack(found, header, coder()) == data
+
+
+def test_the_largest_symbols_come_back() -> None:
+    tokens = random_tokens(SIZE)
+    tokens[0, -1], tokens[1, -1], tokens[1, -2] = 2 * ((1 << 24) - 1) - 1, 2 * ((1 << 24) - 1), 3
+    assert tokens[0, -1] == (1 << 25) - 3
+    np.testing.assert_array_equal(unpack(pack(tokens, make_header(tokens), coder()), coder())[0], tokens)
+
+
+def test_a_volume_of_zeros_takes_few_bytes() -> None:
+    tokens = random_tokens(SIZE, slices=4, phases=20, rank=20, spread=0.0)
+    assert (tokens[:, 9:] == -1).all()
+    data = pack(tokens, make_header(tokens), coder())
+    np.testing.assert_array_equal(unpack(data, coder())[0], tokens)
+    assert len(data) < START + 63 + 4 + 15 + 4 * SLICE.size + 4
+
+
+def test_base_tokens_that_are_not_sent_come_back_as_such() -> None:
+    tokens = random_tokens(SIZE, base=6)
+    sent = len(pack(tokens, make_header(tokens, 6), coder()))
+    tokens[:, 9:15] = -1
+    data = pack(tokens, make_header(tokens, 6), coder())
+    np.testing.assert_array_equal(unpack(data, coder())[0], tokens)
+    assert sent - len(data) == 5  # 6 ids of 6 bits
+
+
+GOLDEN = {
+    (0, None): "c5a1638d4dcffb2f1af4782c1a52539e",
+    (6, None): "47753e997bfeb54e8aca3a307a7c0159",
+    (0, REGION): "61f2d8a28b3d10382f481cd6da7dc2ac",
+}
+
+
+@pytest.mark.parametrize(("base", "region"), GOLDEN)
+def test_a_file_has_the_bytes_that_it_has_always_had(base: int, region: tuple[int, ...] | None) -> None:
+    """Files of users depend on them: if this test fails, the version of the file must change."""
+    _, data = make_file(slices=3, base=base, region=region, seed=7)
+    assert hashlib.sha256(data).hexdigest()[:32] == GOLDEN[base, region]
+
+
+SCRIPT = """
+import hashlib, sys
+import numpy as np
+import torch
+from data.bitstream.container import pack, unpack
+from tests.ladders import fixed_ladder
+torch.set_num_threads(int(sys.argv[1]))
+coder, data = fixed_ladder().ladder.coder(), open(sys.argv[2], "rb").read()
+tokens, header = unpack(data, coder)
+np.save(sys.argv[3], tokens)
+assert torch.get_num_threads() == int(sys.argv[1])
+print(hashlib.sha256(pack(tokens, header, coder)).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_another_process_with_one_or_two_threads_reads_the_tokens_and_writes_the_same_bytes(
+    tmp_path: Path, threads: int
+) -> None:
+    tokens, data = make_file((48, 64), slices=2)
+    (tmp_path / "cine.tmri").write_bytes(data)
+    command = [sys.executable, "-c", SCRIPT, str(threads), str(tmp_path / "cine.tmri"), str(tmp_path / "tokens.npy")]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "KMP_BLOCKTIME": "0"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "tokens.npy"), tokens)
+    assert done.stdout.strip() == hashlib.sha256(data).hexdigest()
+
+
+def test_each_slice_has_the_code_that_it_has_alone() -> None:
+    tokens, data = make_file((19, 26), slices=4)
+    head, volume, codes = taken_apart(data)
+    read, _ = read_volume(read_parts(data).header.layout, volume, 4)
+    symbols = to_symbols(read.layout, read.layout.split(tokens, 4, 4)["residual"])
+    assert code_slices(read, symbols, coder()) == codes and len(set(codes)) == 4
+    for z in range(4):
+        alone = [[band[z : z + 1] for band in level] for level in symbols]
+        assert code_slices(read, alone, coder()) == codes[z : z + 1]
+
+
+def test_the_budget_counts_every_bit_of_the_payload() -> None:
+    for base, region in GOLDEN:
+        _, data = make_file(slices=3, base=base, region=region)
+        parts = read_parts(data)
+        counted = budget(parts.header.layout, parts.payload, 3, 4)
+        assert sum(counted.values()) == 8 * len(parts.payload.data)
+        assert counted["table of slices"] == 8 * 3 * SLICE.size
+        assert counted["slices"] == 8 * sum(map(len, taken_apart(data)[2]))
+
+
+def test_a_trained_model_makes_a_smaller_file_than_another() -> None:
+    tokens = trained_ladder().encode(as_input(smooth_cine(2, 5, 37, 53)), step=0.1)[0].numpy()
+    sizes = [
+        len(pack(tokens, make_header(tokens), model.ladder.coder())) for model in (trained_ladder(), fixed_ladder())
+    ]
+    assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_every_damaged_byte_is_detected() -> None:
+    _, data = make_file((5, 6), slices=1, phases=2, rank=2)
+    for position in range(len(data)):
+        broken = bytearray(data)
+        broken[position] ^= 0x10
+        with pytest.raises(ValueError, match=r"damaged|not a TiTok-MRI file|version|cut short"):
+            unpack(bytes(broken), coder())
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 30])
+def test_a_cut_file_is_refused_with_valid_checksums_too(cut: int) -> None:
+    _, data = make_file(slices=2)
+    for damaged in (None, []):
+        with pytest.raises(ValueError, match=r"cut short|damaged"):
+            unpack(data[:-cut], coder(), damaged)
+        with pytest.raises(ValueError, match="damaged"):
+            unpack(sealed(data[: -4 - cut]), coder(), damaged)
+
+
+@pytest.mark.parametrize("more", [b"\0", b"\0\0\0\0", b"\x17"])
+def test_bytes_after_the_end_are_refused_with_valid_checksums_too(more: bytes) -> None:
+    _, data = make_file(slices=2)
+    with pytest.raises(ValueError, match="damaged"):
+        unpack(data + more, coder())
+    with pytest.raises(ValueError, match="damaged"):
+        unpack(sealed(data[:-4] + more), coder())
+    head, volume, codes = taken_apart(data)
+    with pytest.raises(ValueError, match="the code of slice 1 is not valid"):
+        unpack(put_together(head, volume, [codes[0], codes[1] + more]), coder())
+
+
+def test_zeros_at_the_end_of_the_code_of_the_volume_are_refused() -> None:
+    _, data = make_file(slices=2)
+    head, volume, codes = taken_apart(data)
+    assert put_together(head, volume, codes) == data
+    at = 9
+    (length,) = struct.unpack_from("<H", volume, at)
+    longer = volume[:at] + struct.pack("<H", length + 1) + volume[at + 2 : -4] + b"\0" + volume[-4:]
+    with pytest.raises(ValueError, match="not canonical"):
+        unpack(put_together(head, longer, codes), coder())
+
+
+@pytest.mark.parametrize("bit", [1, 2, 3, 4, 5, 6, 7])
+def test_a_spare_bit_is_refused(bit: int) -> None:
+    """Bit 0 says that base tokens follow, of which this file has none; bit 1 that a region follows."""
+    _, data = make_file(slices=2)
+    head, volume, codes = taken_apart(data)
+    changed = bytearray(volume)
+    changed[8] ^= 1 << bit
+    with pytest.raises(ValueError, match=r"damaged|not canonical"):
+        unpack(put_together(head, bytes(changed), codes), coder())
+
+
+@pytest.mark.parametrize("bit", range(4))
+def test_a_padding_bit_of_base_tokens_is_refused(bit: int) -> None:
+    _, data = make_file(slices=2, base=6)
+    head, volume, codes = taken_apart(data)
+    changed = bytearray(volume)
+    changed[9 + 4] ^= 1 << bit  # 6 ids of 6 bits are 36 bits in 5 bytes
+    with pytest.raises(ValueError, match="not canonical"):
+        unpack(put_together(head, bytes(changed), codes), coder())
+
+
+@pytest.mark.parametrize(("at", "bit"), [(1, 2), (1, 3), (1, 6), (2, 0), (2, 1), (2, 5)])
+def test_a_spare_bit_of_the_header_is_refused(at: int, bit: int) -> None:
+    """Flags and options of the header have bits that a ladder does not use."""
+    _, data = make_file(slices=2)
+    changed = bytearray(data[:-4])
+    changed[START + at] ^= 1 << bit
+    with pytest.raises(ValueError, match=r"not canonical|token table|damaged"):
+        unpack(sealed(bytes(changed)), coder())
+
+
+def test_swapped_slices_are_refused_or_the_file_of_the_swapped_tokens() -> None:
+    tokens, data = make_file(slices=2)
+    head, volume, codes = taken_apart(data)
+    with pytest.raises(ValueError, match=r"damaged: slice\(s\) 0, 1"):
+        unpack(put_together(head, volume, codes[::-1], table=codes), coder())
+    found, _ = unpack(put_together(head, volume, codes[::-1]), coder())
+    np.testing.assert_array_equal(found, tokens[::-1])
+
+
+def test_energy_classes_that_are_not_those_of_the_symbols_are_refused() -> None:
+    _, data = make_file(slices=2)
+    head, volume, _ = taken_apart(data)
+    read, _ = read_volume(read_parts(data).header.layout, volume, 4)
+    zeros = to_symbols(read.layout, np.zeros((2, read.layout.rank, SIZE[0] * SIZE[1]), np.int64))
+    with pytest.raises(ValueError, match="its energy classes are not those of its symbols"):
+        unpack(put_together(head, volume, code_slices(read, zeros, coder())), coder())
+
+
+@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize("slices", [(1,), (0, 3)])
+def test_a_damaged_slice_is_named_and_the_others_can_be_decoded(slices: tuple[int, ...], sound: bool) -> None:
+    """The checksum of the damaged slice may be right, as of a file that a faulty program wrote."""
+    tokens, data = make_file(slices=4)
+    head, volume, codes = taken_apart(data)
+    broken = [bytes([code[0] ^ 0x55]) + code[1:] if z in slices else code for z, code in enumerate(codes)]
+    file = put_together(head, volume, broken, None if sound else codes)
+    names = str(slices[0]) if sound else ", ".join(map(str, slices))
+    with pytest.raises(ValueError, match=rf"damaged.*slice(\(s\))? {names}\b"):
+        unpack(file, coder())
+    damaged: list[int] = []
+    found, _ = unpack(file, coder(), damaged)
+    assert damaged == list(slices)
+    good = [z for z in range(4) if z not in slices]
+    np.testing.assert_array_equal(found[good], tokens[good])
+    np.testing.assert_array_equal(found[:, :9], tokens[:, :9])
+    layout = LadderLayout(0, 1).of(found)
+    residual = layout.split(found, 4, 4)["residual"][list(slices)]
+    assert set(np.unique(residual)) <= {-1, 0}
+    assert fixed_ladder().decode_tokens(torch.from_numpy(found)[None]).shape == (1, 1, *SIZE, 4, 4)
+
+
+def test_a_whole_file_has_no_damaged_slice_even_if_its_own_checksum_is_wrong() -> None:
+    tokens, data = make_file(slices=3)
+    damaged: list[int] = []
+    for file in (data, data[:-1] + bytes([data[-1] ^ 1])):
+        np.testing.assert_array_equal(unpack(file, coder(), damaged)[0], tokens)
+    assert damaged == []
+
+
+def test_a_file_without_a_good_slice_and_one_with_a_damaged_volume_part_cannot_be_decoded_in_part() -> None:
+    _, data = make_file(slices=2)
+    head, volume, codes = taken_apart(data)
+    with pytest.raises(ValueError, match="no slice can be decoded"):
+        unpack(put_together(head, volume, codes[::-1], codes), coder(), [])
+    broken = bytearray(data)
+    broken[len(head) + 12] ^= 1
+    with pytest.raises(ValueError, match="what belongs to all slices has another checksum"):
+        unpack(bytes(broken), coder(), [])
+
+
+def test_the_context_model_is_needed() -> None:
+    tokens, data = make_file()
+    for call in (lambda: unpack(data), lambda: pack(tokens, make_header(tokens))):
+        with pytest.raises(ValueError, match="give the context model of the ladder that wrote it"):
+            call()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_file_of_another_model_is_refused(seed: int) -> None:
+    tokens, other = random_tokens(SIZE), fixed_ladder(seed)
+    header = make_header(tokens, **codec.identity_of(fixed_ladder())._asdict())
+    data = pack(tokens, header, coder())
+    np.testing.assert_array_equal(codec.read_tokens(fixed_ladder(), data)[0], tokens)
+    for damaged in (None, []):
+        with pytest.raises(ValueError, match=rf"written by the model {header.tokens_id:016x}, but this model is"):
+            codec.read_tokens(other, data, damaged)
+    with pytest.raises(ValueError, match=r"is not valid|not canonical"):  # even if nobody asks for the identity
+        unpack(data, other.ladder.coder())
+
+
+def test_the_decoder_of_another_refinement_is_only_noted() -> None:
+    tokens = random_tokens(SIZE)
+    data = pack(tokens, make_header(tokens, **codec.identity_of(fixed_ladder())._asdict()), coder())
+    model = TiTok(fixed_ladder().config)
+    model.load_state_dict(fixed_ladder().state_dict())
+    model.ladder.refinement.tail.bias.data += 1
+    found, header = codec.read_tokens(model.eval(), data)
+    np.testing.assert_array_equal(found, tokens)
+    assert "another decoder" in str(codec.decoder_note(model, header))
+    assert codec.decoder_note(fixed_ladder(), header) is None
+
+
+def at(place: int, value: int, row: slice | int = slice(None)) -> Callable[[np.ndarray], None]:
+    """A change of one number of some rows."""
+
+    def change(tokens: np.ndarray) -> None:
+        tokens[row, place] = value
+
+    return change
+
+
+def turned(tokens: np.ndarray) -> None:
+    tokens[:, :2] = tokens[:, 1::-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (at(4, -1), "step"),
+        (at(4, 448), "step index 448 is out of range"),
+        (at(4, 100, 1), "different volumes"),
+        (at(6, 5), "region"),
+        (at(9, 3, 1), "different volumes"),
+        (at(9, -1), "basis"),
+        (at(9, 127), "basis id 127 is out of range"),
+        (at(-1, 1 << 26, 0), "residual id 67108864 is out of range"),
+        (at(-1, (1 << 26) - 1, 0), "more than 24 bits"),
+        (at(-1, -1, 0), "-1 elsewhere than in bands of zeros"),
+        (at(0, 9), "expected"),
+        (at(2, 5), "expected"),
+        (turned, "14 x 11 pixels"),
+    ],
+)
+def test_tokens_that_no_encoder_writes_are_not_packed(change: Callable[[np.ndarray], None], words: str) -> None:
+    tokens = random_tokens(SIZE, spread=3.0)
+    header = make_header(tokens)
+    pack(tokens, header, coder())
+    change(tokens)
+    with pytest.raises(ValueError, match=words):
+        pack(tokens, header, coder())
+
+
+def test_a_basis_of_components_without_symbols_is_not_packed() -> None:
+    tokens = random_tokens(SIZE, rank=3, spread=0.0)
+    tokens[:, 9 + 12 :] = -1
+    tokens[:, 9:21] = 60
+    with pytest.raises(ValueError, match="basis"):
+        pack(tokens, make_header(tokens), coder())
+
+
+def test_tokens_of_other_slices_phases_or_type_than_the_header_are_not_packed() -> None:
+    tokens = random_tokens(SIZE)
+    header = make_header(tokens)
+    for wrong in (tokens[:1], np.concatenate([tokens, tokens]), tokens[None], tokens[0], tokens.astype(float)):
+        with pytest.raises(ValueError, match="expected"):
+            pack(wrong, header, coder())
+    with pytest.raises(ValueError, match="expected"):
+        pack(tokens, dataclasses.replace(header, phases=3), coder())
+
+
+def test_more_than_a_byte_of_components_and_too_many_symbols_are_refused_by_writer_and_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = random_tokens((1, 2), phases=300, rank=300, spread=0.0)
+    with pytest.raises(ValueError, match="300 components"):
+        pack(tokens, make_header(tokens), coder())
+    tokens, data = make_file()
+    monkeypatch.setattr(ladder_volume, "MOST_SYMBOLS", 3 * SIZE[0] * SIZE[1] - 1)
+    with pytest.raises(ValueError, match="expected at most"):
+        pack(tokens, make_header(tokens), coder())
+    with pytest.raises(ValueError, match="expected at most"):
+        unpack(data, coder())
+
+
+def test_a_small_file_cannot_claim_other_sizes_than_its_header() -> None:
+    _, data = make_file(slices=2, spread=0.0)
+    head, volume, codes = taken_apart(data)
+    for height, width in ((2000, 2000), (14, 11), (1, 154)):
+        with pytest.raises(ValueError, match=f"{height} x {width} pixels"):
+            unpack(put_together(head, struct.pack("<HH", height, width) + volume[4:], codes), coder())
+
+
+def test_every_changed_bit_is_refused_or_makes_the_file_of_another_content() -> None:
+    _, data = make_file((5, 6), slices=2, phases=2, rank=2, seed=3)
+    head, volume, codes = taken_apart(data)
+    read = 0
+    for bit in range(0, 8 * (len(volume) - 4 + sum(map(len, codes))), 3):
+        changed = bytearray(volume[:-4] + b"".join(codes))
+        changed[bit // 8] ^= 1 << bit % 8
+        first = len(volume) - 4
+        middle = first + len(codes[0])
+        file = put_together(
+            head, bytes(changed[:first]) + bytes(4), [bytes(changed[first:middle]), bytes(changed[middle:])]
+        )
+        try:
+            tokens, header = unpack(file, coder())
+        except ValueError:
+            continue
+        assert pack(tokens, header, coder()) == file
+        read += 1
+    assert read > 0
+
+
+def test_the_payload_of_a_ladder_is_read_without_a_header_too() -> None:
+    tokens = random_tokens(SIZE, base=6, region=REGION)
+    layout = LadderLayout(6, CODES)
+    data = ladder.write(layout, tokens, 4, coder())
+    np.testing.assert_array_equal(ladder.read(layout, data, 2, 4, coder()), tokens)
