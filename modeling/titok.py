@@ -32,7 +32,7 @@ from modeling.heart.segmenter import FixedSegmenter, FrameSegmenter
 from modeling.inputs import check_cine
 from modeling.ladder.ladder import Ladder
 from modeling.ladder.region import Region
-from modeling.ladder.tokens import Target, decode_rows, encode_cine
+from modeling.ladder.tokens import Target, decode_cines, encode_cine
 from modeling.prediction import Prediction
 from modeling.resampler import SequenceResampler
 from modeling.tokenizer import Tokenizer, vit_size
@@ -232,7 +232,7 @@ class TiTok(nn.Module):
             return decode_frames(self.encoder, self.decoder, self.layout, self.config, tokens, options, grid)
         if grid is not None:
             raise ValueError(f"grid = {tuple(grid)}: tokens of layout ladder say their grid; leave it out")
-        cines = torch.stack([decode_rows(self.ladder, rows, options) for rows in tokens])
+        cines = decode_cines(self.ladder, tokens, options)
         return rearrange(cines, "b d t h w -> b 1 h w d t")
 
     def forward(self, batch: Batch, draws: Draws) -> Prediction:

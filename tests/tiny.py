@@ -8,12 +8,15 @@ from typing import Any
 import torch
 
 from modeling.config import ModelConfig
+from modeling.ladder.ladder import LadderConfig
+from modeling.ladder.network import ContextConfig
 from modeling.resampler import SequenceConfig
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = {"width": 32, "num_layers": 2, "num_heads": 2}
+REFINEMENT = {"name": "conv", "width": 8, "blocks": 1, "components": 3}
 
 
 def run_script(name: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -25,9 +28,10 @@ def run_script(name: str, *arguments: object, cwd: Path | None = None) -> subpro
 def tiny_config(
     decoder: str = "dit", channels: int = 1, conditioning: str | dict[str, Any] = "none", layout: str = "frame"
 ) -> ModelConfig:
-    """A model of 32 px frames, 8 tokens of 64 codes a frame; or 6 of 64 for a whole cine."""
+    """A model of 32 px frames, 8 tokens of 64 codes a frame; or 6 of 64 for a whole cine; or a ladder."""
     chosen = {"name": conditioning} if isinstance(conditioning, str) else conditioning
-    config = ModelConfig(channels=channels, decoder=decoder, geometry="crop", conditioning=chosen)
+    decoder = "none" if layout == "ladder" else decoder
+    config = ModelConfig(channels=channels, decoder=decoder, geometry="crop", layout=layout, conditioning=chosen)
     config.tokenizer.init = "random"
     config.tokenizer.vq_model = VQModelConfig(
         image_size=32,
@@ -42,8 +46,8 @@ def tiny_config(
         is_legacy=False,
     )
     config.adapters.phase_heads = 2
-    config.layout = layout
     config.sequence = SequenceConfig(num_tokens=6, levels=[4, 4, 4], width=32, num_layers=2, num_heads=2)
+    config.ladder = LadderConfig(ContextConfig(16, 2), dict(REFINEMENT), slices=2, positions=300)
     config.dit.size, config.dit.patch_size, config.dit.head_channels = dict(TINY), 8, 4
     return config
 

@@ -234,16 +234,19 @@ class LadderLayout(TokenLayout):
     has_grid: ClassVar[bool] = True
 
     def of(self, tokens: Array) -> LadderLayout:
-        """The layout of tokens (..., D, row), from the head of their first row.
+        """The layout of tokens (D, row) or (B, D, row), from the head of their rows.
 
         Raises:
-            ValueError: for a shape or a head that no cine has.
+            ValueError: for a shape or a head that no cine has, or rows of different heads.
         """
-        head = tokens.reshape(-1)[:4].tolist() if tokens.ndim > 1 else []
+        first = tokens.reshape(-1)[:4]
+        head = first.tolist() if tokens.ndim in (2, 3) else []
         height, width, phases, rank = head if len(head) == 4 else (0, 0, 0, 0)
         sized = replace(self, height=height, width=width, rank=rank)
         if not 1 <= rank <= phases or min(height, width) < 1 or tokens.shape[-1] != sized.shape(1, phases)[1]:
             raise ValueError(f"tokens of shape {tuple(tokens.shape)} that begin with {head}: expected {self.words}")
+        if (tokens[..., :4] != first).any():
+            raise ValueError("rows of the tokens begin with different H, W, T or R: they belong to different cines")
         return sized
 
     def fields(self, slices: int, phases: int) -> tuple[Field, ...]:

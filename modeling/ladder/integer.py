@@ -119,7 +119,7 @@ class IntegerContext:
         layers.append(exact_layer(state["out.weight"] * (PER_UNIT / UNIT), state["out.bias"] * PER_UNIT, HIGHEST))
         self.first, *self.hidden, self.out = (Layer(*(part.to(device) for part in layer)) for layer in layers)
         self.place, self.energy, self.step = (part.float().to(device) for part in (place, energy, step))
-        self.frequencies = state["frequencies"].numpy()
+        self.frequencies = state["frequencies"].numpy().copy()
         self.device = device
 
     def bias(self, images: Images, step_index: int, energies: Tensor) -> Tensor:

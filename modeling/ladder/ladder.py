@@ -115,9 +115,17 @@ class Ladder(nn.Module):
         """Return the context model in integers, of the weights of this moment."""
         return SymbolCoder(IntegerContext(self.context))
 
+    def check_precision(self) -> None:
+        """Raise a ValueError for weights of another precision, in which the context model is not exact."""
+        kinds = {str(parameter.dtype) for parameter in self.parameters()}
+        if kinds != {"torch.float32"}:
+            raise ValueError(
+                f"the ladder has weights of {', '.join(sorted(kinds))}: it needs float32; cast with .float()"
+            )
+
     def analyse(self, cine: Tensor, region: Region | None = None) -> Analysis:
         """Transform a cine (D, T, H, W) in [0, 1]."""
-        ids = basis.basis_ids(cine.cpu().numpy(), min(cine.shape[1], MAX_RANK))
+        ids = basis.basis_ids(cine.float().cpu().numpy(), min(cine.shape[1], MAX_RANK))
         vectors = torch.from_numpy(basis.orthonormal(ids)).float().to(cine.device)
         components = torch.einsum("dthw,tr->drhw", cine.float(), vectors)
         return Analysis(ids, vectors, weighted(wavelet.forward(components), region), region)

@@ -112,4 +112,4 @@ def bits_at(
         values = logits(static_windows(static, part), neighbours(logs, part), bias[part.image, part.passes()])
         for bits, candidate in zip(found, candidates, strict=True):
             bits.append(symbol_bits(values, candidate[start : start + CHUNK]))
-    return [torch.cat(bits) if bits else torch.zeros(0) for bits in found]
+    return [torch.cat(bits) if bits else logs.new_zeros(0) for bits in found]

@@ -44,7 +44,7 @@ def searched_symbols(
     step = step_size(step_index)
     symbols = [[quantize(band, step, 0.5) for band in level] for level in pyramid]
     for _ in range(rounds if weight else 0):
-        known, energies = Known.of(symbols), energies_of(symbols)
+        known, energies = Known.of(symbols), energies_of(symbols).to(context.device)
         inputs = energy_inputs(energies)
         changed = [[band.clone() for band in level] for level in symbols]
         for row, band in enumerate(band_ids(len(symbols) - 1)):

@@ -71,6 +71,7 @@ def encode_cine(
     Raises:
         ValueError: when no step reaches the target.
     """
+    ladder.check_precision()
     if region is not None:
         region.check()
     analysis, coder = ladder.analyse(cine, region), ladder.coder()
@@ -116,6 +117,17 @@ def to_tokens(
     return torch.from_numpy(sized.join(parts))
 
 
+def decode_cines(ladder: Ladder, tokens: Tensor, options: SamplerOptions | None = None) -> Tensor:
+    """Decode tokens (B, D, row) to cines (B, D, T, H, W) in [0, 1].
+
+    Raises:
+        ValueError: for tokens of another layout, or cines of different sizes.
+    """
+    ladder.check_precision()
+    ladder.layout.of(tokens)
+    return torch.stack([decode_rows(ladder, rows, options) for rows in tokens])
+
+
 @torch.no_grad()
 def decode_rows(ladder: Ladder, tokens: Tensor, options: SamplerOptions | None = None) -> Tensor:
     """Decode tokens (D, row) to a cine (D, T, H, W) in [0, 1].
@@ -139,6 +151,8 @@ def decode_rows(ladder: Ladder, tokens: Tensor, options: SamplerOptions | None =
         vectors = orthonormal(np.where(basis < 0, 0, basis - LIMIT)[:, : max(1, sent)])
         own = None if options is None else options._replace(seed=stable_seed(options.seed, number) % 2**62)
         region = Region(*place.tolist()) if (place >= 0).all() else None
+        if region is not None:
+            region.check()
         vectors = torch.from_numpy(vectors).float().to(device)
         cines.append(ladder.synthesise(symbols, vectors, int(step[0]), region, own))
     return torch.cat(cines)

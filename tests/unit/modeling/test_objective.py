@@ -6,18 +6,23 @@ import torch
 from modeling.draws import no_draws
 from modeling.objective import build_objective
 from modeling.prediction import Prediction
+from modeling.titok import TiTok
 from tests.tiny import tiny_model
-from tests.unit.modeling.losses.test_where_gradients_go import IMAGE_TERMS, TOKEN_TERMS, hearts
+from tests.unit.modeling.losses.test_where_gradients_go import IMAGE_TERMS, LADDER_TERMS, TOKEN_TERMS, hearts
 from utils.types import Batch
 
-ALL = {**IMAGE_TERMS, **TOKEN_TERMS, "segmentation": {}}
+ALL = {**IMAGE_TERMS, **TOKEN_TERMS, **LADDER_TERMS, "segmentation": {}}
 STATISTICS_OF_THE_BATCH = ("codebook_usage", "contrastive")  # no mean over samples, by their nature
 
 
-def predict(name: str, batch: Batch, t: torch.Tensor) -> Prediction:
+def model_for(name: str) -> TiTok:
     decoder = "titok" if name in TOKEN_TERMS else "dit"
-    layout = "sequence" if name == "resampling" else "frame"
-    model = tiny_model(decoder, conditioning="resnet18", layout=layout)
+    layout = "ladder" if name in LADDER_TERMS else "sequence" if name == "resampling" else "frame"
+    return tiny_model(decoder, conditioning="resnet18", layout=layout)
+
+
+def predict(name: str, batch: Batch, t: torch.Tensor) -> Prediction:
+    model = model_for(name)
     return model(batch, no_draws(batch)._replace(t=t))
 
 
@@ -51,9 +56,7 @@ def test_the_gradient_of_uneven_micro_batches_is_that_of_one_batch(name: str) ->
     for rows in ([slice(0, 2)], [slice(0, 1), slice(1, 2)]):
         batches, t = [part(whole, row) for row in rows], torch.zeros(1)
         counts = torch.stack([objective.counts(batch, t.expand(len(batch.image)) == 0, 0) for batch in batches]).sum(0)
-        decoder = "titok" if name in TOKEN_TERMS else "dit"
-        layout = "sequence" if name == "resampling" else "frame"
-        model = tiny_model(decoder, conditioning="resnet18", layout=layout)
+        model = model_for(name)
         for batch in batches:
             objective.total(objective(model(batch, no_draws(batch)), batch), counts).backward()
         gradients.append({key: p.grad for key, p in model.named_parameters() if p.grad is not None})

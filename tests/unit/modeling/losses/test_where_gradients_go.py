@@ -1,4 +1,7 @@
-"""What each loss trains: image terms the decoder and no frozen tokenizer, token terms the phase adapter of stage 1."""
+"""What each loss trains: image terms the decoder and no frozen tokenizer, token terms the phase adapter of stage 1.
+
+Each of the two terms of a ladder trains one of its networks alone.
+"""
 
 from typing import Any
 
@@ -20,6 +23,7 @@ TOKEN_TERMS: dict[str, dict[str, Any]] = {
     "codebook_usage": {}, "commitment": {}, "contrastive": {"width": 32, "dim": 8}, "reconstruction": {},
     "resampling": {},
 }  # fmt: skip
+LADDER_TERMS: dict[str, dict[str, Any]] = {"rate": {}, "refinement": {}}
 
 
 def hearts() -> Batch:
@@ -42,8 +46,8 @@ def hearts() -> Batch:
     )  # fmt: skip
 
 
-def test_every_loss_is_held_to_one_of_the_two_laws() -> None:
-    known = [*IMAGE_TERMS, *TOKEN_TERMS, "segmentation"]  # segmentation trains the segmenter alone
+def test_every_loss_is_held_to_one_of_the_three_laws() -> None:
+    known = [*IMAGE_TERMS, *TOKEN_TERMS, *LADDER_TERMS, "segmentation"]  # segmentation trains the segmenter alone
     assert sorted(known) == sorted(registry.names("modeling.losses"))
 
 
@@ -72,3 +76,16 @@ def test_a_term_of_stage_one_reaches_the_phase_adapter(name: str) -> None:
     weighted_sum(objective, prediction, batch).backward()
     adapter = model.adapters.phase[0]
     assert all(layer.weight.grad is not None and layer.weight.grad.any() for layer in (adapter.qkv, adapter.proj))
+
+
+@pytest.mark.parametrize(("name", "trains", "leaves"), [("rate", "context", "refinement"),
+                                                        ("refinement", "refinement", "context")])  # fmt: skip
+def test_a_term_of_a_ladder_reaches_all_of_its_network_and_nothing_of_the_other(
+    name: str, trains: str, leaves: str
+) -> None:
+    model, batch = tiny_model(layout="ladder"), hearts()
+    prediction = model(batch, no_draws(batch))
+    weighted_sum(build_objective({name: LADDER_TERMS[name]}), prediction, batch).backward()
+    trained, left = (dict(getattr(model.ladder, part).named_parameters()) for part in (trains, leaves))
+    assert trained and all(p.grad is not None and p.grad.any() for p in trained.values())
+    assert left and all(p.grad is None or not p.grad.any() for p in left.values())
