@@ -133,7 +133,7 @@ def read(
     """
     volume, start = read_volume(layout, data, phases, size)
     sized = volume.layout
-    codes, bad = slice_codes(data, start, slices)
+    codes, bad = slice_codes(data, start, slices, whole=damaged is None)
     if bad and damaged is None:
         raise ValueError(f"{DAMAGED}: slice(s) {', '.join(map(str, bad))}; decode the others with --partial")
     good = [z for z in range(slices) if z not in bad]
@@ -160,8 +160,12 @@ def read(
     return tokens
 
 
-def slice_codes(data: bytes, start: int, slices: int) -> tuple[list[bytes], list[int]]:
-    """Return the code of each slice, and the slices whose checksum is wrong."""
+def slice_codes(data: bytes, start: int, slices: int, whole: bool = True) -> tuple[list[bytes], list[int]]:
+    """Return the code of each slice, and the slices whose checksum is wrong.
+
+    Raises:
+        ValueError: when bytes are missing; unless `whole`, only when those of the table of slices are.
+    """
     if len(data) < start + slices * _SLICE.size:
         raise ValueError(f"{DAMAGED}: {len(data)} bytes of tokens, expected at least {start + slices * _SLICE.size}")
     table = [_SLICE.unpack_from(data, start + z * _SLICE.size) for z in range(slices)]
@@ -169,7 +173,7 @@ def slice_codes(data: bytes, start: int, slices: int) -> tuple[list[bytes], list
     for length, _ in table:
         codes.append(data[at : at + length])
         at += length
-    if at != len(data):
+    if whole and at != len(data):
         raise ValueError(f"{DAMAGED}: {len(data)} bytes of tokens, expected {at}")
     return codes, [z for z, (code, row) in enumerate(zip(codes, table, strict=True))
                    if len(code) != row[0] or zlib.crc32(code) & 0xFFFF != row[1]]  # fmt: skip

@@ -128,7 +128,7 @@ def index_for_psnr(
     while max(value for value, _ in tried.values()) < goal:
         if index == 0:
             raise ValueError(f"{goal:g} dB cannot be reached: the finest step gives {at(0):.2f} dB")
-        index = max(0, min(tried) - 4)
+        index = max(0, min(tried) - 2 ** len(tried))
         at(index)
     best = max(i for i, (value, _) in tried.items() if value >= goal)
     return best, tried[best][1]
