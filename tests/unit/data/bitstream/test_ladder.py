@@ -65,8 +65,9 @@ def taken_apart(data: bytes) -> tuple[bytes, bytes, list[bytes]]:
     payload, slices = parts.payload.data, parts.header.slices
     _, start = read_volume(parts.header.layout, payload, parts.header.phases)
     lengths = [SLICE.unpack_from(payload, start + z * SLICE.size)[0] for z in range(slices)]
-    ends = start + slices * SLICE.size + np.cumsum([0, *lengths])
-    return data[: parts.head_bytes], payload[:start], [payload[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    ends = start + slices * SLICE.size + np.cumsum(lengths)
+    codes = [payload[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+    return data[: parts.head_bytes], payload[:start], codes
 
 
 def put_together(head: bytes, volume: bytes, codes: list[bytes], table: list[bytes] | None = None) -> bytes:
@@ -172,7 +173,7 @@ def test_another_process_with_one_or_two_threads_reads_the_tokens_and_writes_the
 
 def test_each_slice_has_the_code_that_it_has_alone() -> None:
     tokens, data = make_file((19, 26), slices=4)
-    head, volume, codes = taken_apart(data)
+    _, volume, codes = taken_apart(data)
     read, _ = read_volume(read_parts(data).header.layout, volume, 4)
     symbols = to_symbols(read.layout, read.layout.split(tokens, 4, 4)["residual"])
     assert code_slices(read, symbols, coder()) == codes and len(set(codes)) == 4
@@ -209,13 +210,26 @@ def test_every_damaged_byte_is_detected() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 30])
-def test_a_cut_file_is_refused_with_valid_checksums_too(cut: int) -> None:
-    _, data = make_file(slices=2)
-    for damaged in (None, []):
-        with pytest.raises(ValueError, match=r"cut short|damaged"):
-            unpack(data[:-cut], coder(), damaged)
-        with pytest.raises(ValueError, match="damaged"):
-            unpack(sealed(data[: -4 - cut]), coder(), damaged)
+def test_a_cut_file_is_refused_with_valid_checksums_too_and_can_be_decoded_in_part(cut: int) -> None:
+    tokens, data = make_file(slices=3)
+    with pytest.raises(ValueError, match="cut short"):
+        unpack(data[:-cut], coder())
+    with pytest.raises(ValueError, match="damaged"):
+        unpack(sealed(data[: -4 - cut]), coder())
+    for file in (data[:-cut], sealed(data[: -4 - cut])):
+        damaged: list[int] = []
+        found, _ = unpack(file, coder(), damaged)
+        assert damaged == [2]
+        np.testing.assert_array_equal(found[:2], tokens[:2])
+
+
+def test_a_file_that_is_cut_before_its_first_code_cannot_be_decoded_in_part() -> None:
+    _, data = make_file(slices=3)
+    head, volume, codes = taken_apart(data)
+    start = len(head) + len(volume) + 3 * SLICE.size
+    for length in (10, 40, len(head), start - 7, start - 1, start, start + len(codes[0])):
+        with pytest.raises(ValueError, match=r"cut short|damaged|not valid"):
+            unpack(data[:length], coder(), [])
 
 
 @pytest.mark.parametrize("more", [b"\0", b"\0\0\0\0", b"\x17"])
@@ -445,7 +459,7 @@ def test_a_small_file_cannot_claim_other_sizes_than_its_header() -> None:
 
 
 def test_every_changed_bit_is_refused_or_makes_the_file_of_another_content() -> None:
-    _, data = make_file((5, 6), slices=2, phases=2, rank=2, seed=3)
+    _, data = make_file((5, 6), slices=2, phases=9, rank=1, seed=3)
     head, volume, codes = taken_apart(data)
     read = 0
     for bit in range(0, 8 * (len(volume) - 4 + sum(map(len, codes))), 3):

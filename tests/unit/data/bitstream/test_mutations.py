@@ -1,6 +1,6 @@
 """A changed file with a valid checksum is refused, or is the one file of another content; no crash, little memory.
 
-`make soak` tries 2000 files, the usual run 200.
+`make soak` tries 2000 files and 1000 of a ladder, the usual run a tenth of them.
 """
 
 import os
@@ -15,9 +15,12 @@ from data.bitstream.container import MAGIC, pack, unpack
 from data.bitstream.entropy import TokenTable
 from data.bitstream.header import Header
 from data.preprocess import plan
+from tests.ladders import random_tokens
+from tests.unit.data.bitstream import test_ladder as ladder
 from utils.layout import FrameLayout, SequenceLayout, TokenLayout
 
 FILES = int(os.environ.get("TITOK_MRI_SOAK", "200"))
+LADDER_FILES = FILES // 2
 TABLE = TokenTable(np.arange(50) ** 2)
 MOST_MIB = 100
 
@@ -82,10 +85,69 @@ def test_a_changed_file_is_refused_or_is_the_one_file_of_its_content(first: int)
     assert read < 50
 
 
+def make_ladder_file(seed: int) -> bytes:
+    """A small file of a ladder, with and without base tokens, region and empty bands."""
+    rng = np.random.default_rng(seed)
+    height, width, slices, phases = (int(rng.integers(1, most)) for most in (13, 13, 4, 5))
+    base, region = 6 * (seed % 2), (2, 3, 4, 5) if seed % 3 == 0 else None
+    rank, spread = int(rng.integers(1, phases + 1)), float(rng.choice([0.0, 0.3, 3.0]))
+    tokens = random_tokens((height, width), slices, phases, rank, seed, base, region=region, spread=spread)
+    changes = {"tokens_id": seed, "slope": 1.0 if seed % 4 else 2.0, "outside": None if seed % 2 else 7.5}
+    return pack(tokens, ladder.make_header(tokens, base, **changes), ladder.coder())
+
+
+def mutated_ladder(data: bytes, seed: int) -> bytes:
+    """Changed anywhere; or in the volume part or the codes, with the checksums of these too."""
+    if seed % 3 == 0:
+        return mutated(data, seed)
+    rng = np.random.default_rng(seed)
+    head, volume, codes = ladder.taken_apart(data)
+    target = bytearray(volume if seed % 3 == 1 else codes[-1])
+    for _ in range(int(rng.integers(1, 3))):
+        kind, place = int(rng.integers(4)), int(rng.integers(len(target) or 1))
+        if kind == 0 and target:
+            target[place] ^= 1 << int(rng.integers(8))
+        elif kind == 1 and target:
+            target[place] = int(rng.integers(256))
+        elif kind == 2 and seed % 3 == 2:
+            del target[place:]
+        else:
+            target += rng.bytes(int(rng.integers(1, 5)))
+    if seed % 3 == 1:
+        return ladder.put_together(head, bytes(target), codes)
+    return ladder.put_together(head, volume, [*codes[:-1], bytes(target)])
+
+
+@pytest.mark.parametrize("first", range(0, LADDER_FILES, 50))
+def test_a_changed_file_of_a_ladder_is_refused_or_is_the_one_file_of_its_content(first: int) -> None:
+    model, read = ladder.coder(), 0
+    for seed in range(first, first + 50):
+        data = mutated_ladder(make_ladder_file(seed % 40), seed)
+        for damaged in (None, []):  # as a whole, and in part
+            tracemalloc.start()
+            try:
+                tokens, header = unpack(data, model, damaged)
+            except ValueError:
+                continue
+            finally:
+                peak = tracemalloc.get_traced_memory()[1] / 2**20
+                tracemalloc.stop()
+                assert peak < MOST_MIB + 10 * len(data) / 2**20
+            assert damaged is not None or pack(tokens, header, model) == data
+            read += damaged is None
+    assert read < 50
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whole_files_are_read(seed: int) -> None:
     data = make_file(seed)
     assert pack(*unpack(data, TABLE if seed % 3 else None), TABLE if seed % 3 else None) == data
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whole_files_of_a_ladder_are_read(seed: int) -> None:
+    data = make_ladder_file(seed)
+    assert pack(*unpack(data, ladder.coder()), ladder.coder()) == data
 
 
 def test_a_few_bytes_cannot_claim_millions_of_tokens() -> None:
