@@ -79,6 +79,16 @@ def test_what_is_drawn_follows_from_the_seed_of_a_sample_alone(search: bool) -> 
             torch.testing.assert_close(part[n : n + 1], same)
 
 
+def test_a_few_slices_stand_for_all() -> None:
+    batch, bits = batch_of(smooth_cine(1, 4, 16, 20).repeat(4, 1, 1, 1)), []
+    for slices in (1, 3, 4, 9):
+        model = tiny_model(layout="ladder")
+        model.ladder.config.slices, model.ladder.config.positions = slices, 10**6
+        bits.append(model(batch, no_draws(batch)).ladder.bits)
+    for part in bits[1:]:
+        torch.testing.assert_close(part, bits[0])
+
+
 def test_a_network_that_does_not_train_costs_nothing() -> None:
     model, batch = tiny_model(layout="ladder"), batch_of(smooth_cine(2, 3, 16, 20))
     model.ladder.context.requires_grad_(False)
