@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def taken_apart(data: bytes) -> tuple[bytes, bytes, list[bytes]]:
     _, start = read_volume(parts.header.layout, payload, parts.header.phases)
     lengths = [SLICE.unpack_from(payload, start + z * SLICE.size)[0] for z in range(slices)]
     ends = start + slices * SLICE.size + np.cumsum([0, *lengths])
-    return data[: parts.head_bytes], payload[:start], [payload[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return data[: parts.head_bytes], payload[:start], [payload[a:b] for a, b in pairwise(ends)]
 
 
 def put_together(head: bytes, volume: bytes, codes: list[bytes], table: list[bytes] | None = None) -> bytes:
@@ -172,7 +173,7 @@ def test_another_process_with_one_or_two_threads_reads_the_tokens_and_writes_the
 
 def test_each_slice_has_the_code_that_it_has_alone() -> None:
     tokens, data = make_file((19, 26), slices=4)
-    head, volume, codes = taken_apart(data)
+    _, volume, codes = taken_apart(data)
     read, _ = read_volume(read_parts(data).header.layout, volume, 4)
     symbols = to_symbols(read.layout, read.layout.split(tokens, 4, 4)["residual"])
     assert code_slices(read, symbols, coder()) == codes and len(set(codes)) == 4
