@@ -48,7 +48,7 @@ class BlockModel(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.config = SimpleNamespace(channels=1, image_size=SIZE, geometry=geometry, decoder="dit", layout="frame",
-            only_segments=False)  # fmt: skip
+            only_segments=False, samples_with="dit")  # fmt: skip
         self.layout, self.chunks = FrameLayout(SIDE * SIDE, 256, anatomy, 16), Chunks()
 
     taught_by: Any = ()

@@ -120,7 +120,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     models = {"plain": BlockModel(), "seeing": BlockModel(anatomy=2), "wide": BlockModel("fit"), "other": BlockModel()}
     models["seeing"].segmenter, models["other"].segmenter = Threshold(), Threshold()
     models["seeing"].taught_by, models["other"].taught_by = ["a"], ["b"]
-    models["other"].config = SimpleNamespace(**{**vars(models["other"].config), "decoder": "none"})
+    models["other"].config = SimpleNamespace(**{**vars(models["other"].config), "only_segments": True})
     for module in (evaluate, segmenters):
         monkeypatch.setattr(module, "load_model", lambda folder, device, batch_frames: models[folder.name])
     for name in models:
