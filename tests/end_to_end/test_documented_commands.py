@@ -30,6 +30,10 @@ QUICK = (
     "optimizer.warmup_steps=1",
 )  # fmt: skip
 TRAIN = "accelerate launch scripts/train_mri_titok.py config=configs/"
+CODECS = (
+    *("--limit", "1", "--codec_option", "svt_av1.ladder=[63]", "x265.ladder=[40]", "jpeg2000.ladder=[24]"),
+    *("jpegxl.ladder=[16]", "jpegxl.effort=1"),
+)
 RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in which they run, and what makes it small
     "make setup": (),
     "make demo": (),
@@ -52,10 +56,12 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/evaluate.py --recon_dir OTHER_METHOD": ("--limit", "1"),
     "python scripts/evaluate.py --model MODEL --keep_tokens": ("--keep_tokens", "4", "--limit", "1"),
     "python scripts/evaluate.py --model MODEL --sweep": ("--steps", "2", "--realism", "0.5", "--limit", "1"),
-    "python scripts/compare_codecs.py": (
-        *("--limit", "1", "--codec_option", "svt_av1.ladder=[63]", "x265.ladder=[40]", "jpeg2000.ladder=[24]"),
-        *("jpegxl.ladder=[16]", "jpegxl.effort=1"),
+    "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/ladder": (
+        *("--limit", "1", "--image_size", "32", "--steps", "0.5"),  # one field: x265 takes one size in a process
+        *("--codec_option", "svt_av1.ladder=[63]", "x265.ladder=[40]"),
     ),
+    "python scripts/compare_codecs.py --data acdc_wds --split": CODECS,
+    "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/stage1": CODECS,
     "python scripts/pretokenize.py config=configs/demo": (
         *(*SMALL, "dataset.shards=acdc_wds", "experiment.init_weight=acdc128_output/stage1"),
         *("model.conditioning.weights=null", "--workers", "0", "--variants", "1", "--output_dir", "tokens_demo"),
