@@ -85,6 +85,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "OMP_NUM_THREADS=2 python scripts/benchmark.py tokenizer": (
         *("--variants", "s128", "--batch", "1", "--rounds", "1", "--work", "encode", "--dtype", "fp32"),
     ),
+    "python scripts/benchmark.py ladder": ("--rates", "200", "--psnr", "25", "--crf", "60"),
     "python scripts/benchmark.py decode": (
         *("--size", "S", "--image_size", "32", "--phases", "1", "--rounds", "1", "--steps", "1", "--dtype", "fp32"),
     ),
