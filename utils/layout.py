@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.ladder.symbols import LADDER_BASIS, LADDER_REGION, LADDER_RESIDUAL, LADDER_STEPS
+
 NOT_TRANSMITTED = -1
-LADDER_STEPS, LADDER_REGION, LADDER_BASIS, LADDER_RESIDUAL = 448, 1 << 13, 127, 1 << 26  # ids of the layout `ladder`
 Array = Any  # a torch tensor or a numpy array of integers
 
 
@@ -35,8 +36,7 @@ class Field(NamedTuple):
     Args:
         name: key of `TokenLayout.split`.
         label: of one number, for error messages.
-        axes: what each axis of the field is: `slice`, `phase`, `key` (ED, ES) or `token`.
-        shape: lengths of these axes.
+        axes, shape: what each axis of the field is, `slice`, `phase`, `key` (ED, ES) or `token`, and its length.
         size: values lie in [0, size), or are -1.
         is_index: True for the phases of ED and ES, which are no tokens.
     """
@@ -234,11 +234,7 @@ class LadderLayout(TokenLayout):
     has_grid: ClassVar[bool] = True
 
     def of(self, tokens: Array) -> LadderLayout:
-        """The layout of tokens (D, row) or (B, D, row), from the head of their rows.
-
-        Raises:
-            ValueError: for a shape or a head that no cine has, or rows of different heads.
-        """
+        """The layout of tokens (D, row) or (B, D, row), from the head of their rows; a ValueError for other rows."""
         first = tokens.reshape(-1)[:4]
         head = first.tolist() if tokens.ndim in (2, 3) else []
         height, width, phases, rank = head if len(head) == 4 else (0, 0, 0, 0)
@@ -269,6 +265,9 @@ class LadderLayout(TokenLayout):
         self.of(tokens)
         return tokens.shape[-2], int(tokens.reshape(-1)[2])
 
+    def _counts(self, tokens: Array, slices: int, phases: int) -> list[tuple[Field, int]]:
+        return super(LadderLayout, self.of(tokens))._counts(tokens, slices, phases)
+
     def split(self, tokens: Array, slices: int, phases: int) -> dict[str, Array]:
         """The fields, without H, W, T and R."""
         parts, last = {}, 4
@@ -294,7 +293,7 @@ def check_range(values: Array, field: Field) -> None:
     """Raise ValueError for a value that is neither -1 nor in [0, size)."""
     if math.prod(values.shape) and (int(values.min()) < NOT_TRANSMITTED or int(values.max()) >= field.size):
         wrong = int(values.max()) if int(values.max()) >= field.size else int(values.min())
+        expected = f"expected -1 (not transmitted) or 0 to {field.size - 1}"
         raise ValueError(
-            f"{field.label} {wrong} is out of range: expected -1 (not transmitted) or 0 to {field.size - 1}; the "
-            "tokens belong to another model or file"
+            f"{field.label} {wrong} is out of range: {expected}; the tokens belong to another model or file"
         )

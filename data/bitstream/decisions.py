@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import constriction
 import numpy as np
 
+from data.bitstream.entropy import CATEGORICAL, QUEUE
 from utils.ladder.symbols import EXPONENTS, FIRST_BIT, LAST, MAX_EXPONENT, PRECISION, SIGN, UNARY, ZERO
 
-QUEUE = constriction.stream.queue
-BINARY = constriction.stream.model.Categorical(perfect=False)
+BINARY = CATEGORICAL(perfect=False)
 WORD_BYTES = 4
 
 

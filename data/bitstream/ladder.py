@@ -20,8 +20,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.bitstream.decisions import Decoder, Encoder, code_symbols
-from data.bitstream.ladder_volume import DAMAGED, REFUSED, Volume, read_volume, write_volume
-from utils.ladder.pyramid import from_flat, to_flat
+from data.bitstream.entropy import REFUSED
+from data.bitstream.ladder_volume import DAMAGED, Volume, read_volume, write_volume
+from utils.ladder.symbols import from_residual_ids, residual_ids
 from utils.layout import LadderLayout
 
 _SLICE = struct.Struct("<IH")  # length and checksum
@@ -79,12 +80,12 @@ def write(
         raise ValueError(
             "the rows of the tokens belong to different volumes: expected one step, region, base and basis"
         )
-    symbols = to_symbols(sized, parts["residual"])
+    symbols = from_residual_ids(parts["residual"], sized.height, sized.width)
     first = {name: part[0] for name, part in parts.items()}
     volume = Volume(
         sized, int(first["step"][0]), first["region"], first["base"], model.energies(symbols), first["basis"]
     )
-    if (residual_ids(symbols, volume.energies) != parts["residual"]).any():
+    if (_ids_of(symbols, volume) != parts["residual"]).any():
         raise ValueError("the residual ids are -1 elsewhere than in bands of zeros: encode the cine again")
     head, codes = write_volume(volume), code_slices(volume, symbols, model)
     table = b"".join(_SLICE.pack(len(code), zlib.crc32(code) & 0xFFFF) for code in codes)
@@ -143,13 +144,12 @@ def read(
         if wrong and damaged is None:
             raise ValueError(f"{DAMAGED}: the code of slice {good[wrong[0]]} is not valid")
         bad += [good[index] for index in wrong]
-        residual[good] = residual_ids(symbols, volume.energies)
+        residual[good] = _ids_of(symbols, volume)
         if not bad and (model.energies(symbols) != volume.energies).any():
             raise ValueError("the compressed file is not canonical: its energy classes are not those of its symbols")
     else:
         raise ValueError(f"{DAMAGED}: no slice can be decoded")
-    residual[bad] = residual_ids([[np.zeros((1, *band.shape[1:]), np.int32) for band in level] for level in symbols],
-                                 volume.energies)  # fmt: skip
+    residual[bad] = _ids_of([[np.zeros_like(band[:1]) for band in level] for level in symbols], volume)
     if damaged is not None:
         damaged += sorted(bad)
     parts = {"step": np.full((slices, 1), volume.step_index), "region": np.tile(volume.region, (slices, 1)),
@@ -199,18 +199,8 @@ def read_slices(volume: Volume, codes: Sequence[bytes], model: SymbolModel) -> t
     return walk.symbols, sorted(wrong)
 
 
-def to_symbols(layout: LadderLayout, residual: np.ndarray) -> Bands:
-    """Residual ids (D, R, H * W) -> symbols (D, R, h, w) for each band of each level; -1 is 0."""
-    sizes = (residual + 1) // 2
-    bands = from_flat(np.where(residual % 2 == 1, sizes, -sizes).astype(np.int32), layout.height, layout.width)
-    return [bands[:1], *(bands[i : i + 3] for i in range(1, len(bands), 3))]
-
-
-def residual_ids(symbols: Bands, energies: np.ndarray) -> np.ndarray:
-    """Symbols of bands -> residual ids (D, R, H * W) int64; -1 in bands of energy class 0."""
-    bands = [band.astype(np.int64) for level in symbols for band in level]
-    ids = [np.where(band > 0, 2 * band - 1, -2 * band) for band in bands]
-    return to_flat([np.where(row[None, :, None, None] > 0, band, -1) for band, row in zip(ids, energies, strict=True)])
+def _ids_of(symbols: Bands, volume: Volume) -> np.ndarray:
+    return residual_ids([band for level in symbols for band in level], volume.energies > 0)
 
 
 def budget(layout: LadderLayout, data: bytes, slices: int, phases: int) -> dict[str, int]:

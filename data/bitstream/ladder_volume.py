@@ -9,20 +9,18 @@ import struct
 import zlib
 from typing import Any, NamedTuple
 
-import constriction
 import numpy as np
 
 from data.bitstream.bits import BitReader, id_width, to_bits
+from data.bitstream.entropy import QUEUE, REFUSED, categorical
 from utils.ladder.pyramid import band_shapes
-from utils.layout import LADDER_BASIS, LadderLayout
+from utils.ladder.symbols import ENERGIES, LADDER_BASIS, LADDER_GAIN
+from utils.layout import LadderLayout
 
 _SIZES, _REGION, _LENGTH, _CHECKSUM = (struct.Struct(code) for code in ("<HHBHBB", "<4H", "<H", "<I"))
-CLASSES = 24  # energy classes
 MOST_SYMBOLS = 1 << 25  # of a slice
-MOST_PHASES, MOST_RANK, MOST_GAIN = 1000, 255, 32
+MOST_PHASES, MOST_RANK = 1000, 255
 TABLE_BITS = 20
-QUEUE, CATEGORICAL = constriction.stream.queue, constriction.stream.model.Categorical
-REFUSED = (ValueError, AssertionError, OverflowError, TypeError)
 DAMAGED = "the compressed file is damaged"
 
 
@@ -141,8 +139,8 @@ def check_volume(volume: Volume, phases: int) -> None:
         raise ValueError("the basis ids are -1 elsewhere than in the last components, which have no symbols")
     if phases > MOST_PHASES:
         raise ValueError(f"{phases} phases: expected at most {MOST_PHASES}; cut the cine into parts")
-    if volume.region[3] > MOST_GAIN:
-        raise ValueError(f"the gain of the region is {volume.region[3]}, expected at most {MOST_GAIN}")
+    if volume.region[3] > LADDER_GAIN:
+        raise ValueError(f"the gain of the region is {volume.region[3]}, expected at most {LADDER_GAIN}")
 
 
 def _check_size(rank: int, height: int, width: int) -> None:
@@ -165,11 +163,11 @@ def _code_energies(energies: np.ndarray | None, rank: int, bands: int, coder: An
     The first component is predicted by its band before. Frequencies adapt to what was coded.
     """
     result = np.zeros((bands, rank), np.int64)
-    places = np.arange(CLASSES)
+    places = np.arange(ENERGIES)
     counts = 1 + 48 // (1 + 2 * (places[:, None] - places) ** 2)
     for component in range(rank):
         for band in range(bands):
-            before = result[band, component - 1] if component else result[band - 1, 0] if band else CLASSES - 1
+            before = result[band, component - 1] if component else result[band - 1, 0] if band else ENERGIES - 1
             model = _table(counts[before])
             if energies is None:
                 value = int(coder.decode(model, 1)[0])
@@ -193,4 +191,4 @@ def _table(counts: np.ndarray) -> Any:
     counts = counts.astype(np.int64)
     scaled = 1 + counts * ((1 << TABLE_BITS) - len(counts)) // counts.sum()
     scaled[int(np.argmax(scaled))] += (1 << TABLE_BITS) - scaled.sum()
-    return CATEGORICAL(scaled / float(1 << TABLE_BITS), perfect=False)
+    return categorical(scaled, TABLE_BITS)

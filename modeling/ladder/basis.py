@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-BITS = 7  # of an entry of the basis, sign included; finer ones buy nothing
-LIMIT = 2 ** (BITS - 1) - 1
+from utils.ladder.symbols import LADDER_BASIS
+
+LIMIT = LADDER_BASIS // 2  # of an entry: 7 bits with the sign; finer ones do not raise the PSNR
 
 
 def basis_ids(cine: np.ndarray, rank: int) -> np.ndarray:

@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utils.ladder.pyramid import PASSES, BandId, Shapes, band_ids, parent
+from utils.ladder.symbols import ENERGIES
 
 STATIC, DYNAMIC = 14, 3  # channels that are known before a band, and from the passes of the band
 STATIC_SIZE, DYNAMIC_SIZE = 3, 5  # sides of the windows
 TOP = 127  # largest input
 LOG_SCALE = 16
-ENERGIES = 24  # classes of mean magnitude of a band; class 0 has only zeros
 
 Symbols = list[list[Tensor]]  # (D, R, h, w) integers for each band of each level
 

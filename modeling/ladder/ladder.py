@@ -3,8 +3,8 @@
     cine ─► temporal basis ─► components ─► wavelet ─► quantizer, one step for all ─► symbols ─► tokens
     tokens ─► symbols * step ─► inverse wavelet ─► refinement ─► components @ basis ─► cine
 
-The step is the only knob: a fine one gives many bytes and a high PSNR. The context model predicts the symbols; it
-decides their cost in the file, not their meaning.
+The step alone sets the rate: a fine step gives many bytes and a high PSNR. The context model predicts the symbols. It
+changes their cost in the file, not the decoded cine.
 
 Axes: B batch, D slices, T phases, R components, H and W of the field, h and w of a band.
 """
@@ -31,6 +31,7 @@ from modeling.ladder.search import searched_symbols
 from modeling.ladder.session import SymbolCoder
 from utils.config import registry
 from utils.config.ranges import Positive, Range
+from utils.ladder.pyramid import to_levels
 from utils.layout import LadderLayout
 from utils.seeding import stable_seed
 from utils.types import Batch
@@ -158,8 +159,22 @@ class Ladder(nn.Module):
         return torch.cat([self.refinement(part, step, step_index, options) for part in components.split(1)])
 
     def forward(self, batch: Batch) -> Trained:
-        """Run a training pass on stacks or slices; steps and slices are functions of the seed of each sample."""
-        rows = [[self._draw(batch, b, number) for number in range(self.config.draws)] for b in range(len(batch.image))]
+        """Run a training pass on stacks or slices, in float32 whatever the precision of the run.
+
+        Steps and slices are functions of the seed of each sample.
+        """
+        with torch.autocast(batch.image.device.type, enabled=False):
+            return self._train(batch)
+
+    def _train(self, batch: Batch) -> Trained:
+        context = IntegerContext(self.context) if self.config.search else None
+        rows = []
+        for seed, image, valid in zip(batch.sample_seed.tolist(), batch.image, batch.valid(), strict=True):
+            with torch.no_grad():
+                pyramid = self.analyse(image[valid, :, 0]).pyramid
+            rows.append(
+                [self._draw(pyramid, context, stable_seed(seed, f"ladder {n}")) for n in range(self.config.draws)]
+            )
         columns = ([[draw[i] for draw in row] for row in rows] for i in range(3))
         return Trained(*(torch.stack([torch.stack(row) for row in column]) for column in columns))
 
@@ -173,35 +188,35 @@ class Ladder(nn.Module):
             decoded[b, valid, :, 0] = self.synthesise(symbols, analysis.basis, index)
         return decoded
 
-    def _draw(self, batch: Batch, b: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Bits, step and remaining error of one draw of one sample."""
-        config, device = self.config, batch.image.device
-        seed = stable_seed(int(batch.sample_seed[b]), f"ladder {number}")
+    def _draw(
+        self, pyramid: wavelet.Pyramid, context: IntegerContext | None, seed: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Bits, step and remaining error of one draw of one sample; with a context, of searched symbols."""
+        config, (slices, device) = self.config, (len(pyramid[0][0]), pyramid[0][0].device)
         random = torch.Generator().manual_seed(seed)
         share, offset = torch.rand(2, generator=random).tolist()
         octaves = math.log2(config.coarsest_step / config.finest_step)
         step_index = nearest_index(config.finest_step * 2 ** (share * octaves))
         step = step_size(step_index)
         with torch.no_grad():
-            cine = batch.image[b, batch.valid()[b], :, 0].float()
-            analysis = self.analyse(cine)
-            chosen = torch.randperm(len(cine), generator=random)[: config.slices].to(device)
-            pyramid = [[band[chosen] for band in level] for level in analysis.pyramid]
-            if config.search:
-                symbols = searched_symbols(IntegerContext(self.context), pyramid, step_index)
+            chosen = torch.randperm(slices, generator=random)[: config.slices].to(device)
+            exact = [[band[chosen] for band in level] for level in pyramid]
+            if context is not None:
+                symbols = searched_symbols(context, exact, step_index)
                 energies = energies_of(symbols).to(device)
             else:
                 offset = OFFSET - 0.1 * offset  # the search of a file rounds as if the offset were smaller
-                volume = [[quantize(band, step, offset) for band in level] for level in analysis.pyramid]
+                volume = [[quantize(band, step, offset) for band in level] for level in pyramid]
                 energies = energies_of(volume).to(device)
                 symbols = [[band[chosen] for band in level] for level in volume]
         bits, error = torch.zeros((), device=device), torch.ones((), device=device)
         if self.context.out.weight.requires_grad or not torch.is_grad_enabled():
-            scale = len(cine) / len(chosen)
-            bits = scale * sampled_bits(self.context, symbols, step_index, energies, config.positions, seed)
-        if self.refinement is not None and self.refinement.tail.weight.requires_grad:
+            bits = (
+                slices / len(chosen) * sampled_bits(self.context, symbols, step_index, energies, config.positions, seed)
+            )
+        if self.refinement is not None and any(p.requires_grad for p in self.refinement.parameters()):
             decoded = dequantized(symbols, step_index)
-            original = wavelet.inverse(pyramid)
+            original = wavelet.inverse(exact)
             error = self.refinement.remaining(decoded, original, step, step_index, seed)
         return bits, torch.tensor(step, device=device), error
 
@@ -220,7 +235,7 @@ def weighted(pyramid: wavelet.Pyramid, region: Region | None, power: int = 1) ->
     height, width = _size(pyramid)
     weights = [band for level in band_weights(region, height, width, bands[0].device) for band in level]
     scaled = [band * weight**power for band, weight in zip(bands, weights, strict=True)]
-    return [scaled[:1], *(scaled[i : i + 3] for i in range(1, len(scaled), 3))]
+    return to_levels(scaled)
 
 
 def _size(pyramid: wavelet.Pyramid) -> tuple[int, int]:

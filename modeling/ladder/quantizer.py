@@ -13,9 +13,11 @@ import math
 import torch
 from torch import Tensor
 
+from utils.ladder.symbols import LADDER_STEPS
+
 PER_OCTAVE = 32
 FINEST = 2.0**-10  # step of index 0
-STEPS = 448  # indices 0 to 447, steps 0.00098 to 15.7
+STEPS = LADDER_STEPS  # indices 0 to 447, steps 0.00098 to 15.7
 OFFSET = 0.40
 
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from utils.ladder.pyramid import band_shapes
+from utils.ladder.symbols import LADDER_GAIN, LADDER_REGION
 
 PER_OCTAVE = 4
-LARGEST = 8191  # of each number
+LARGEST = LADDER_REGION - 1  # of each number
 
 
 class Region(NamedTuple):
@@ -37,8 +38,8 @@ class Region(NamedTuple):
 
     def check(self) -> None:
         """Raise a ValueError for numbers that cannot be transmitted."""
-        if not all(0 <= value <= LARGEST for value in self) or self.gain > 8 * PER_OCTAVE:
-            raise ValueError(f"{self}: expected whole numbers from 0 to {LARGEST}, and gain to {8 * PER_OCTAVE}")
+        if not all(0 <= value <= LARGEST for value in self) or self.gain > LADDER_GAIN:
+            raise ValueError(f"{self}: expected whole numbers from 0 to {LARGEST}, and gain to {LADDER_GAIN}")
 
 
 def region_of(center: tuple[float, float], radius: float, weight: float) -> Region:

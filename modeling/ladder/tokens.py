@@ -19,8 +19,7 @@ from modeling.ladder.quantizer import nearest_index
 from modeling.ladder.rate_control import index_for_bytes, index_for_psnr
 from modeling.ladder.region import Region
 from modeling.ladder.search import WEIGHT, searched_symbols
-from utils.ladder.pyramid import from_flat, to_flat
-from utils.ladder.symbols import MAX_EXPONENT
+from utils.ladder.symbols import MAX_EXPONENT, from_residual_ids, residual_ids
 from utils.layout import LadderLayout
 from utils.seeding import stable_seed
 
@@ -95,13 +94,11 @@ def to_tokens(
     layout: LadderLayout, analysis: Analysis, symbols: Symbols, step_index: int, size: tuple[int, int]
 ) -> Tensor:
     """Write symbols and basis as tokens (D, row)."""
-    bands = [band.cpu().numpy().astype(np.int64) for level in symbols for band in level]
+    bands = [band.cpu().numpy() for level in symbols for band in level]
     most = max(int(np.abs(band).max(initial=0)) for band in bands)
     if most > LARGEST:
         raise ValueError(f"a symbol is {most}, expected at most {LARGEST}; choose a larger step or fewer bytes")
     busy = np.stack([np.abs(band).max((0, 2, 3), initial=0) > 0 for band in bands])  # (bands, R)
-    flat = [np.where(band > 0, 2 * band - 1, -2 * band) for band in bands]
-    flat = [np.where(row[None, :, None, None], band, -1) for row, band in zip(busy, flat, strict=True)]
     slices, rank = len(bands[0]), analysis.ids.shape[1]
     used = np.flatnonzero(busy.any(0))
     basis = analysis.ids + LIMIT
@@ -112,7 +109,7 @@ def to_tokens(
         "region": np.full((slices, 4), -1) if analysis.region is None else np.tile(analysis.region, (slices, 1)),
         "base": np.full((slices, layout.num_tokens), -1),
         "basis": np.tile(basis, (slices, 1, 1)),
-        "residual": to_flat(flat),
+        "residual": residual_ids(bands, busy),
     }
     return torch.from_numpy(sized.join(parts))
 
@@ -144,10 +141,8 @@ def decode_rows(ladder: Ladder, tokens: Tensor, options: SamplerOptions | None =
     fields = (rows[name] for name in ("step", "region", "basis", "residual"))
     for number, (step, place, basis, residual) in enumerate(zip(*fields, strict=True)):
         sent = int((basis[0] >= 0).sum())
-        sizes = (residual + 1) // 2
-        bands = from_flat(np.where(residual % 2 == 1, sizes, -sizes)[None], sized.height, sized.width)
-        tensors = [torch.from_numpy(band[:, : max(1, sent)]).to(device) for band in bands]
-        symbols = [tensors[:1], *(tensors[i : i + 3] for i in range(1, len(tensors), 3))]
+        levels = from_residual_ids(residual[None, : max(1, sent)], sized.height, sized.width)
+        symbols = [[torch.from_numpy(band).to(device) for band in level] for level in levels]
         vectors = orthonormal(np.where(basis < 0, 0, basis - LIMIT)[:, : max(1, sent)])
         own = None if options is None else options._replace(seed=stable_seed(options.seed, number) % 2**62)
         region = Region(*place.tolist()) if (place >= 0).all() else None

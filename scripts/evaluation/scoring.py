@@ -14,7 +14,7 @@ from data.scoring.images import Reference, ceiling, cost, score_grid
 from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.baselines import Baseline
-from scripts.files.codec import compress, decompress, open_for, tokens_in
+from scripts.files.codec import compress, decode, open_for, read_tokens
 
 Row = dict[str, Any]
 
@@ -116,7 +116,8 @@ def evaluate(
     rows = []
     for reference, data, next_data in with_next(packed()):
         with recording_failure(reference.case.patient, reader, failed):
-            decoded, quality = score_grid(reference, decompress(model, data))
+            tokens, header = read_tokens(model, data)
+            decoded, quality = score_grid(reference, decode(model, tokens, header))
             baseline_metrics = {}
             for name, reconstruct in baselines.items():
                 trivial, of_trivial = score_grid(reference, reconstruct(reference, data, next_data))
@@ -127,7 +128,11 @@ def evaluate(
                 **quality,
                 **heart_metrics(segmenter, reference, decoded, originals),
                 **cost(reference, len(data)),
-                **{"tokens": tokens_in(model, data), "psnr_ceiling": ceiling(reference), "baselines": baseline_metrics},
+                **{
+                    "tokens": header.layout.transmitted(tokens, header.slices, header.phases),
+                    "psnr_ceiling": ceiling(reference),
+                    "baselines": baseline_metrics,
+                },
             }
             rows.append(row)
     return rows

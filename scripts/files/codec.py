@@ -281,12 +281,6 @@ def reconstruct(model: TiTok, reference: Reference, data: bytes) -> np.ndarray:
     return decode(model, tokens, header)[rows, columns].transpose(2, 3, 0, 1)
 
 
-def tokens_in(model: TiTok, data: bytes) -> int:
-    """Return the number of ids in a compressed file."""
-    tokens, header = read_tokens(model, data)
-    return header.layout.transmitted(tokens, header.slices, header.phases)
-
-
 def field_of(model: TiTok) -> str:
     """Return the description of the model's field."""
     size = model.config.image_size

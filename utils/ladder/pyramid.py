@@ -10,7 +10,7 @@ Axes: D slices, T phases, R temporal components, H and W of an image, h and w of
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ SMALLEST = 4  # the shorter side of the low-pass band has at least this many sam
 PASSES = ((0, 0), (1, 1), (0, 1), (1, 0))  # positions (row, column) modulo 2 that a pass codes
 
 Shapes = list[list[tuple[int, int]]]
+Band = TypeVar("Band")  # an array or a tensor
 
 
 class BandId(NamedTuple):
@@ -65,3 +66,8 @@ def from_flat(flat: np.ndarray, height: int, width: int) -> list[np.ndarray]:
     ends = np.cumsum([h * w for h, w in shapes])[:-1]
     parts = np.split(flat, ends, axis=-1)
     return [part.reshape(*part.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def to_levels(bands: list[Band]) -> list[list[Band]]:
+    """Group bands in coding order by level."""
+    return [bands[:1], *(bands[i : i + 3] for i in range(1, len(bands), 3))]

@@ -18,7 +18,7 @@ import torch
 from data.bitstream import container, ladder, ladder_volume
 from data.bitstream.container import pack, read_parts, unpack
 from data.bitstream.header import Header
-from data.bitstream.ladder import SymbolModel, code_slices, to_symbols
+from data.bitstream.ladder import SymbolModel, code_slices
 from data.bitstream.ladder_volume import read_volume
 from data.bitstream.payload import budget
 from data.preprocess import plan
@@ -26,6 +26,7 @@ from modeling.titok import TiTok
 from scripts.files import codec
 from tests.ladders import CODES, as_input, fixed_ladder, random_tokens, smooth_cine, trained_ladder
 from tests.tiny import REPOSITORY
+from utils.ladder.symbols import from_residual_ids
 from utils.layout import LadderLayout
 
 SIZE = (11, 14)
@@ -175,7 +176,7 @@ def test_each_slice_has_the_code_that_it_has_alone() -> None:
     tokens, data = make_file((19, 26), slices=4)
     _, volume, codes = taken_apart(data)
     read, _ = read_volume(read_parts(data).header.layout, volume, 4)
-    symbols = to_symbols(read.layout, read.layout.split(tokens, 4, 4)["residual"])
+    symbols = from_residual_ids(read.layout.split(tokens, 4, 4)["residual"], read.layout.height, read.layout.width)
     assert code_slices(read, symbols, coder()) == codes and len(set(codes)) == 4
     for z in range(4):
         alone = [[band[z : z + 1] for band in level] for level in symbols]
@@ -299,7 +300,7 @@ def test_energy_classes_that_are_not_those_of_the_symbols_are_refused() -> None:
     _, data = make_file(slices=2)
     head, volume, _ = taken_apart(data)
     read, _ = read_volume(read_parts(data).header.layout, volume, 4)
-    zeros = to_symbols(read.layout, np.zeros((2, read.layout.rank, SIZE[0] * SIZE[1]), np.int64))
+    zeros = from_residual_ids(np.zeros((2, read.layout.rank, SIZE[0] * SIZE[1]), np.int64), *SIZE)
     with pytest.raises(ValueError, match="its energy classes are not those of its symbols"):
         unpack(put_together(head, volume, code_slices(read, zeros, coder())), coder())
 

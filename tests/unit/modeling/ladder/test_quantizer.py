@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling.ladder.quantizer import FINEST, OFFSET, PER_OCTAVE, STEPS, nearest_index, quantize, step_size
-from utils.layout import LADDER_STEPS
+from utils.ladder.symbols import LADDER_STEPS
 
 
 def values() -> torch.Tensor:

@@ -8,7 +8,7 @@ from modeling.ladder.region import LARGEST, PER_OCTAVE, Region, band_weights, re
 from modeling.ladder.wavelet import forward
 from tests.ladders import as_input, smooth_cine, trained_ladder
 from utils.ladder.pyramid import band_shapes
-from utils.layout import LADDER_REGION
+from utils.ladder.symbols import LADDER_REGION
 
 DISC = Region(row=18, column=30, radius=9, gain=2 * PER_OCTAVE)
 CPU = torch.device("cpu")

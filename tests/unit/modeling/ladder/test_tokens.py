@@ -210,6 +210,7 @@ def test_the_layout_takes_tokens_apart_and_puts_them_together() -> None:
     np.testing.assert_array_equal(layout.join(parts), tokens)
     layout.check(tokens, 4, 7)
     assert layout.transmitted(tokens, 4, 7) == 4 * (6 + 14 + 30)
+    assert LadderLayout(6, 64).transmitted(tokens, 4, 7) == 4 * (6 + 14 + 30)  # as the header of a file has it
 
 
 def test_a_saved_ladder_gives_the_same_tokens_and_the_same_pixels(tmp_path: Path) -> None:
