@@ -238,8 +238,7 @@ class TiTok(nn.Module):
     def forward(self, batch: Batch, draws: Draws) -> Prediction:
         """Run one training pass, with gradients to all trainable parameters."""
         if self.ladder is not None:
-            decoded = None if torch.is_grad_enabled() else self.ladder.preview(batch)
-            ladder = self.ladder(batch)
+            ladder, decoded = self.ladder(batch)
             return Prediction(batch.image, decoded, draws.t, draws.one_step, step=draws.step, ladder=ladder)
         encoded = self.encoder.train(batch, draws)
         if self.tokenizer is None:

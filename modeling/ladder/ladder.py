@@ -158,13 +158,17 @@ class Ladder(nn.Module):
         step = step_size(step_index)
         return torch.cat([self.refinement(part, step, step_index, options) for part in components.split(1)])
 
-    def forward(self, batch: Batch) -> Trained:
+    def forward(self, batch: Batch) -> tuple[Trained, Tensor | None]:
         """Run a training pass on stacks or slices, in float32 whatever the precision of the run.
 
         Steps and slices are functions of the seed of each sample.
+
+        Returns:
+            The output for the losses; and, in a pass without gradients, the batch decoded at one middle step.
         """
         with torch.autocast(batch.image.device.type, enabled=False):
-            return self._train(batch)
+            decoded = None if torch.is_grad_enabled() else self.preview(batch)
+            return self._train(batch), decoded
 
     def _train(self, batch: Batch) -> Trained:
         context = IntegerContext(self.context) if self.config.search else None

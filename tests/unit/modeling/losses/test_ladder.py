@@ -132,3 +132,21 @@ def test_nothing_in_a_padded_slice_changes_a_loss(name: str) -> None:
     spoiled.image[0, 2:] = torch.rand(2, 2, 1, 32, 32)
     values = [sum_and_count(name, model(b, no_draws(b)), b) for b in (batch, spoiled)]
     assert torch.equal(values[0][0], values[1][0]) and torch.equal(values[0][1], values[1][1])
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_run_of_mixed_precision_uses_the_ladder_in_float32(trains: bool) -> None:
+    torch.manual_seed(0)
+    model = TiTok(tiny_config(layout="ladder"))
+    assert model.ladder is not None
+    for parameter in model.ladder.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    batch = batch_of(smooth_cine(2, 4, 16, 20))
+    with torch.set_grad_enabled(trains):
+        exact = model(batch, no_draws(batch))
+        with torch.autocast("cpu", torch.bfloat16):
+            lowered = model(batch, no_draws(batch))
+    assert all(torch.equal(a, b) for a, b in zip(exact.ladder, lowered.ladder, strict=True))
+    assert float(exact.ladder.bits.detach().sum()) > 0
+    assert (exact.reconstruction is None) == (lowered.reconstruction is None) == trains
+    assert trains or torch.equal(exact.reconstruction, lowered.reconstruction)
