@@ -107,16 +107,15 @@ class Known:
                 known.sums[level][orientation][:, 1:] = logs.abs().cumsum(1)
         return known
 
-    def add(self, band: BandId, component: int, symbols: Tensor) -> None:
-        """Add a band of a component of all slices, (D, h, w)."""
-        logs, sums = log_symbols(symbols), self.sums[band.level][band.orientation]
-        self.logs[band.level][band.orientation][:, component + 2] = logs
-        sums[:, component + 1] = sums[:, component] + logs.abs()
+    def add(self, band: BandId, component: int, number: int, symbols: Tensor) -> None:
+        """Add a pass of a band of a component of all slices, (D, rows, columns)."""
+        row, column = PASSES[number]
+        self.logs[band.level][band.orientation][:, component + 2, row::2, column::2] = log_symbols(symbols)
 
-    def skip(self, band: BandId, component: int) -> None:
-        """Add a band of zeros."""
-        sums = self.sums[band.level][band.orientation]
-        sums[:, component + 1] = sums[:, component]
+    def close(self, band: BandId, component: int) -> None:
+        """End a band of a component; passes that were not added hold zeros."""
+        logs, sums = (kind[band.level][band.orientation] for kind in (self.logs, self.sums))
+        sums[:, component + 1] = sums[:, component] + logs[:, component + 2].abs()
 
     def band(self, images: Images) -> Tensor:
         """Return the symbols of images as inputs, (n, h, w)."""

@@ -31,7 +31,7 @@ from modeling.ladder.network import ContextModel, symbol_bits
 from utils.ladder.pyramid import band_ids
 
 LEAST_SHARE = 0.03  # of the largest probability of a position
-CHUNK = 1 << 16  # positions at a time
+CHUNK = 1 << 14  # positions at a time
 
 
 def sampled_bits(

@@ -23,7 +23,7 @@ from utils.ladder.pyramid import band_ids
 
 WEIGHT = 0.115  # of a bit, in squared steps
 ROUNDS = 2
-PIXELS = 1 << 20  # at a time
+PIXELS = 1 << 19  # at a time
 
 
 def searched_symbols(

@@ -27,7 +27,6 @@ from modeling.ladder.context import (
     energy_inputs,
     framed_static,
     images_of,
-    log_symbols,
     reach,
 )
 from modeling.ladder.integer import IntegerContext
@@ -92,15 +91,12 @@ class Session:
         for component in range(self.energies.shape[1]):
             for row, band in enumerate(self.ids):
                 shape = self.shapes[band.level][band.orientation]
-                if not self.energies[row, component] or not min(shape):
-                    self.known.skip(band, component)
-                    continue
-                self._band = self._open(component, row, band)
-                for number, (first_row, first_column) in enumerate(PASSES):
-                    if first_row < shape[0] and first_column < shape[1]:
-                        yield Site(component, band, number)
-                done = self.symbols[band.level][band.orientation][:, component]
-                self.known.add(band, component, torch.from_numpy(done).to(self.context.device))
+                if self.energies[row, component] and min(shape):
+                    self._band = self._open(component, row, band)
+                    for number, (first_row, first_column) in enumerate(PASSES):
+                        if first_row < shape[0] and first_column < shape[1]:
+                            yield Site(component, band, number)
+                self.known.close(band, component)
 
     def logits(self, site: Site) -> np.ndarray:
         """Return the logits of the decisions at a site, (D, positions, DECISIONS) int16, row by row."""
@@ -120,8 +116,8 @@ class Session:
         (level, orientation), (row, column) = site.band, PASSES[site.number]
         target = self.symbols[level][orientation][:, site.component, row::2, column::2]
         target[...] = symbols.reshape(target.shape)
-        logs = log_symbols(torch.from_numpy(np.ascontiguousarray(target)).to(self.context.device))
-        self.known.logs[level][orientation][:, site.component + 2, row::2, column::2] = logs
+        found = torch.from_numpy(np.ascontiguousarray(target)).to(self.context.device)
+        self.known.add(site.band, site.component, site.number, found)
 
     def _open(self, component: int, row: int, band: BandId) -> _Band:
         images = images_of(band, self.slices, torch.tensor([component], device=self.context.device))
