@@ -30,8 +30,8 @@ from matplotlib.figure import Figure
 from data.shards.manifest import SPLITS
 from scripts.recipe import RunConfig
 from utils.config.recipe import parse, to_plain
+from utils.errors import user_errors
 from utils.files import read_json, write_json, write_text
-from utils.log import user_errors
 from utils.report.figures import COLORS, INK, save
 
 SCRIPTS = Path(__file__).resolve().parent

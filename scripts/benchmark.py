@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.benchmarks import data, decode, ladder, memory, phases, rehearse, tokenizer
-from utils.log import user_errors
+from utils.errors import user_errors
 
 COMMANDS = {
     "data": data, "tokenizer": tokenizer, "decode": decode, "ladder": ladder, "memory": memory, "phases": phases,

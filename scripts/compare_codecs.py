@@ -38,8 +38,8 @@ from scripts.files.codec import Rate, field_of, load_model
 from utils.config import registry
 from utils.config.recipe import section
 from utils.device import pick_device
+from utils.errors import user_errors
 from utils.files import write_json, write_text
-from utils.log import user_errors
 from utils.report import rate_distortion
 from utils.report.command import command_line, public_arguments
 from utils.report.evaluation import NOTE

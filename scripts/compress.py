@@ -35,8 +35,8 @@ from modeling.titok import TiTok
 from scripts.files.codec import OUTSIDE, add_rate_arguments, compress_case, load_model, prepare_for, rate_of
 from scripts.files.many import Job, add_file_arguments, check_file_arguments, jobs_left, run_jobs
 from utils.device import pick_device
+from utils.errors import user_errors
 from utils.files import atomic_path
-from utils.log import user_errors
 
 ENDING, INFO = ".tmri", "Info.cfg"
 

@@ -33,7 +33,7 @@ from data.shards.manifest import SPLITS
 from data.shards.splits import fold_patients, read_split, split_patients
 from utils.config import registry
 from utils.config.recipe import section
-from utils.log import user_errors
+from utils.errors import user_errors
 
 SOURCES = "data.sources"
 DEFAULT_TEST_FRACTION = 0.2

@@ -31,7 +31,7 @@ from modeling.titok import TiTok
 from scripts.files.codec import decode, decoder_note, load_model, read_tokens
 from scripts.files.many import Job, add_file_arguments, check_file_arguments, jobs_left, run_jobs
 from utils.device import pick_device
-from utils.log import user_errors
+from utils.errors import user_errors
 
 ENDING = ".tmri"
 

@@ -32,8 +32,8 @@ from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
 from scripts.files.codec import add_rate_arguments, compress, decompress, load_model, open_for, rate_of
 from utils.device import pick_device
+from utils.errors import user_errors
 from utils.files import atomic_path
-from utils.log import user_errors
 from utils.report.figures import ERROR, GREY, INK
 
 CELL = 1.45  # inches

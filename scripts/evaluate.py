@@ -49,8 +49,8 @@ from scripts.evaluation.scoring import Row, evaluate
 from scripts.evaluation.segmenters import Opened, open_segmenter
 from scripts.files.codec import DEFAULT_RATE, compress, decompress, field_of, load_model
 from utils.device import pick_device
+from utils.errors import user_errors
 from utils.files import write_json, write_text
-from utils.log import user_errors
 from utils.report import evaluation
 from utils.report.tables import comparison, csv_text, text_table
 

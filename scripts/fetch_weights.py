@@ -21,7 +21,7 @@ from modeling.weights.hub import find_pretrained
 from modeling.weights.pretrained import published_vq_model
 from scripts.recipe import RunConfig
 from utils.config.recipe import parse
-from utils.log import user_errors
+from utils.errors import user_errors
 
 
 def needed(model: ModelConfig, init_weight: str | None) -> list[tuple[str, str | None]]:

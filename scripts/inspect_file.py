@@ -20,8 +20,8 @@ from data.bitstream.container import VERSION, read_parts
 from data.bitstream.payload import CODINGS, budget
 from data.case import TIME_UNITS
 from data.preprocess import native_field
+from utils.errors import user_errors
 from utils.files import jsonable
-from utils.log import user_errors
 
 CHECKSUM_BITS = 32
 

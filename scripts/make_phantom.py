@@ -22,8 +22,8 @@ from tqdm import tqdm
 from data.case import CineCase
 from data.sources.phantom import Options, build
 from utils.config.recipe import from_plain
+from utils.errors import user_errors
 from utils.files import atomic_dir, read_json, write_json, write_text
-from utils.log import user_errors
 
 
 def save_nifti(path: Path, voxels: np.ndarray, spacing_mm: tuple[float, ...]) -> None:

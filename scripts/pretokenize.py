@@ -39,9 +39,9 @@ from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, training_data
 from utils.config.recipe import parse
 from utils.device import exact_float32, pick_device
+from utils.errors import user_errors
 from utils.files import read_json
-from utils.log import user_errors
-from utils.optim import select_trainable
+from utils.run.optim import select_trainable
 from utils.types import Batch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -15,18 +15,27 @@ from modeling.config import ModelConfig
 from modeling.flow import FlowConfig
 from modeling.needs import check_needs, provides
 from utils.config.ranges import AboveZero, BelowOne, Count, Positive, Range, Seed, Tokens
-from utils.optim import OptimizerConfig
+from utils.run.optim import OptimizerConfig
 from utils.types import Batch
 
 
 @dataclass
 class ExperimentConfig:
-    """Output folder, initial weights, seed and logging of a run."""
+    """Output folder, initial weights, seed and logging of a run.
+
+    Args:
+        output_dir: folder of all that the run writes.
+        init_weight: checkpoint_last.pth or folder of an earlier stage.
+        seed: of all random numbers.
+        wandb: log to Weights & Biases too; offline unless WANDB_MODE sets another mode.
+        tensorboard: log to TensorBoard too.
+    """
 
     output_dir: str = "???"
     init_weight: str | None = None
     seed: Seed = 0
     wandb: bool = False
+    tensorboard: bool = False
 
 
 @dataclass
@@ -80,6 +89,13 @@ class TrainingConfig:
         recompute_frames: number of frames of a chunk whose activations are computed again in the backward pass. It
             saves memory and costs a second forward pass. 0 stores all activations.
         reseed_every: number of steps after which unused codebook entries are replaced by latents; 0 means never.
+        log_every: number of steps between two lines of the log.
+        preview_every: number of steps between two previews of held-out slices.
+        checkpoint_every: number of steps between two checkpoints.
+        keep_last: number of newest checkpoints that are kept.
+        keep_every: checkpoints at multiples of this step are kept too; 0 for none.
+        best_by: value of the previews, such as `val_psnr`, whose highest value so far decides which weights are in
+            `best/`; with a minus sign, its lowest value.
     """
 
     trainable: list[str] = field(default_factory=list)
@@ -96,6 +112,9 @@ class TrainingConfig:
     log_every: Positive = 50
     preview_every: Positive = 1000
     checkpoint_every: Positive = 1000
+    keep_last: Positive = 2
+    keep_every: Count = 0
+    best_by: str | None = None
 
     def __post_init__(self) -> None:
         if self.global_batch_size % self.gradient_accumulation_steps:
@@ -120,9 +139,9 @@ class RunConfig:
 
 MAY_CHANGE_ON_RESUME = (
     *("training.max_steps", "training.log_every", "training.preview_every", "training.checkpoint_every"),
-    "training.recompute_frames",
+    *("training.keep_last", "training.keep_every", "training.best_by", "training.recompute_frames"),
     *("dataset.workers", "dataset.shards", "dataset.cache_dir"),
-    *("experiment.wandb", "experiment.output_dir", "experiment.init_weight"),
+    *("experiment.wandb", "experiment.tensorboard", "experiment.output_dir", "experiment.init_weight"),
 )
 
 

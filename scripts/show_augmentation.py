@@ -28,7 +28,7 @@ from modeling.config import ModelConfig
 from scripts.recipe import RunConfig
 from utils.clinical import KEY_FRAMES, STRUCTURES, volume_ml
 from utils.config.recipe import parse
-from utils.log import user_errors
+from utils.errors import user_errors
 from utils.report.figures import GREY, INK, save
 from utils.report.overlays import CONTOURS, outline
 

@@ -6,7 +6,7 @@ import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -76,3 +76,9 @@ def train(folder: Path, recipe: str, shards: Path, output: str, *more: str) -> D
 def curve(folder: Path, name: str = "loss") -> list[float]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [line[name] for line in lines if name in line]
+
+
+def log_lines(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a log without what was measured with a clock."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "speed"} for line in lines]

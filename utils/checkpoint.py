@@ -1,8 +1,10 @@
 """Weights on disk: written completely or not at all, read without executing code from a file."""
 
 import hashlib
-import re
 import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +13,90 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from utils.files import atomic_dir, atomic_path, read_json, write_json
+from utils.files import atomic_path, blake2b, read_json, write_json
 
 State = dict[str, Tensor]
 SCHEMA_VERSION = 1  # of config.json
+WEIGHTS_HASH = "weights_hash"  # in config.json: BLAKE2b of the bytes of model.safetensors
 
 
 def export(folder: str | Path, config: dict[str, Any], state: State, dtype: torch.dtype | None = None) -> None:
-    """Write `config.json` and `model.safetensors`, each whole or not at all.
+    """Write `model.safetensors`, and `config.json` with its hash, each whole or not at all.
 
     Args:
         folder: made where it does not exist.
         config: plain values.
         state: the weights by name.
         dtype: of the written weights; as they are when not given.
+    Raises:
+        OSError: naming the file and the space that it needs, when it cannot be written.
+        ValueError: for weights that are not finite.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", config)
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(_on_cpu(state, dtype), temporary, metadata={"format": "pt"})
+    weights, written = folder / "model.safetensors", _on_cpu(state, dtype)
+    check_values(written, weights)
+    with disk_errors(weights, tensor_bytes(written)), atomic_path(weights) as temporary:
+        save_file(written, temporary, metadata={"format": "pt"})
+        digest = blake2b(temporary)
+    write_json(folder / "config.json", {**config, WEIGHTS_HASH: digest})
 
 
 def save_checkpoint(path: str | Path, config: dict[str, Any], state: State) -> None:
-    """Write weights and the resolved config of a run as one file, whole or not at all, for `load_weights`."""
-    with atomic_path(Path(path)) as temporary:
-        torch.save({"config": config, "model": _on_cpu(state)}, temporary)
+    """Write weights and the resolved config of a run as one file, whole or not at all, for `load_weights`.
+
+    Raises:
+        OSError: naming the file and the space that it needs, when it cannot be written.
+        ValueError: for weights that are not finite.
+    """
+    written = _on_cpu(state)
+    check_values(written, path)
+    with disk_errors(Path(path), tensor_bytes(written)), atomic_path(Path(path)) as temporary:
+        torch.save({"config": config, "model": written}, temporary)
+
+
+def tensor_bytes(data: Any) -> int:
+    """Return the number of bytes of all tensors in nested dicts, lists and tuples."""
+    if isinstance(data, Tensor):
+        return data.numel() * data.element_size()
+    parts = data.values() if isinstance(data, dict) else data if isinstance(data, list | tuple) else ()
+    return sum(map(tensor_bytes, parts))
+
+
+@contextmanager
+def disk_errors(path: Path, needed: int) -> Iterator[None]:
+    """Report a failure to write weights as one error that names the file and the space.
+
+    Args:
+        path: the file or folder that the block writes.
+        needed: bytes that it needs.
+    Raises:
+        OSError: when the disk is too small, or the block cannot write.
+    """
+    parent = next(folder for folder in path.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(parent).free
+    space = f"it needs {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free in {parent}"
+    advice = "free some space and repeat the command"
+    if free < needed:
+        raise OSError(f"{path}: the disk is full: {space}; {advice}")
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors report a full disk in many ways
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OSError(f"{path}: cannot be written ({' '.join(reason.split())[:160]}): {space}; {advice}") from error
 
 
 def _on_cpu(state: State, dtype: torch.dtype | None = None) -> State:
     return {name: tensor.detach().to("cpu", dtype, copy=True).contiguous() for name, tensor in state.items()}
 
 
-def load_weights(path: str | Path) -> tuple[State, dict[str, Any] | None]:
+def load_weights(path: str | Path, expected_hash: str | None = None) -> tuple[State, dict[str, Any] | None]:
     """Read weights, and their config if it exists.
 
     Args:
         path: a `.safetensors` file; a folder of `model.safetensors` and `config.json`; or a `torch.save` file that
             holds {"model": weights, "config": plain values} or the weights alone.
+        expected_hash: `weights_hash` of the config.json that belongs to a `.safetensors` file; None if it has none.
     Returns:
         The weights on the CPU, and the config or None.
     Raises:
@@ -58,10 +106,10 @@ def load_weights(path: str | Path) -> tuple[State, dict[str, Any] | None]:
     path = Path(path)
     if path.is_dir():
         config = read_config(path / "config.json")
-        return _load_safetensors(path / "model.safetensors"), config
+        return _load_safetensors(path / "model.safetensors", config.get(WEIGHTS_HASH)), config
     if path.suffix == ".safetensors":
-        return _load_safetensors(path), None
-    data = _load_torch(path)
+        return _load_safetensors(path, expected_hash), None
+    data = load_archive(path)
     wrapped = isinstance(data, dict) and isinstance(data.get("model"), dict)
     state, config = (data["model"], data.get("config")) if wrapped else (data, None)
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -160,54 +208,13 @@ def check_keys(expected: State, state: State, source: str) -> None:
         raise ValueError(f"{source}: {'; '.join(problems)}; use the config that the weights were trained with")
 
 
-def save_training(folder: str | Path, step: int, payload: dict[str, Any], keep: int = 2) -> Path:
-    """Write the state for resuming a run, as `checkpoints/step_N/state.pth`, and remove the oldest such folders.
-
-    Args:
-        folder: the run's output folder.
-        step: optimizer steps done.
-        payload: tensors and plain values only, since it is read with `weights_only=True`.
-        keep: number of newest checkpoints to keep, including this one.
-    Returns:
-        The checkpoint's folder.
-    """
-    target = Path(folder) / "checkpoints" / f"step_{step}"
-    with atomic_dir(target) as temporary:
-        torch.save(payload, temporary / "state.pth")
-    others = [path for path in _training_folders(folder) if path != target]
-    for path in others[: max(0, len(others) - (keep - 1))]:
-        shutil.rmtree(path)
-    return target
-
-
-def latest_training(folder: str | Path) -> Path | None:
-    """Return the folder of a run's newest training checkpoint, or None if it has none."""
-    folders = _training_folders(folder)
-    return folders[-1] if folders else None
-
-
-def load_training(path: str | Path) -> dict[str, Any]:
-    """Read a training checkpoint.
-
-    Args:
-        path: its folder, as returned by `latest_training`.
-    Returns:
-        The payload of `save_training`, tensors on the CPU.
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: naming the file, if it cannot be read.
-    """
-    try:
-        return _load_torch(Path(path) / "state.pth")
-    except ValueError:
-        raise ValueError(
-            f"{path}: not a complete training checkpoint; remove this folder to continue from the previous one"
-        ) from None
-
-
-def _load_safetensors(path: Path) -> State:
+def _load_safetensors(path: Path, expected_hash: str | None) -> State:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    if expected_hash is not None and blake2b(path) != expected_hash:
+        raise ValueError(
+            f"{path}: damaged, or not the weights of its config.json ({WEIGHTS_HASH}); export or download both again"
+        )
     try:
         state = load_file(path)
     except SafetensorError as error:
@@ -216,9 +223,16 @@ def _load_safetensors(path: Path) -> State:
     return state
 
 
-def _load_torch(path: Path) -> Any:
+def load_archive(path: Path) -> Any:
+    """Read a file of `torch.save` with its checksums, without executing code from it.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+        ValueError: naming the file, if it is incomplete, damaged, or holds code.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: UnpicklingError, RuntimeError, EOFError, KeyError ...
@@ -227,10 +241,23 @@ def _load_torch(path: Path) -> Any:
         raise ValueError(f"{path}: not a complete checkpoint; write or download it again") from None
 
 
-def _training_folders(folder: str | Path) -> list[Path]:
-    folders = [path.parent for path in (Path(folder) / "checkpoints").glob("step_*/state.pth")]
-    numbered = [path for path in folders if re.fullmatch(r"step_[0-9]+", path.name)]
-    return sorted(numbered, key=lambda path: int(path.name.removeprefix("step_")))
+def check_archive(path: Path) -> None:
+    """Raise a ValueError if a part of a file of `torch.save` differs from its checksum (CRC-32), or is cut off.
+
+    Files in torch's format from before 2020 have no checksums; `torch.load` reads them.
+    """
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as stream:
+            if stream.read(2) == b"PK":
+                raise ValueError(f"{path}: not a complete checkpoint; write or download it again")
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError, RuntimeError):
+        damaged = "its list of parts"
+    if damaged is not None:
+        raise ValueError(f"{path}: damaged ({damaged} differs from its checksum); use another checkpoint")
 
 
 def _by_component(state: State) -> dict[str, State]:

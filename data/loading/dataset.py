@@ -114,6 +114,14 @@ class CineDataset(Dataset[Sample]):
         """Smallest and largest number of phases of a batch; None if it is not random."""
         return None if self.max_phases is None or self.phases is None else (self.phases, self.max_phases)
 
+    @property
+    def sample_bytes(self) -> int:
+        """Size of a large sample in bytes: float32 images and uint8 masks, of 40 phases and 20 slices if not set."""
+        phases = self.max_phases or self.phases
+        slices = 20 if self.unit == "stack" else 1
+        frames = {"frame": 1, "slice": phases or 40, "stack": (phases or 2) * slices}[self.unit]
+        return (frames * 5 + slices) * self.image_size**2
+
     def __getitem__(self, where: tuple[int, ...]) -> Sample:
         """Return the sample at (epoch, index), or at (epoch, index, T)."""
         epoch, index, *drawn_count = where

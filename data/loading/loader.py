@@ -14,9 +14,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from data.loading.dataset import CineDataset, Sample
+from data.loading.processes import Loader
 from utils.seeding import stable_seed
 from utils.types import Batch
 
@@ -156,7 +157,7 @@ def train_loader(
     workers: int = 0,
     start_step: int = 0,
     steps_per_update: int = 1,
-) -> DataLoader[Sample]:
+) -> Loader:
     """Return an endless loader of the samples of this rank in each global batch, from `start_step` on.
 
     Args:
@@ -180,6 +181,6 @@ def train_loader(
         dataset.drawn_phases,
         steps_per_update,
     )
-    return DataLoader(
-        dataset, batch_sampler=stream, num_workers=workers, collate_fn=collate, pin_memory=torch.cuda.is_available()
+    return Loader(
+        dataset, collate, workers, dataset.sample_bytes * global_batch_size // world_size, batch_sampler=stream
     )

@@ -14,12 +14,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
 import webdataset
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from data.loading.dataset import CineDataset, Sample
 from data.loading.loader import Stream, collate, epoch_order, train_loader
+from data.loading.processes import Loader
 from data.shards import streamed
 from data.shards.remote import checked_place, manifest_at
 from utils.seeding import stable_seed
@@ -48,6 +48,7 @@ class CineStream:
         like = self._over(streamed.Slices([]))  # checks the options
         self.seed = like.seed
         self.has_key_frames, self.drawn_phases = like.has_key_frames, like.drawn_phases
+        self.sample_bytes = like.sample_bytes
         self.shuffle_buffer = shuffle_buffer or SHUFFLE_BUFFER[unit]
         self.place = checked_place(folder)
         manifest = manifest_at(self.place)
@@ -134,7 +135,7 @@ def make_loader(
     workers: int = 0,
     start_step: int = 0,
     steps_per_update: int = 1,
-) -> DataLoader[Sample]:
+) -> Loader:
     """An endless loader of this rank's share of each global batch, by index or from a stream.
 
     A stream that begins at a later step begins with the first sample of the epoch that the step lies in.
@@ -163,10 +164,5 @@ def make_loader(
             f"dataset.stream is true, but {dataset.place} has {shards} shards for {parts} loading processes (ranks x "
             "dataset.workers), expected at least as many; lower dataset.workers, or convert with a smaller --shard_mib"
         )
-    return DataLoader(
-        _Batches(dataset, steps),  # type: ignore[arg-type]  # a list of samples becomes a batch in collate
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
-    )
+    batch_bytes = dataset.sample_bytes * global_batch_size // world_size
+    return Loader(_Batches(dataset, steps), collate, workers, batch_bytes, batch_size=None)

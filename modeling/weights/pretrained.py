@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from modeling.tokenizer import VQModelConfig
 from modeling.weights.hub import Pretrained, find_pretrained
-from utils.checkpoint import SCHEMA_VERSION, check_keys, export, load_weights
+from utils.checkpoint import SCHEMA_VERSION, WEIGHTS_HASH, check_keys, export, load_weights
 from utils.config.recipe import from_plain
 
 FORMAT = "titok-mri"
@@ -41,7 +41,7 @@ def read_tokenizer(source: str | Path, revision: str | None = None) -> tuple[VQM
 
 def published(files: Pretrained) -> tuple[VQModelConfig, State]:
     """Read architecture and weights of a published tokenizer from its files, with keys below `tokenizer.`."""
-    state, _ = load_weights(files.weights)
+    state, _ = load_weights(files.weights, files.config.get(WEIGHTS_HASH))
     return published_vq_model(files.config, files.where), {f"tokenizer.{key}": value for key, value in state.items()}
 
 
@@ -70,7 +70,7 @@ def read_pretrained(
         if "taught_by" not in files.config:
             raise ValueError(f"{files.where}: has no `taught_by`, the segmenters that taught the model; export it anew")
         model_config = from_plain(config_class, files.config["model"], "model")
-        state, _ = load_weights(files.weights)
+        state, _ = load_weights(files.weights, files.config.get(WEIGHTS_HASH))
     else:
         vq_model, state = published(files)
         model_config = config_class(channels=3, decoder="titok")

@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader
 
 from data.loading.dataset import UNITS, CineDataset, Sample, on_grid
 from data.loading.loader import collate, train_loader
+from data.loading.processes import Loader
 from data.loading.stream import CineStream, make_loader
 from data.preprocess import MODES, plan
 from data.shards.manifest import SPLITS, read_manifest
@@ -135,7 +136,7 @@ def by_webdataset(reading: Reading, workers: int, grid: bool) -> DataLoader[Any]
     return DataLoader(dataset, reading.batch, num_workers=workers, collate_fn=collate if grid else together)
 
 
-def by_loader(reading: Reading, workers: int) -> DataLoader[Sample]:
+def by_loader(reading: Reading, workers: int) -> Loader:
     """This project's loader."""
     return train_loader(over(reading.data, reading), reading.batch, workers=workers)
 
@@ -172,12 +173,12 @@ class WidsReader(ShardReader):
         return {**super().__getstate__(), "_tars": {}}
 
 
-def by_wids(reading: Reading, workers: int) -> DataLoader[Sample]:
+def by_wids(reading: Reading, workers: int) -> Loader:
     """This project's loader over wids."""
     return train_loader(over(WidsReader(reading.data, reading.split), reading), reading.batch, workers=workers)
 
 
-def by_stream(reading: Reading, workers: int) -> DataLoader[Sample]:
+def by_stream(reading: Reading, workers: int) -> Loader:
     """This project's stream; with too few shards for the loading processes, it has as many as there are shards."""
     phases = reading.phases if reading.unit == "slice" else None
     stream = CineStream(
@@ -187,7 +188,7 @@ def by_stream(reading: Reading, workers: int) -> DataLoader[Sample]:
     return make_loader(stream, reading.batch, workers=min(workers, len(stream.shards)))
 
 
-def make_side(side: str, reading: Reading, workers: int) -> Callable[[], DataLoader[Any]]:
+def make_side(side: str, reading: Reading, workers: int) -> Callable[[], Iterable[Any]]:
     """What makes the loader of a side."""
     own = {"loader": by_loader, "stream": by_stream, "wids": by_wids}
     if side in own:
@@ -211,7 +212,7 @@ def cpu_seconds() -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes())
 
 
-def measure(make: Callable[[], DataLoader[Any]], batch: int, seconds: float) -> dict[str, float]:
+def measure(make: Callable[[], Iterable[Any]], batch: int, seconds: float) -> dict[str, float]:
     """Samples a second after the first batch, and memory."""
     batches = iter(make())
     next(batches)

@@ -33,7 +33,7 @@ from scripts.recipe import RunConfig
 from utils.checkpoint import load_weights
 from utils.config.recipe import parse
 from utils.files import write_json
-from utils.optim import select_trainable
+from utils.run.optim import select_trainable
 from utils.types import Batch
 
 FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from modeling.flow import SamplerOptions
 from modeling.titok import TiTok
 from tests.tiny import REPOSITORY, tiny_config
-from tests.training import STAGE1, STAGE2, STAGE3, curve, train
+from tests.training import STAGE1, STAGE2, STAGE3, curve, log_lines, train
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,19 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(stages: Path, phanto
     assert again.returncode == 0 and "step 2 of 4" in again.stdout
     whole, resumed = (load_file(stages / name / "model.safetensors") for name in ("two", "half"))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert log_lines(stages / "half") == log_lines(stages / "two")
+
+
+def test_a_run_cut_between_two_lines_of_its_log_goes_on_to_the_same_log(stages: Path, phantom_shards: Path) -> None:
+    more = (TOKEN_LOSSES, *RESEED, "training.log_every=4", "training.checkpoint_every=3", "training.keep_every=3")
+    assert train(stages, "stage1", phantom_shards, "sparse", *more).returncode == 0
+    shutil.copytree(stages / "sparse", stages / "sparse_again")
+    shutil.rmtree(stages / "sparse_again" / "checkpoints" / "step_6")  # as if killed after step 5
+    again = train(stages, "stage1", phantom_shards, "sparse_again", *more)
+    assert again.returncode == 0 and "step 3 of 6" in again.stdout
+    lines = log_lines(stages / "sparse")
+    assert [line["step"] for line in lines if "loss" in line] == [4, 6]
+    assert lines == log_lines(stages / "sparse_again")
 
 
 def test_a_run_trains_from_a_stream_and_goes_on_from_it(stages: Path, phantom_shards: Path) -> None:
@@ -119,12 +132,14 @@ def test_a_finished_run_is_never_overwritten_by_another(stages: Path, phantom_sh
     assert (stages / "kept" / "model.safetensors").read_bytes() == before
 
 
-def test_a_training_checkpoint_cut_short_is_named_with_the_way_on(stages: Path, phantom_shards: Path) -> None:
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(stages: Path, phantom_shards: Path) -> None:
     shutil.copytree(stages / "two", stages / "short")
     state = stages / "short" / "checkpoints" / "step_4" / "state.pth"
     state.write_bytes(state.read_bytes()[:1000])
     done = train(stages, "stage2", phantom_shards, "short", "experiment.init_weight=one/checkpoint_last.pth")
-    assert done.returncode == 1 and "step_4: not a complete training checkpoint; remove this folder" in done.stderr
+    assert done.returncode == 0 and "step 2 of 4" in done.stdout
+    assert "step_4/state.pth: not a complete checkpoint" in done.stdout and "is now damaged_step_4" in done.stdout
+    assert log_lines(stages / "short") == log_lines(stages / "two")
 
 
 def test_the_launcher_starts_the_script_from_any_folder(stages: Path, phantom_shards: Path) -> None:

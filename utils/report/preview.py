@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from utils.clinical import dice
-from utils.log import RunLog
 from utils.metrics import finite_mean, psnr
+from utils.run.log import RunLog
 from utils.types import Batch
 
 ERROR_SCALE = 4.0
@@ -19,7 +19,9 @@ STRUCTURES = {"RV": 1, "MYO": 2, "LV": 3}
 
 
 @torch.no_grad()
-def preview(model: nn.Module, batch: Batch, draws: Any, groups: Sequence[str], step: int, log: RunLog) -> None:
+def preview(
+    model: nn.Module, batch: Batch, draws: Any, groups: Sequence[str], step: int, log: RunLog
+) -> dict[str, float]:
     """Write the quality of held-out slices, decoded from tokens alone on the model's grid, and a picture of them.
 
     The log receives `val_psnr` in dB of the reconstructions; `val_bits_per_pixel` of a ladder, a mean over drawn steps;
@@ -35,6 +37,9 @@ def preview(model: nn.Module, batch: Batch, draws: Any, groups: Sequence[str], s
         groups: diagnosis of each patient, "" where unknown.
         step: number of optimizer steps that are done.
         log: the log of the run.
+
+    Returns:
+        The values by name.
     """
     result = model(batch, draws)
     original = planes(batch.image)
@@ -62,6 +67,7 @@ def preview(model: nn.Module, batch: Batch, draws: Any, groups: Sequence[str], s
     first = torch.from_numpy(np.concatenate([x[:, 0] for x in pictures]))[:, None]  # (rows * B, 1, H, W)
     sheet = make_grid(first, nrow=len(original), padding=2, pad_value=1.0)
     log.image("val", step, sheet.permute(1, 2, 0).numpy())
+    return values
 
 
 def dice_of_groups(labels: np.ndarray, batch: Batch, groups: Sequence[str]) -> dict[str, float]:

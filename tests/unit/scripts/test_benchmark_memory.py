@@ -18,7 +18,7 @@ from scripts.recipe import RunConfig
 from tests.tiny import REPOSITORY
 from tests.training import STAGE1, STAGE2
 from utils.config.recipe import parse
-from utils.optim import select_trainable
+from utils.run.optim import select_trainable
 
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 PROMISED = [path for path in CONFIGS if "MRI" in path.parts and "ladder" not in path.parts]

@@ -4,12 +4,9 @@ import importlib
 from typing import Any
 
 import pytest
-import torch
-
-from modeling.objective import build_objective
 
 recipe = importlib.import_module("scripts.recipe")
-script = importlib.import_module("scripts.train_mri_titok")
+output = importlib.import_module("scripts.training.output")
 
 
 @pytest.mark.parametrize(("key", "refused"), [("seed", True), ("wandb", False)])
@@ -23,9 +20,17 @@ def test_a_resumed_run_may_change_how_it_is_watched_but_not_what_it_is(key: str,
         recipe.same_run(saved, current, "out")
 
 
-def test_the_log_says_how_many_each_term_saw() -> None:
-    objective = build_objective({"pixel": {"weight": 2.0}, "disease": {}})
-    history = [torch.tensor([[6.0, 0.0], [4.0, 0.0]]), torch.tensor([[2.0, 3.0], [4.0, 2.0]])]  # a step: sums, counts
-    found = script.means(objective, history, done=2)
-    assert (found["pixel"], found["count_pixel"]) == (1.0, 8.0)
-    assert (found["disease"], found["count_disease"]) == (1.5, 2.0)
+@pytest.mark.parametrize(
+    ("best_by", "value", "best", "better"),
+    [("val_psnr", 21.0, 20.0, True), ("val_psnr", 19.0, 20.0, False), ("-val_psnr", 19.0, 20.0, True),
+     ("val_psnr", float("nan"), None, False), ("val_psnr", 3.0, None, True)],
+)  # fmt: skip
+def test_the_best_preview_is_the_highest_value_or_the_lowest_with_a_minus(
+    best_by: str, value: float, best: float | None, better: bool
+) -> None:
+    assert output.is_better(best_by, {"val_psnr": value}, best) is better
+
+
+def test_a_value_that_the_previews_do_not_have_is_named_with_those_that_they_have() -> None:
+    with pytest.raises(ValueError, match=r"training\.best_by is psnr, expected one of val_psnr, val_dice_RV"):
+        output.is_better("psnr", {"val_psnr": 1.0, "val_dice_RV": 0.5}, None)

@@ -1,16 +1,19 @@
+import contextlib
 import pickle
+import resource
+import shutil
+import signal
+import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from utils.checkpoint import (
     export,
-    latest_training,
-    load_training,
     load_weights,
     save_checkpoint,
-    save_training,
     start_from,
 )  # fmt: skip
 from utils.files import read_json
@@ -36,13 +39,14 @@ def test_a_saved_model_is_read_back_from_all_its_forms(tmp_path):
     for name, expected in (("", config), ("checkpoint_last.pth", config), ("model.safetensors", None)):
         weights, found = load_weights(tmp_path / "run" / name)
         assert same(weights, state)
-        assert found == expected
+        assert expected is None or found.items() >= expected.items()
 
 
 def test_the_published_config_may_differ_from_the_one_in_the_checkpoint(tmp_path):
     export(tmp_path, {"width": 3}, model().state_dict())
     save_checkpoint(tmp_path / "checkpoint_last.pth", {"training": {"seed": 1}}, model().state_dict())
-    assert load_weights(tmp_path)[1] == read_json(tmp_path / "config.json") == {"width": 3}
+    assert load_weights(tmp_path)[1] == read_json(tmp_path / "config.json")
+    assert load_weights(tmp_path)[1]["width"] == 3
     assert load_weights(tmp_path / "checkpoint_last.pth")[1] == {"training": {"seed": 1}}
 
 
@@ -130,32 +134,51 @@ def test_a_file_without_any_component_is_an_error():
         start_from(model(), {"encoder.weight": torch.zeros(1)}, "run.pth")
 
 
-def test_the_newest_training_checkpoints_are_kept_and_read_back(tmp_path):
-    assert latest_training(tmp_path) is None
-    for step in (9, 10, 100):
-        save_training(
-            tmp_path, step, {"step": step, "weight": torch.ones(2), "nested": {"lr": 0.1, "betas": (0.9, 0.99)}}
-        )
-    latest = latest_training(tmp_path)
-    assert latest == tmp_path / "checkpoints" / "step_100"
-    assert sorted(path.name for path in latest.parent.iterdir()) == ["step_10", "step_100"]
-    payload = load_training(latest)
-    assert payload["step"] == 100
-    assert payload["nested"] == {"lr": 0.1, "betas": (0.9, 0.99)}
+def test_a_flipped_bit_of_weights_is_never_loaded(tmp_path):
+    save(tmp_path, {"model": {}}, model().state_dict())
+    random = np.random.default_rng(0)
+    for name, place in (("model.safetensors", tmp_path), ("checkpoint_last.pth", tmp_path / "checkpoint_last.pth")):
+        whole, intact = (tmp_path / name).read_bytes(), load_weights(place)[0]
+        for bit in random.integers(8 * len(whole), size=200):
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            (tmp_path / name).write_bytes(damaged)
+            with contextlib.suppress(ValueError):
+                assert same(load_weights(place)[0], intact)  # the bit has no meaning, as in padding
+        (tmp_path / name).write_bytes(whole)
 
 
-def test_the_checkpoint_just_written_is_never_the_one_removed(tmp_path):
-    for step in (50, 60, 5):
-        path = save_training(tmp_path, step, {"step": step})
-    assert load_training(path)["step"] == 5
-    assert sorted(folder.name for folder in path.parent.iterdir()) == ["step_5", "step_60"]
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    state = model().state_dict()
+    save(tmp_path, {}, state)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    state["dit.bias"][0] = float("nan")
+    for write in (lambda: export(tmp_path, {}, state), lambda: save_checkpoint(tmp_path / "x.pth", {}, state)):
+        with pytest.raises(ValueError, match=r"dit\.bias holds NaN"):
+            write()
+    assert (tmp_path / "model.safetensors").read_bytes() == before and not (tmp_path / "x.pth").exists()
 
 
-def test_an_optimizer_survives_the_round_trip(tmp_path):
-    network = nn.Linear(2, 2)
-    optimizer = torch.optim.AdamW(network.parameters())
-    network(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    state = load_training(save_training(tmp_path, 1, {"optimizer": optimizer.state_dict()}))["optimizer"]
-    assert torch.equal(state["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
-    assert state["param_groups"] == optimizer.state_dict()["param_groups"]
+def test_a_disk_that_is_too_small_is_named_with_the_space_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: types.SimpleNamespace(free=20))
+    with pytest.raises(OSError, match=r"model\.safetensors: the disk is full: it needs 0\.0 MB, and 0\.0 MB are"):
+        export(tmp_path, {}, model().state_dict())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_the_system_refuses_leaves_the_earlier_file(tmp_path):
+    save(tmp_path, {}, model().state_dict())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    large = {"dit.weight": torch.ones(1 << 16)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # as a quota would
+        with pytest.raises(OSError, match=r"model\.safetensors: cannot be written \(.*it needs 0\.3 MB"):
+            export(tmp_path, {}, large)
+        with pytest.raises(OSError, match=r"checkpoint_last\.pth: cannot be written \(.*it needs 0\.3 MB"):
+            save_checkpoint(tmp_path / "checkpoint_last.pth", {}, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -13,7 +13,7 @@ from modeling.titok import TiTok
 from tests.losses import weighted_sum
 from tests.tiny import tiny_model
 from tests.unit.modeling.losses.test_where_gradients_go import hearts
-from utils.optim import select_trainable
+from utils.run.optim import select_trainable
 
 ALL_FRAMES = 16  # of the batch: 2 patients, 2 slices, 4 phases
 KINDS: dict[str, tuple[dict[str, Any], list[str], dict[str, Any]]] = {

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from utils.ema import EMA
+from utils.run.ema import EMA
 
 
 def parameters(value: float = 0.0) -> dict[str, Parameter]:

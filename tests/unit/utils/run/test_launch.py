@@ -4,7 +4,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
-from utils.launch import environment_notes, make_accelerator
+from utils.run.launch import environment_notes, make_accelerator
 
 
 def gradient(monkeypatch: pytest.MonkeyPatch, **environment: str) -> float:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.tiny import tiny_model
-from utils.optim import OptimizerConfig, learning_rate, names, parameter_groups, select_trainable
+from utils.run.optim import OptimizerConfig, learning_rate, names, parameter_groups, select_trainable
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_end_fraction() -> None:

@@ -3,8 +3,9 @@
 import os
 from collections.abc import Mapping
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import GradientAccumulationPlugin, TorchDynamoPlugin
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, TorchDynamoPlugin
+from accelerate.utils.environment import parse_flag_from_env
 
 PINNED = {  # ignored variable -> setting that is used instead
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "training.gradient_accumulation_steps",
@@ -12,8 +13,14 @@ PINNED = {  # ignored variable -> setting that is used instead
     "ACCELERATE_DYNAMO_BACKEND": "no compilation",
 }
 NO_SAY = ("ACCELERATE_DYNAMO_", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_USE_CPU", "ACCELERATE_DEBUG_MODE")
+SPLIT = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 UNSET = ("", "no", "none", "false", "0")
 NEUTRAL = (*UNSET, "1")
+
+
+def process_state() -> PartialState:
+    """The processes of this run; on CPUs several ranks are seen only if ACCELERATE_USE_CPU is respected."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def make_accelerator(precision: str) -> Accelerator:
@@ -21,13 +28,21 @@ def make_accelerator(precision: str) -> Accelerator:
 
     Args:
         precision: no, fp16 or bf16.
+    Raises:
+        ValueError: for a launcher that splits the model over ranks.
     """
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the training loop divides
         dynamo_plugin=TorchDynamoPlugin(backend="no"),  # type: ignore[arg-type]
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if accelerator.distributed_type in SPLIT:
+        raise ValueError(
+            f"the launcher asks for {accelerator.distributed_type.value}, but each rank needs the whole model; use "
+            "configs/accelerate/ddp_8_gpus.yaml"
+        )
+    return accelerator
 
 
 def environment_notes(precision: str, environ: Mapping[str, str] = os.environ) -> list[str]:

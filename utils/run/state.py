@@ -1,0 +1,130 @@
+"""The state of a run for resuming it: `checkpoints/step_N/state.pth`, checked when it is written and when it is read.
+
+OUTPUT/checkpoints/step_200/state.pth     weights, EMA, optimizer, sums of the log, position
+OUTPUT/checkpoints/damaged_step_300/      a checkpoint that was found damaged; nothing reads it
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+
+from utils.checkpoint import check_archive, disk_errors, load_archive, tensor_bytes
+from utils.files import Lock, atomic_dir, sweep
+from utils.run.launch import process_state
+
+STEP = re.compile(r"step_([0-9]+)")
+
+
+def save_training(
+    folder: str | Path, step: int, payload: dict[str, Any], keep_last: int = 2, keep_every: int = 0
+) -> Path:
+    """Write the state of a run, read it back, and remove old states.
+
+    Args:
+        folder: the run's output folder.
+        step: optimizer steps done.
+        payload: tensors and plain values only, since it is read with `weights_only=True`.
+        keep_last: number of newest states to keep, including this one.
+        keep_every: states at multiples of this step are kept too; 0 for none.
+    Returns:
+        The folder of the state.
+    Raises:
+        OSError: naming the file and the space that it needs, when it cannot be written; earlier states are kept.
+    """
+    target = Path(folder) / "checkpoints" / f"step_{step}"
+    with disk_errors(target, tensor_bytes(payload)), atomic_dir(target) as temporary:
+        torch.save(payload, temporary / "state.pth")
+        check_archive(temporary / "state.pth")  # nothing older is removed for a state that cannot be read
+    others = [path for path in _states(folder) if path != target]
+    for path in others[: max(0, len(others) - (keep_last - 1))]:
+        if not keep_every or _step(path) % keep_every:
+            shutil.rmtree(path)
+    return target
+
+
+@contextmanager
+def one_run(folder: Path) -> Iterator[dict[str, Any] | None]:
+    """Use an output folder alone, remove what a killed process left, and read the newest healthy state.
+
+    The main rank does this, and all ranks begin with its result.
+
+    Args:
+        folder: the run's output folder; it is removed at the end if nothing was written.
+    Returns:
+        A context manager with the payload of `save_training`, or None for a new run.
+    Raises:
+        ValueError: on the main rank, when another process uses the folder or all states are damaged.
+        OSError: on the main rank, when the folder cannot be used.
+        SystemExit: on the other ranks in these cases.
+    """
+    main = process_state().is_main_process
+    with ExitStack() as stack:
+        result: list[Any] = [None, None]  # the state's folder, and what went wrong
+        problem: ValueError | OSError | None = None
+        if main:
+            try:
+                stack.enter_context(Lock(folder))
+                for name in sweep_run(folder):
+                    print(f"note: removed {folder}/.../{name}, which a killed run was writing")
+                newest = newest_training(folder, lambda line: print(f"note: {line}"))
+                result[0] = None if newest is None else str(newest)
+            except (ValueError, OSError) as error:
+                problem, result[1] = error, str(error)
+        if process_state().num_processes > 1:
+            broadcast_object_list(result)
+        if problem is not None:
+            raise problem
+        if result[1] is not None:
+            raise SystemExit(1)
+        yield None if result[0] is None else load_archive(Path(result[0]) / "state.pth")
+
+
+def newest_training(folder: str | Path, tell: Callable[[str], None]) -> Path | None:
+    """Find the newest state of a run that is not damaged; damaged ones are renamed.
+
+    Args:
+        folder: the run's output folder.
+        tell: called with a line about each damaged state.
+    Returns:
+        The folder of the state, as `save_training` returns it; None if the run has no state yet.
+    Raises:
+        ValueError: if all states are damaged.
+    """
+    states = _states(folder)
+    for path in reversed(states):
+        try:
+            load_archive(path / "state.pth")
+        except ValueError as error:
+            aside = path.with_name(f"damaged_{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            tell(f"{error}; it is now {aside.name}, and the checkpoint before it is used")
+        else:
+            return path
+    if states:
+        raise ValueError(
+            f"{Path(folder) / 'checkpoints'}: all {len(states)} checkpoints are damaged; remove {folder} to start from "
+            "the beginning"
+        )
+    return None
+
+
+def sweep_run(folder: str | Path) -> list[str]:
+    """Remove what a killed process was writing in an output folder, and return the names."""
+    folder = Path(folder)
+    return [name for part in (folder, folder / "checkpoints", folder / "samples") for name in sweep(part)]
+
+
+def _states(folder: str | Path) -> list[Path]:
+    found = [path.parent for path in (Path(folder) / "checkpoints").glob("step_*/state.pth")]
+    return sorted((path for path in found if STEP.fullmatch(path.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
