@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.queues
 import os
 import shutil
 import signal
@@ -47,7 +48,7 @@ class Loader:
             num_workers=workers,
             collate_fn=collate if self.note is None else Arrays(collate),
             pin_memory=self.pinned and self.note is None,
-            worker_init_fn=ignore_signals,
+            worker_init_fn=start_process,
             timeout=STALLED_SECONDS if workers else 0,
             **options,
         )
@@ -97,7 +98,13 @@ def note_of_pipes(workers: int, batch_bytes: int) -> str | None:
     )
 
 
-def ignore_signals(worker: int) -> None:
-    """Let a loading process ignore signals that are sent to all processes of a run."""
+def start_process(worker: int) -> None:
+    """Prepare a loading process: it ignores signals to all processes of a run, and ends if it cannot send a batch."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # Python prints an error of the thread that sends, such as full shared memory, and goes on: the trainer would wait.
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_cannot_send)  # type: ignore[attr-defined]
+
+
+def _cannot_send(error: Exception, batch: object) -> None:
+    os._exit(1)

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from data.loading import processes
 from data.loading.dataset import CineDataset
 from data.loading.loader import collate
 from data.loading.processes import Loader
+from tests.tiny import REPOSITORY
 from utils.errors import user_errors
 
 
@@ -83,3 +86,43 @@ def test_a_sample_is_at_most_as_large_as_its_estimate(shards: Path, unit: str, p
     dataset = CineDataset(shards, "train", unit, 32, "crop", phases)
     large = [array.nbytes for array in dataset[0, 0].arrays.values() if array.ndim > 2]
     assert large and sum(large) <= dataset.sample_bytes
+
+
+SMALL = """
+import sys
+import torch
+from data.loading import processes
+from utils.errors import user_errors
+from utils.types import Batch
+
+class Large(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return torch.full((1 << 18,), float(index))
+
+def together(samples):
+    return Batch(torch.stack(samples), *[None] * 11)
+
+if sys.argv[1] == "filled later":
+    processes.note_of_pipes = lambda workers, batch_bytes: None
+with user_errors():
+    loader = processes.Loader(Large(), together, 1, 1 << 21, batch_size=2)
+    print("pipes" if loader.note else "shared")
+    print(*(int(batch.image.sum()) >> 18 for batch in loader))
+"""
+
+
+@pytest.mark.parametrize("when", ["filled later", "small"])
+def test_a_small_shared_memory_never_lets_a_run_wait_for_ever(when: str) -> None:
+    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("this system does not let a user mount a small /dev/shm")
+    command = ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", SMALL, when]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
+    if when == "small":
+        assert done.returncode == 0 and done.stdout.split() == ["pipes", "1", "5", "9", "13"], done.stderr
+    else:
+        assert done.returncode == 1 and done.stdout == "shared\n"
+        assert done.stderr.count("\n") == 1 and "error: a loading process ended" in done.stderr
