@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 SHOWN = ("val_", "count_")  # beginnings of names that the line of a step leaves out
-APART = ("loss", "learning_rate", "grad_norm", "speed")
+APART = ("loss", "learning_rate", "grad_norm", "perplexity", "codes_used", "speed")
 
 
 class Meter:
@@ -85,6 +85,7 @@ def console_line(step: int, max_steps: int, values: Mapping[str, Any]) -> str:
         f"loss {values['loss']:.4g} ({', '.join(f'{name} {value:.4g}' for name, value in terms.items())})",
         f"learning rate {values['learning_rate']:.3g}",
         f"gradient {values['grad_norm']:.3g}",
+        *([f"perplexity {values['perplexity']:.3g}"] if "perplexity" in values else []),
         f"{speed['frames_per_s']:.1f} frames/s",
         f"waiting for data {speed['data_wait']:.0%}",
         f"memory {speed['memory_gib']:.1f} GiB",
