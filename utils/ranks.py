@@ -87,11 +87,17 @@ def over_ranks() -> Iterator[None]:
             gather([])
     except (Exception, SystemExit) as error:
         first = error.rank if isinstance(error, _RankError) else _tell_failure()
-        if first is not None:
-            atexit.register(dist.barrier)  # the others end after the error is printed: the launcher then ends all
+        atexit.register(_leave, first is not None)  # not now: the error is printed first
         if first in (None, dist.get_rank()) or isinstance(error, SystemExit):
             raise
         raise SystemExit(1) from None
+    dist.destroy_process_group()
+
+
+def _leave(together: bool) -> None:
+    """End the exchange; the ranks wait for each other, since the launcher ends all when the first one ends."""
+    if together:
+        dist.barrier()
     dist.destroy_process_group()
 
 
