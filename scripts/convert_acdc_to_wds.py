@@ -71,7 +71,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--folds", type=int, help="number of folds of a cross-validation")
     add("--fold", type=int, help="number of the fold, from 0")
     add("--split_file", type=Path, help='JSON {"train": [...], "val": [...], "test": [...]} or CSV: patient,split')
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.part = None if args.part is None else parse_part(args.part)
+    return args
 
 
 def check(args: argparse.Namespace) -> None:
@@ -80,8 +82,6 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--workers is {args.workers}, expected 1 or more")
     if not args.shard_mib > 0:
         raise ValueError(f"--shard_mib is {args.shard_mib}, expected more than 0")
-    if args.part is not None:
-        parse_part(args.part)
     if args.part is not None and args.merge_parts:
         raise ValueError("--part converts one part, --merge_parts merges all parts; give one of them")
     if (args.folds is None) != (args.fold is None):
@@ -177,7 +177,7 @@ def report(manifest: dict[str, Any], plan: Plan, output_dir: Path) -> None:
 
 def run_part(args: argparse.Namespace, plan: Plan) -> None:
     """Convert one part and print what it holds."""
-    part = parse_part(args.part)
+    part = args.part
     lines = convert_part(plan, args.output_dir, part, args.workers, args.strict)
     skipped = [line for line in lines if "reason" in line]
     print(f"part {part} is complete in {parts_folder(args.output_dir)}: {len(lines)} patients, {len(skipped)} skipped")

@@ -71,7 +71,8 @@ def over_ranks() -> Iterator[None]:
     ends all ranks at their next `gather`, or at the end of the block. The first rank that failed raises its own error,
     the others end silently.
     """
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    is_launched = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if not is_launched or world_size() > 1:  # the second, for a command that another command runs
         yield
         return
     dist.init_process_group("gloo", timeout=LONGEST_WAIT)  # only objects are exchanged, on the CPU

@@ -163,7 +163,7 @@ def _read_journal(plan: Plan, part: Part, folder: Path) -> dict[str, _Stored]:
     expected = part.plan(plan)
     if lines:
         refuse_other_plan(folder, lines[0], expected, f"repeat --part {part} with these settings in an empty folder")
-    if not lines or [line["patient"] for line in lines[1:]] != list(expected.split):
+    if not lines or [line.get("patient") for line in lines[1:]] != list(expected.split):
         count = f"{max(0, len(lines) - 1)} of {len(expected.split)} patients"
         raise ValueError(f"{folder}: is not complete ({count}); repeat --part {part} to continue it")
     stored, ends = {}, dict[str, int]()
