@@ -183,7 +183,7 @@ def run_part(args: argparse.Namespace, plan: Plan) -> None:
     print(f"part {part} is complete in {parts_folder(args.output_dir)}: {len(lines)} patients, {len(skipped)} skipped")
     for line in skipped:
         print(f"  {line['patient']}: {line['reason']} [{line['rule']}]")
-    print(f"When all {part.count} parts are complete, give --merge_parts instead of --part")
+    print(f"When all {part.total} parts are complete, give --merge_parts instead of --part")
 
 
 @user_errors()

@@ -25,17 +25,17 @@ from data.shards.outcomes import Outcome, hash_of_members, hash_or_none
 
 
 class Part(NamedTuple):
-    """Part `number` of `count`, from 1."""
+    """Part `number` of `total`, from 1."""
 
     number: int
-    count: int
+    total: int
 
     def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
+        return f"{self.number}/{self.total}"
 
     def plan(self, whole: Plan) -> Plan:
         """Return the plan of the patients of this part."""
-        patients = list(whole.split)[self.number - 1 :: self.count]
+        patients = list(whole.split)[self.number - 1 :: self.total]
         return replace(whole, split={patient: whole.split[patient] for patient in patients})
 
 
@@ -60,7 +60,7 @@ def parse_part(text: str) -> Part:
     """
     match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
     part = Part(int(match[1]), int(match[2])) if match else Part(0, 0)
-    if not 1 <= part.number <= part.count:
+    if not 1 <= part.number <= part.total:
         raise ValueError(f"--part is {text!r}, expected K/N with K from 1 to N, such as 3/16")
     return part
 
@@ -93,7 +93,7 @@ def convert_part(
     Raises:
         ValueError: when the part was made with other settings or is in use, or when `strict` and a case is refused.
     """
-    folder = parts_folder(output_dir) / f"{part.number}-of-{part.count}"
+    folder = parts_folder(output_dir) / f"{part.number}-of-{part.total}"
     with closing(open_journal(folder)) as journal:
         fill(journal, part.plan(plan), folder, strict, log, reading(plan, workers))
         return journal.lines[1:]
@@ -143,7 +143,7 @@ def _found(folder: Path) -> dict[Part, Path]:
     found = _folders(folder)
     if not found:
         raise FileNotFoundError(f"{folder}: holds no parts; run the command with --part 1/N to N/N first")
-    counts = sorted({part.count for part in found})
+    counts = sorted({part.total for part in found})
     if len(counts) > 1:
         named = " and ".join(f"*-of-{count}" for count in counts)
         raise ValueError(f"{folder}: holds parts of several numbers of parts ({named}); remove all but those of one")
