@@ -13,6 +13,9 @@ IN is a 4-D NIfTI file, the folder of one ACDC patient, a folder of ACDC patient
 folder, OUT is a folder with one file for each patient. Existing files are not written again. A file that cannot be
 compressed does not stop the others; the last line names it, and the exit status is 1. The model's field may not cover
 the whole image: each line says how much of the image is outside.
+
+Started by `torchrun --nproc_per_node N` or `accelerate launch --num_processes N`, the processes divide the files, each
+on its own GPU. The compressed files are the same.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from scripts.files.many import Job, add_file_arguments, check_file_arguments, jo
 from utils.device import pick_device
 from utils.errors import user_errors
 from utils.files import atomic_path
+from utils.ranks import gather, over_ranks
 
 ENDING, INFO = ".tmri", "Info.cfg"
 
@@ -118,10 +122,11 @@ def load(job: Job, model: TiTok) -> Loaded:
 
 
 @user_errors()
+@over_ranks()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     check_file_arguments(args)
-    jobs = jobs_left(jobs_of(args.input, args.output), args.output, args.force)
+    jobs = gather([jobs_left(jobs_of(args.input, args.output), args.output, args.force)])[0]  # as the main rank sees it
     if not jobs:
         return
     model = load_model(args.model, pick_device(args.device), args.batch_frames)

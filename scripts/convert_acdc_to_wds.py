@@ -14,6 +14,10 @@ Split: by patient, stratified by diagnosis. If the input has ACDC's `testing` fo
 training set keeps at least one patient, except with --test_fraction 1, which puts all patients in the test set. With
 --folds 5 --fold 0 the first of five parts is the test set (the validation set, if the dataset has its own test set).
 With --split_file a file defines the split.
+
+On a cluster, N jobs can convert the patients in parts. Each job adds --part K/N (K from 1 to N) to the same options.
+When all parts are complete, the same command with --merge_parts instead writes OUTPUT_DIR, with the bytes of one
+conversion, and then removes OUTPUT_DIR.parts. A part or a merge that was interrupted continues with the same command.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.shards.conversion import Plan, convert, is_done
 from data.shards.manifest import SPLITS
+from data.shards.parts import convert_part, merge_parts, parse_part, parts_folder, remove_parts
 from data.shards.splits import fold_patients, read_split, split_patients
 from utils.config import registry
 from utils.config.recipe import section
@@ -56,6 +61,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--strict", action="store_true", help="stop at the first refused case instead of skipping it")
     add("--workers", type=int, default=min(4, os.cpu_count() or 1), help="number of processes (default: up to 4)")
     add("--shard_mib", type=float, default=200, help="size in MiB at which a shard is closed (default 200)")
+    add("--part", metavar="K/N", help="convert only part K of N, to OUTPUT_DIR.parts, such as 3/16")
+    add("--merge_parts", action="store_true", help="write OUTPUT_DIR from the N parts, with the options of the parts")
     split = parser.add_argument_group("split")
     add = split.add_argument
     add("--seed", type=int, default=0, help="random seed of the split (default 0)")
@@ -64,7 +71,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--folds", type=int, help="number of folds of a cross-validation")
     add("--fold", type=int, help="number of the fold, from 0")
     add("--split_file", type=Path, help='JSON {"train": [...], "val": [...], "test": [...]} or CSV: patient,split')
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.part = None if args.part is None else parse_part(args.part)
+    return args
 
 
 def check(args: argparse.Namespace) -> None:
@@ -73,6 +82,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--workers is {args.workers}, expected 1 or more")
     if not args.shard_mib > 0:
         raise ValueError(f"--shard_mib is {args.shard_mib}, expected more than 0")
+    if args.part is not None and args.merge_parts:
+        raise ValueError("--part converts one part, --merge_parts merges all parts; give one of them")
     if (args.folds is None) != (args.fold is None):
         raise ValueError("--folds and --fold belong together: give both, as in --folds 5 --fold 0, or neither")
     for one, other in (("split_file", "folds"), ("split_file", "test_fraction"), ("folds", "test_fraction")):
@@ -164,6 +175,17 @@ def report(manifest: dict[str, Any], plan: Plan, output_dir: Path) -> None:
     print(f"Shards, manifest.json and fingerprint.html are in {output_dir}")
 
 
+def run_part(args: argparse.Namespace, plan: Plan) -> None:
+    """Convert one part and print what it holds."""
+    part = args.part
+    lines = convert_part(plan, args.output_dir, part, args.workers, args.strict)
+    skipped = [line for line in lines if "reason" in line]
+    print(f"part {part} is complete in {parts_folder(args.output_dir)}: {len(lines)} patients, {len(skipped)} skipped")
+    for line in skipped:
+        print(f"  {line['patient']}: {line['reason']} [{line['rule']}]")
+    print(f"When all {part.total} parts are complete, give --merge_parts instead of --part")
+
+
 @user_errors()
 def main() -> None:
     args = parse_arguments()
@@ -172,8 +194,14 @@ def main() -> None:
     tell_passed_over(plan.source.passed_over())
     if is_done(plan, args.output_dir):
         print(f"{args.output_dir} already holds these patients with these settings: nothing to do")
-        return
-    report(convert(plan, args.output_dir, args.workers, args.strict), plan, args.output_dir)
+    elif args.part is not None:
+        run_part(args, plan)
+    elif args.merge_parts:
+        report(merge_parts(plan, args.output_dir), plan, args.output_dir)
+    else:
+        report(convert(plan, args.output_dir, args.workers, args.strict), plan, args.output_dir)
+    if args.merge_parts:
+        remove_parts(args.output_dir)
 
 
 if __name__ == "__main__":

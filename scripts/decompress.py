@@ -10,6 +10,8 @@ A file contains the identity of the model that wrote it. A model with other toke
 tokens and another decoder gives a note. Size, affine, spacing, units and data type are those of the source. Intensities
 are inside the window of the source. Voxels outside the model's field have the value that the file records. Existing
 files are not written again. A file that fails does not stop the others.
+
+Started by `torchrun --nproc_per_node N` or `accelerate launch --num_processes N`, the processes divide the files.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from scripts.files.codec import decode, decoder_note, load_model, read_tokens
 from scripts.files.many import Job, add_file_arguments, check_file_arguments, jobs_left, run_jobs
 from utils.device import pick_device
 from utils.errors import user_errors
+from utils.ranks import gather, over_ranks
 
 ENDING = ".tmri"
 
@@ -106,10 +109,11 @@ def decompress_job(model: TiTok, data: bytes, path: Path, options: SamplerOption
 
 
 @user_errors()
+@over_ranks()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     check_file_arguments(args)
-    jobs = jobs_left(jobs_of(args.input, args.output), args.output, args.force)
+    jobs = gather([jobs_left(jobs_of(args.input, args.output), args.output, args.force)])[0]  # as the main rank sees it
     if not jobs:
         return
     options = SamplerOptions(args.steps, args.realism, args.seed, args.sampler)

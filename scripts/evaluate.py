@@ -13,6 +13,9 @@ With --recon_dir, folders of reconstructions by any other method are scored in t
 --model, or on the whole image without a model. A folder has PATIENT.nii.gz for each patient, on the grid of the
 original, and optionally bytes.csv (columns patient,bytes) with the sizes of the compressed files.
 
+Started by `torchrun --nproc_per_node N` or `accelerate launch --num_processes N`, the processes divide the patients,
+each on its own GPU. The report is the same.
+
 Axes: h and w height and width of the field, D slices, T phases.
 """
 
@@ -48,6 +51,7 @@ from scripts.evaluation.results import Results, segmenter_note, summary_of
 from scripts.evaluation.scoring import Row, evaluate
 from scripts.evaluation.segmenters import Opened, open_segmenter
 from scripts.files.codec import DEFAULT_RATE, compress, decompress, field_of, load_model
+from utils import ranks
 from utils.device import pick_device
 from utils.errors import user_errors
 from utils.files import write_json, write_text
@@ -70,6 +74,7 @@ def model_names(folders: Sequence[Path]) -> list[str]:
 
 
 @user_errors()
+@ranks.over_ranks()
 def main(argv: Sequence[str] | None = None) -> None:
     """Score all models and write the report."""
     args = parse_arguments(argv, __doc__)
@@ -108,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return reference, read_native(recons[-1], reference)
         return reference, to_native(reference, decompress(last, compress(last, reference, **options)))
 
-    write_report(args.output_dir, summary, results.rows, reconstruct, reader, opened)
+    if ranks.is_main():
+        write_report(args.output_dir, summary, results.rows, reconstruct, reader, opened)
     print(text_table(*comparison(summary)))
     print(f"{segmenter_note(opened, results.independent)}\n{evaluation.NOTE}")
     print(f"The report is {args.output_dir / 'index.html'}; the metrics are also in summary.json and per_patient.csv")
@@ -263,7 +269,8 @@ def run_sweep(args: argparse.Namespace, model: TiTok, reader: ShardReader, patie
     about = {"model": name, "data": reader.folder.resolve().name, "split": args.split, "patients": len(patients)}
     device = next(model.parameters()).device.type
     caption = f"{name} on {about['data']}, {args.split}, n = {len(patients)}, {args.sampler}, {device}"
-    sweep.write(rows, {**about, "device": device}, args.output_dir, caption)
+    if ranks.is_main():
+        sweep.write(rows, {**about, "device": device}, args.output_dir, caption)
     print(f"{sweep.table_of(rows)}\n{caption}")
     print("HF energy is the energy of detail finer than 4 pixels, relative to the original")
     print(f"The sweep is {args.output_dir / 'sweep.png'}, with sweep.csv and sweep.json in the same folder")

@@ -9,6 +9,9 @@ Research use only, not a medical device.
 Takes the recipe of the training, whose tokenizer must be frozen, and any key=value that it will be given. Where the
 recipe draws phases or augments anew each epoch, --variants sets how many epochs of draws are encoded; training then
 repeats them. Anatomy tokens are not cached: the segmenter still trains.
+
+Started by `torchrun --nproc_per_node N` or `accelerate launch --num_processes N`, the processes divide the samples,
+each on its own GPU. The main process writes the cache, which is the same.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import math
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,7 @@ from modeling.titok import TiTok
 from modeling.weights.identity import frame_tokens_hash
 from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, training_data
+from utils import ranks
 from utils.config.recipe import parse
 from utils.device import exact_float32, pick_device
 from utils.errors import user_errors
@@ -71,19 +76,27 @@ def groups(dataset: CineDataset, most_frames: int) -> list[list[int]]:
 
 def fill(model: TiTok, dataset: CineDataset, folder: Path, described: dict[str, Any], options: argparse.Namespace,
          device: torch.device) -> float:  # fmt: skip
-    """Write the cache; returns the seconds of encoding a frame."""
-    first, frames, spent = first_frames(dataset), groups(dataset, options.batch_frames), 0.0
-    with write_tokens(folder, described, int(first[-1])) as tokens:
-        wheres = [[(variant, index) for index in part] for variant in range(options.variants) for part in frames]
-        loader = DataLoader(dataset, batch_sampler=wheres, num_workers=options.workers, collate_fn=collate)
-        bar = tqdm(loader, total=len(wheres), unit="batch", desc="tokenizing")
-        for where, batch in zip(wheres, bar, strict=True):
-            start = time.perf_counter()
-            ids = encode(model, batch.to(device))
-            spent += time.perf_counter() - start
-            variant, begin, end = where[0][0], first[where[0][1]], first[where[-1][1] + 1]
-            tokens[variant, begin:end] = ids.flatten(0, 2).numpy()
-    return spent / (options.variants * int(first[-1]))
+    """Write the cache by the main rank, from the tokens of all ranks; returns the seconds of encoding a frame."""
+    first, frames = first_frames(dataset), groups(dataset, options.batch_frames)
+    wheres = [[(variant, index) for index in part] for variant in range(options.variants) for part in frames]
+    own, spent, encoded = ranks.share(wheres), 0.0, 0
+    batches = iter(DataLoader(dataset, batch_sampler=own, num_workers=options.workers, collate_fn=collate))
+    cache = write_tokens(folder, described, int(first[-1])) if ranks.is_main() else nullcontext()
+    with cache as tokens, tqdm(total=len(own), unit="batch", desc="tokenizing") as bar:
+        for step in range(math.ceil(len(wheres) / ranks.world_size())):
+            done = []
+            if step < len(own):  # this rank can have one batch less than others
+                where, batch = own[step], next(batches)
+                start = time.perf_counter()
+                ids = encode(model, batch.to(device)).flatten(0, 2).numpy()
+                spent += time.perf_counter() - start
+                encoded += len(ids)
+                done.append((where[0][0], first[where[0][1]], first[where[-1][1] + 1], ids))
+                bar.update()
+            for variant, begin, end, ids in ranks.gather(done):
+                if tokens is not None:
+                    tokens[variant, begin:end] = ids
+    return spent / max(1, encoded)
 
 
 def check(options: argparse.Namespace, dataset: CineDataset, model: TiTok) -> None:
@@ -128,6 +141,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 @user_errors()
+@ranks.over_ranks()
 def main(argv: list[str] | None = None) -> None:
     options = parse_arguments(argv)
     config = parse(RunConfig, [*options.recipe, "experiment.output_dir=unused", "dataset.tokens=null"])
@@ -143,23 +157,32 @@ def main(argv: list[str] | None = None) -> None:
         dataset, frame_tokens_hash(model), model.layout.num_tokens, model.num_codes, options.variants, options.dtype
     )
     folder = options.output_dir or place_for(config.dataset.shards, described)
-    if (folder / "tokens.json").is_file():
-        existing = read_json(folder / "tokens.json")
-        if all(existing.get(key) == value for key, value in described.items()):
-            print(f"{folder} holds these tokens already: nothing to do")
-            return
-    if folder.exists():
-        raise ValueError(f"{folder}: exists and holds something else; choose another --output_dir")
+    if ranks.gather([is_done(folder, described)])[0]:
+        print(f"{folder} holds these tokens already: nothing to do")
+        return
     model.to(device, DTYPES[options.dtype])
     if options.dtype != "fp32":
         share = share_equal(config, dataset, options, device)
         print(f"{options.dtype}: {share:.3f} of the first sample's tokens are those of fp32")
     each = fill(model, dataset, folder, described, options, device)
+    if not ranks.is_main():
+        return
     step = config.training.global_batch_size * math.ceil(first_frames(dataset)[-1] / len(dataset))
     size = (folder / "tokens.npy").stat().st_size / 1e6
     print(f"{len(dataset)} {dataset.unit}s, {options.variants} variants, {size:.1f} MB")
     print(f"encoding took {1e3 * each:.2f} ms a frame: a step of {step} frames is spared {1e3 * each * step:.0f} ms")
     print(f"The cache is {folder}; train with dataset.tokens={folder}")
+
+
+def is_done(folder: Path, described: dict[str, Any]) -> bool:
+    """Return whether a folder holds these tokens already; raise an error if it holds something else."""
+    if (folder / "tokens.json").is_file():
+        existing = read_json(folder / "tokens.json")
+        if all(existing.get(key) == value for key, value in described.items()):
+            return True
+    if folder.exists():
+        raise ValueError(f"{folder}: exists and holds something else; choose another --output_dir")
+    return False
 
 
 def share_equal(config: RunConfig, dataset: CineDataset, options: argparse.Namespace, device: torch.device) -> float:

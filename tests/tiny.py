@@ -1,5 +1,6 @@
 """Tiny models, and how tests run the project's scripts."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,15 @@ def run_script(name: str, *arguments: object, cwd: Path | None = None) -> subpro
     """Run one of the project's scripts as a user would, from a folder that is not the repository."""
     command = [sys.executable, str(REPOSITORY / "scripts" / name), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+
+
+def launch(file: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a Python file of the tests in two processes, as `torchrun` does."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(file)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
 
 
 def tiny_config(

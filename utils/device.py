@@ -12,7 +12,8 @@ def pick_device(name: str) -> torch.device:
     """The device for a name.
 
     Args:
-        name: `cpu`, `cuda`, `cuda:1` ..., or `auto` for a GPU if there is one, else the CPU.
+        name: `cpu`, `cuda`, `cuda:1` ..., or `auto` for a GPU if there is one, else the CPU. Each of the ranks that a
+            launcher starts on a machine has its own GPU.
 
     Returns:
         A device that works.
@@ -22,6 +23,8 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and "LOCAL_RANK" in os.environ:
+            name = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:

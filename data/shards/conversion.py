@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from data.shards.reader import ShardWriter
 from utils.files import jsonable, sync, write_json
 
 JOURNAL = "journal.jsonl"
+Convert = Callable[[Sequence[str]], Generator[Outcome, None, None]]  # patients -> their results, in order
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,12 @@ def is_done(plan: Plan, output_dir: Path) -> bool:
 
 
 def convert(
-    plan: Plan, output_dir: Path, workers: int = 1, strict: bool = False, log: Callable[[str], None] = print
+    plan: Plan,
+    output_dir: Path,
+    workers: int = 1,
+    strict: bool = False,
+    log: Callable[[str], None] = print,
+    converted: Convert | None = None,
 ) -> dict[str, Any]:
     """Convert all patients, or resume an interrupted run of the same plan.
 
@@ -98,6 +104,7 @@ def convert(
         workers: number of processes.
         strict: stop at the first refused case instead of skipping it.
         log: prints which patients are kept from an earlier run.
+        converted: gives patients that are already converted; None to read them from the source.
     Returns:
         The manifest.
     Raises:
@@ -106,17 +113,8 @@ def convert(
     """
     target = output_dir.resolve()  # a link to another disk is replaced by its target
     partial = target.with_name(f"{target.name}.partial")
-    if partial.exists() and any(partial.iterdir()) and not (partial / JOURNAL).is_file():
-        raise ValueError(
-            f"{partial}: exists and was not written by this script; rename it, or choose another --output_dir"
-        )
-    partial.mkdir(parents=True, exist_ok=True)
-    with closing(Journal(partial / JOURNAL)) as journal:
-        done = _resume(journal, plan, partial, strict, log)
-        writer = ShardWriter(partial, plan.shard_bytes, _shards_of(journal.lines[1:]))
-        with closing(outcomes(plan.source, list(plan.split)[done:], workers)) as converted:
-            for outcome in tqdm(converted, total=len(plan.split), initial=done, unit="patient", desc="converting"):
-                journal.append(_store(outcome, plan, writer, strict))
+    with closing(open_journal(partial)) as journal:
+        writer = fill(journal, plan, partial, strict, log, converted or reading(plan, workers))
         lines = journal.lines[1:]
         if all("reason" in line for line in lines):
             shutil.rmtree(partial)
@@ -129,14 +127,60 @@ def convert(
     return manifest
 
 
+def reading(plan: Plan, workers: int) -> Convert:
+    """Return the function that reads patients from the source and converts them, in `workers` processes."""
+    return lambda patients: outcomes(plan.source, patients, workers)
+
+
+def open_journal(folder: Path) -> Journal:
+    """Open the journal of an unfinished conversion, or start one in a new or empty folder.
+
+    Args:
+        folder: the folder.
+    Returns:
+        The journal; other processes are refused until it is closed.
+    Raises:
+        ValueError: when the folder holds anything else, or is in use.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / JOURNAL).is_file():
+        raise ValueError(
+            f"{folder}: exists and was not written by this script; rename it, or choose another --output_dir"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return Journal(folder / JOURNAL)
+
+
+def fill(
+    journal: Journal, plan: Plan, folder: Path, strict: bool, log: Callable[[str], None], converted: Convert
+) -> ShardWriter:
+    """Write the patients of a plan that the journal does not list to the shards of its folder, and list them.
+
+    Args:
+        journal: of the folder.
+        plan: what to convert.
+        folder: folder of the shards.
+        strict: stop at the first refused case instead of skipping it.
+        log: prints which patients are kept from an earlier run.
+        converted: gives the results of patients.
+    Returns:
+        The writer of the shards; they are not closed.
+    Raises:
+        ValueError: when the folder belongs to another plan, or when `strict` and a case is refused.
+    """
+    done = _resume(journal, plan, folder, strict, log)
+    writer = ShardWriter(folder, plan.shard_bytes, _shards_of(journal.lines[1:]))
+    with closing(converted(list(plan.split)[done:])) as results:
+        for outcome in tqdm(results, total=len(plan.split), initial=done, unit="patient", desc="converting"):
+            journal.append(_store(outcome, plan, writer, strict))
+    return writer
+
+
 def _resume(journal: Journal, plan: Plan, partial: Path, strict: bool, log: Callable[[str], None]) -> int:
     """Discard outdated lines of an earlier run and unlisted files; return the number of patients kept."""
     if not journal.lines:
         journal.append(plan.header())
     advice = "repeat the earlier command to resume it, or remove the folder to start again"
-    _refuse_other_settings(partial, journal.lines[0], plan, advice)
-    if journal.lines[0] != json.loads(json.dumps(jsonable(plan.header()))):
-        raise ValueError(f"{partial}: holds a conversion of other patients or of another schema version; {advice}")
+    refuse_other_plan(partial, journal.lines[0], plan, advice)
     earlier = journal.lines[1:]
     checks = (_is_current(line, patient, plan, partial) for line, patient in zip(earlier, plan.split, strict=False))
     kept = next((index for index, current in enumerate(checks) if not current), len(earlier))
@@ -166,6 +210,13 @@ def _is_current(line: dict[str, Any], patient: str, plan: Plan, partial: Path) -
     if line["split"] != plan.split[patient] or not re.fullmatch(rf"{line['split']}-[0-9]{{6}}\.tar", name):
         return False
     return (partial / name).is_file() and (partial / name).stat().st_size >= line["shard"]["bytes"]
+
+
+def refuse_other_plan(folder: Path, header: dict[str, Any], plan: Plan, advice: str) -> None:
+    """Raise an error if a folder, whose journal begins with `header`, does not belong to the plan."""
+    _refuse_other_settings(folder, header, plan, advice)
+    if header != json.loads(json.dumps(jsonable(plan.header()))):
+        raise ValueError(f"{folder}: holds a conversion of other patients or of another schema version; {advice}")
 
 
 def _refuse_other_settings(folder: Path, header: dict[str, Any], plan: Plan, advice: str) -> None:

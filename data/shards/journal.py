@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from utils.files import jsonable
 
@@ -64,12 +65,18 @@ class Journal:
 
     def _read(self) -> None:
         self._stream.seek(0)
-        for data in self._stream:
-            try:
-                line = json.loads(data)
-            except ValueError:
-                return
-            if not data.endswith(b"\n") or not isinstance(line, dict):
-                return
+        for line, size in complete_lines(self._stream):
             self.lines.append(line)
-            self._ends.append(self._ends[-1] + len(data))
+            self._ends.append(self._ends[-1] + size)
+
+
+def complete_lines(stream: BinaryIO) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the lines of a journal with their sizes in bytes, up to the first line that is incomplete or damaged."""
+    for data in stream:
+        try:
+            line = json.loads(data)
+        except ValueError:
+            return
+        if not data.endswith(b"\n") or not isinstance(line, dict):
+            return
+        yield line, len(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import threading
@@ -31,8 +32,9 @@ def convert_patient(source: Any, patient: str) -> Outcome:
         source: reads the cases, see data/sources/.
         patient: name of the patient.
     Returns:
-        The members, and a line with patient, source_hash, slices, frames and record (see cohort/fingerprint.py). For a
-        refused case: no members, and a line with patient, source_hash (None if unknown), rule and reason.
+        The members, and a line with patient, source_hash, slices, frames, blake2b (see `hash_of_members`) and record
+        (see cohort/fingerprint.py). For a refused case: no members, and a line with patient, source_hash (None if
+        unknown), rule and reason.
     """
     try:
         case = source.load(patient)
@@ -56,9 +58,19 @@ def convert_patient(source: Any, patient: str) -> Outcome:
         "source_hash": case.source_hash,
         "slices": slices,
         "frames": slices * phases,
+        "blake2b": hash_of_members(members),
         "record": record,
     }
     return Outcome(members, line)
+
+
+def hash_of_members(members: Sequence[tuple[str, bytes]]) -> str:
+    """Return the BLAKE2b of names and contents, 16 bytes in hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, data in members:
+        digest.update(f"{name} {len(data)} ".encode())
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def outcomes(source: Any, patients: Sequence[str], workers: int) -> Generator[Outcome, None, None]:

@@ -18,8 +18,9 @@ from data.scoring.images import Reference, cost, open_reference, score_native
 from data.shards.reader import ShardReader
 from data.window import normalize
 from modeling.titok import TiTok
-from scripts.evaluation.scoring import Row, about, heart_metrics, recording_failure
+from scripts.evaluation.scoring import Row, about, heart_metrics, of_all_ranks, recording_failure
 from scripts.files.codec import open_for
+from utils import ranks
 
 SIZES = "bytes.csv"  # name of the file list in the folder
 WHOLE_IMAGE = "the whole image"
@@ -136,7 +137,7 @@ def evaluate_recon(
     originals: dict[str, Row],
     failed: dict[str, str],
 ) -> list[Row]:
-    """Score a folder of reconstructions.
+    """Score a folder of reconstructions; the patients are divided among the ranks.
 
     Args:
         recon: the folder.
@@ -151,9 +152,10 @@ def evaluate_recon(
         One row for each patient that can be scored, as `scripts.evaluation.scoring.evaluate`; metrics that need a
         model or a size of the file are None where there is none.
     """
-    rows = []
-    for patient in tqdm(patients, desc=f"evaluating {recon.folder.name}", unit="patient"):
-        with recording_failure(patient, reader, failed):
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
+    for patient in tqdm(ranks.share(patients), desc=f"evaluating {recon.folder.name}", unit="patient"):
+        with recording_failure(patient, reader, failures):
             reference = open_original(reader.read_case(patient), model)
             native = read_native(recon, reference)
             size = recon.sizes.get(patient)
@@ -166,4 +168,4 @@ def evaluate_recon(
                 "baselines": {},
             }
             rows.append(row)
-    return rows
+    return of_all_ranks(rows, patients, failures, failed)

@@ -15,12 +15,20 @@ from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.baselines import Baseline
 from scripts.files.codec import compress, decode, open_for, read_tokens
+from utils import ranks
 
 Row = dict[str, Any]
 
 
-def with_next(items: Iterable[tuple[Reference, bytes]]) -> Iterator[tuple[Reference, bytes, bytes]]:
-    """Each patient with its file and the file of the next patient (for the last, of the first); holds two patients."""
+def with_next(
+    items: Iterable[tuple[Reference, bytes]], following: Iterable[tuple[Reference, bytes]] = ()
+) -> Iterator[tuple[Reference, bytes, bytes]]:
+    """Each patient with its file and the file of the next patient; holds two patients.
+
+    Args:
+        items: the patients of this rank.
+        following: the patients after them; the last patient's next is the first of them, or else the first of `items`.
+    """
     previous: tuple[Reference, bytes] | None = None
     first = b""
     for item in items:
@@ -30,7 +38,7 @@ def with_next(items: Iterable[tuple[Reference, bytes]]) -> Iterator[tuple[Refere
             yield (*previous, item[1])
         previous = item
     if previous is not None:
-        yield (*previous, first)
+        yield (*previous, next(iter(following), (None, first))[1])
 
 
 @contextmanager
@@ -83,7 +91,7 @@ def evaluate(
     originals: dict[str, Row] | None = None,
     failed: dict[str, str] | None = None,
 ) -> list[Row]:
-    """Score a model, and baselines on the same patients.
+    """Score a model, and baselines on the same patients; the patients are divided among the ranks.
 
     Args:
         model: in eval mode on its device.
@@ -103,19 +111,22 @@ def evaluate(
         ValueError: a patient cannot be scored and `failed` is None.
     """
 
-    def packed() -> Iterator[tuple[Reference, bytes]]:
-        for patient in tqdm(patients, desc="evaluating", unit="patient"):
+    def packed(names: Iterable[str], failures: dict[str, str] | None) -> Iterator[tuple[Reference, bytes]]:
+        for patient in names:
             item = None
-            with recording_failure(patient, reader, failed):
+            with recording_failure(patient, reader, failures):
                 reference = open_for(model, reader.read_case(patient))
                 item = reference, compress(model, reference, **(options or {}))
             if item is not None:
                 yield item
 
     originals = {} if originals is None else originals
-    rows = []
-    for reference, data, next_data in with_next(packed()):
-        with recording_failure(reference.case.patient, reader, failed):
+    rows, failures = [], None if failed is None else dict[str, str]()
+    begin, end = ranks.bounds(len(patients))
+    own = packed(tqdm(patients[begin:end], desc="evaluating", unit="patient"), failures)
+    following = packed([*patients[end:], *patients[:begin]], {})  # other ranks record their failures
+    for reference, data, next_data in with_next(own, following):
+        with recording_failure(reference.case.patient, reader, failures):
             tokens, header = read_tokens(model, data)
             decoded, quality = score_grid(reference, decode(model, tokens, header))
             baseline_metrics = {}
@@ -135,4 +146,24 @@ def evaluate(
                 },
             }
             rows.append(row)
-    return rows
+    return of_all_ranks(rows, patients, failures, failed)
+
+
+def of_all_ranks(
+    rows: list[Row], patients: Sequence[str], failures: dict[str, str] | None, failed: dict[str, str] | None
+) -> list[Row]:
+    """Gather the scores of all ranks.
+
+    Args:
+        rows: of this rank.
+        patients: of all ranks, in order.
+        failures: patient -> why this rank could not score it.
+        failed: the same of all ranks; the new ones are added in the order of the patients.
+
+    Returns:
+        The rows of all ranks, in the order of the patients.
+    """
+    if failed is not None:
+        found = dict(ranks.gather(list((failures or {}).items())))
+        failed.update({patient: found[patient] for patient in patients if patient in found})
+    return ranks.gather(rows)

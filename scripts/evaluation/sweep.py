@@ -18,6 +18,7 @@ from data.shards.reader import ShardReader
 from modeling.flow import SamplerOptions
 from modeling.titok import TiTok
 from scripts.files.codec import compress, decompress, open_for
+from utils import ranks
 from utils.files import write_json, write_text
 from utils.metrics import finite_mean, high_frequency_ratio
 from utils.report.figures import COLORS, INK, save
@@ -42,7 +43,7 @@ def sampler_options(steps: Sequence[int], realism: Sequence[float], sampler: str
 def sweep(
     model: TiTok, reader: ShardReader, patients: Sequence[str], options: Sequence[SamplerOptions]
 ) -> list[dict[str, Any]]:
-    """One row for each set of sampler options: means over patients, on native voxels.
+    """One row for each set of sampler options: means over patients, on native voxels; the ranks divide the patients.
 
     Args:
         model: in eval mode on its device, with a DiT.
@@ -51,8 +52,9 @@ def sweep(
         options: the sets of sampler options.
     """
     scores: dict[SamplerOptions, list[dict[str, float]]] = {option: [] for option in options}
-    bar = tqdm(total=len(patients) * len(options), desc="sweep", unit="decode")
-    for patient in patients:
+    own = ranks.share(patients)
+    bar = tqdm(total=len(own) * len(options), desc="sweep", unit="decode")
+    for patient in own:
         reference = open_for(model, reader.read_case(patient))
         data, frames = compress(model, reference), reference.original.shape[0] * reference.original.shape[1]
         for option in options:
@@ -66,9 +68,10 @@ def sweep(
                                    "ms_per_frame": spent})  # fmt: skip
             bar.update()
     bar.close()
+    of_all = {option: ranks.gather(rows) for option, rows in scores.items()}
     return [
         {**option._asdict(), **{key: finite_mean([row[key] for row in rows]) for key in rows[0]}}
-        for option, rows in scores.items()
+        for option, rows in of_all.items()
     ]
 
 

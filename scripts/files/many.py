@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from utils import ranks
+
 DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "configs" / "ladder_mini"
 
 
@@ -103,10 +105,10 @@ def run_jobs(
     title: str,
     output: Path,
 ) -> None:
-    """Prepare files in threads and finish them in order.
+    """Prepare files in threads and finish them in order; the files are divided among the ranks.
 
     Args:
-        jobs: the files.
+        jobs: the files of all ranks.
         prepare: reads a file; called in a thread.
         finish: writes the output and returns the line to print; called in the main thread.
         workers: number of threads.
@@ -116,18 +118,22 @@ def run_jobs(
     Raises:
         ValueError: at the end, naming the files that failed.
     """
-    failed: dict[str, str] = {}
-    with tqdm(total=len(jobs), desc=title, unit="file") as bar, ThreadPoolExecutor(workers) as pool:
-        for job, future in _ahead(pool, jobs, prepare, workers):
+    own, lines, reasons = ranks.share(jobs), list[str](), dict[str, str]()
+    with tqdm(total=len(own), desc=title, unit="file") as bar, ThreadPoolExecutor(workers) as pool:
+        for job, future in _ahead(pool, own, prepare, workers):
             try:
                 line = finish(future.result(), job)
             except Exception as error:
                 reason = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
-                failed[job.name] = reason.removeprefix(f"{job.name.partition('.')[0]}: ").removeprefix(f"{job.name}: ")
-                line = f"failed: {failed[job.name]}"
-            if len(jobs) > 1 or not failed:
-                bar.write(f"{job.name}: {line}")
+                reason = reason.removeprefix(f"{job.name.partition('.')[0]}: ").removeprefix(f"{job.name}: ")
+                reasons[job.name], line = reason, f"failed: {reason}"
+            if len(jobs) > 1 or not reasons:
+                lines.append(f"{job.name}: {line}")
+                bar.write(lines[-1])
             bar.update()
+    failed = dict(ranks.gather(list(reasons.items())))
+    for line in ranks.gather(lines)[len(lines) :]:  # the main rank, which prints, has the first part of the files
+        print(line)
     if failed and len(jobs) == 1:
         raise ValueError(": ".join(*failed.items()))
     if len(failed) < len(jobs):

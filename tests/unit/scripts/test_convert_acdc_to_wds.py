@@ -308,6 +308,42 @@ def test_a_killed_conversion_leaves_no_process_behind_and_goes_on(acdc, convert,
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
 
 
+def test_two_jobs_convert_a_part_each_and_their_merge_is_one_conversion(acdc, convert, tmp_path, capsys):
+    damage(acdc / "patient004")
+    command = [sys.executable, convert_acdc_to_wds.__file__, "--input_dir", acdc, "--output_dir", tmp_path / "out"]
+    jobs = [
+        subprocess.Popen([*command, "--workers", "1", "--part", part], stdout=subprocess.PIPE, text=True)
+        for part in ("1/2", "2/2")
+    ]
+    printed = [job.communicate(timeout=120)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0]
+    assert "part 1/2 is complete" in printed[0] and "5 patients, 0 skipped" in printed[0]
+    assert "5 patients, 1 skipped" in printed[1] and "patient004: " in printed[1]
+    assert set(os.listdir(tmp_path)) == {"acdc", "out.parts"}
+    folders = [convert("--merge_parts"), convert(output="whole")]
+    assert sorted(os.listdir(tmp_path)) == ["acdc", "out", "whole"]
+    names = sorted(os.listdir(folders[1]))
+    assert names == sorted(os.listdir(folders[0]))
+    assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
+    capsys.readouterr()
+    convert("--merge_parts")
+    convert("--part", "1/2")
+    assert capsys.readouterr().out.count("nothing to do") == 2
+
+
+def test_wrong_parts_give_one_clear_line(acdc, convert, capsys):
+    assert error_of(convert, capsys, "--part", "3/2") == (
+        "error: --part is '3/2', expected K/N with K from 1 to N, such as 3/16"
+    )
+    assert "--part converts one part, --merge_parts merges" in error_of(
+        convert, capsys, "--part", "1/2", "--merge_parts"
+    )
+    assert "holds no parts; run the command with --part 1/N to N/N first" in error_of(convert, capsys, "--merge_parts")
+    convert("--part", "1/2")
+    assert "1 of 2 parts are missing; run --part for 2/2" in error_of(convert, capsys, "--merge_parts")
+    assert "seed 0 instead of 1" in error_of(convert, capsys, "--part", "1/2", "--seed", "1")
+
+
 def test_a_missing_input_folder_is_one_line(convert, capsys):
     with pytest.raises(SystemExit):
         convert()

@@ -16,6 +16,18 @@ def test_a_named_device_is_that_device() -> None:
     assert pick_device("cpu").type == "cpu"
 
 
+@pytest.mark.parametrize(("rank", "name"), [("1", "cuda:1"), ("2", "cuda:0")])
+def test_each_rank_of_a_machine_has_its_own_gpu(rank: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda _, device: asked.append(device) or torch.zeros(0))
+    pick_device("auto")
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    pick_device("auto")
+    assert asked == ["cuda", name]
+
+
 @pytest.mark.parametrize("name", ["warp", "cuda:97"])
 def test_a_device_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} cannot be used"):
