@@ -198,7 +198,7 @@ def count(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
         "command": "scale",
         "recipe": args.recipe,
         "note": "expected, not measured",
-        "assumed": assumed._asdict(),
+        "assumed": {**assumed._asdict(), "memory_gib": args.memory_gib},
         "parameters": sum(x.numel() for x in setup.model.parameters()) + learned,
         "parameters_trained": sum(x.numel() for x in setup.trainable.values()) + learned,
         "samples_per_gpu": samples,
@@ -211,14 +211,14 @@ def count(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def table(found: Mapping[str, Any], memory_gib: float) -> str:
+def table(found: Mapping[str, Any]) -> str:
     """The result as text, with its assumptions.
 
     Args:
         found: see `count`.
-        memory_gib: of a GPU.
     """
     assumed, samples = found["assumed"], found["samples_per_gpu"]
+    memory_gib = assumed["memory_gib"]
     passes = {name: samples * sum(of[name] for of in found["flop_of_sample"].values()) / T for name in Passes._fields}
     total = sum(passes.values())
     memory = Needed(**{name: found["memory"][name] for name in Needed._fields})
@@ -248,6 +248,6 @@ def run(args: argparse.Namespace) -> None:
     """Count, calculate, print and write."""
     check(args)
     found = count(parse(RunConfig, ["experiment.output_dir=unused", *args.recipe]), args)
-    print(table(found, args.memory_gib))
+    print(table(found))
     if args.output:
         write_json(args.output, found)

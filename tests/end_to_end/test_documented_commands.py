@@ -93,6 +93,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/benchmark.py memory": (*SMALL, "losses.contrastive.width=32"),
     "python scripts/benchmark.py phases": ("--limit", "1"),
     "python scripts/benchmark.py rehearse": SMALL,
+    "python scripts/benchmark.py scale": SMALL,
 }
 NEEDS = {"python scripts/compare_codecs.py": ("av", "imagecodecs")}  # optional packages of a command
 PLACES = {

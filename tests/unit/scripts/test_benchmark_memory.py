@@ -1,4 +1,4 @@
-"""Every recipe fits the GPU that its head names, counted byte by byte; and every YAML below configs/, but those of accelerate, is a model."""
+"""Every recipe fits the GPU that its head names, counted byte by byte; and every recipe below configs/ is a model."""
 
 import json
 import re

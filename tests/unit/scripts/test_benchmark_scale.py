@@ -134,7 +134,7 @@ def test_time_and_frames_per_second_follow_from_the_assumptions() -> None:
 def test_samples_of_a_gpu_can_be_given_and_accumulation_adds_passes_but_no_exchange(tmp_path: Path) -> None:
     given: dict[str, Any] = {
         "slices": 2, "phases": 4, "tflops": 1.0, "tflops_float32": 1.0, "mfu": 1.0, "bandwidth_gb_s": 1.0,
-        "gpus": [2], "recipe": ["config=r.yaml"],
+        "memory_gib": 80.0, "gpus": [2], "recipe": ["config=r.yaml"],
     }  # fmt: skip
     plain, more = (
         count(recipe(tmp_path, STAGE1, *options), argparse.Namespace(samples_per_gpu=samples, **given))
