@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -28,7 +28,7 @@ from modeling.quantizer.vq import Quantized
 from modeling.titok import TiTok
 from modeling.weights.pretrained import read_tokenizer
 from modeling.weights.start import saved_vq_model
-from scripts.benchmarks.saved import Saved, like_a_gpu
+from scripts.benchmarks.saved import Counter, Saved, like_a_gpu
 from scripts.recipe import RunConfig
 from utils.checkpoint import load_weights
 from utils.config.recipe import parse
@@ -83,28 +83,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, metavar="FILE", help="write the table as JSON")
 
 
-def needed(config: RunConfig, slices: int = 18, phases: int = 35) -> Needed:
-    """Bytes that a training step of one micro-batch on one GPU needs.
+class Setup(NamedTuple):
+    """A training without data.
 
     Args:
-        config: the recipe; its tokenizer's architecture is filled in where its weights are at hand.
+        model: on the meta device; the part that trains is selected.
+        objective: the losses, with real parameters.
+        trainable: name -> parameter that trains.
+        samples: of a micro-batch on one GPU.
+        batch: one made-up sample.
+    """
+
+    model: TiTok
+    objective: Objective
+    trainable: dict[str, nn.Parameter]
+    samples: int
+    batch: Batch
+
+
+def set_up(config: RunConfig, slices: int, phases: int) -> Setup:
+    """Model, losses and a sample of a recipe; the tokenizer's architecture is filled in where its weights are at hand.
+
+    Args:
+        config: the recipe.
         slices: D of a stack.
         phases: T where the recipe does not say.
 
     Raises:
-        ValueError: for a ladder, whose memory depends on the data.
+        ValueError: for a ladder, whose work depends on the data.
     """
     if config.model.layout == "ladder":
-        raise ValueError("the memory of a ladder depends on its data; measure it: scripts/benchmark.py rehearse")
+        raise ValueError("the work of a ladder depends on its data; measure it: scripts/benchmark.py rehearse")
     architecture(config.model, config.experiment.init_weight)
-    micro = config.training.gradient_accumulation_steps
-    samples = config.training.global_batch_size // micro
     with torch.device("meta"):
         model = TiTok(config.model)
     objective = build_objective(config.losses)
     model.recompute(config.training.recompute_frames)
     trainable = select_trainable(model, config.training.trainable)
-    batch = made_up(config, slices, phases)
+    samples = config.training.global_batch_size // config.training.gradient_accumulation_steps
+    return Setup(model, objective, trainable, samples, made_up(config, slices, phases))
+
+
+def needed(config: RunConfig, slices: int = 18, phases: int = 35) -> Needed:
+    """Bytes that a training step of one micro-batch on one GPU needs.
+
+    Args:
+        config: the recipe, see `set_up` for all arguments.
+
+    Raises:
+        ValueError: for a ladder, whose memory depends on the data.
+    """
+    model, objective, trainable, samples, batch = set_up(config, slices, phases)
     saved = Saved()
     saved.leave_out(objective.parameters())
     with sdpa_kernel(list(FUSED)):  # as on a GPU, whatever a training in this process has switched off
@@ -159,7 +188,7 @@ def made_up(config: RunConfig, slices: int, phases: int) -> Batch:
     )  # fmt: skip
 
 
-def forward(model: TiTok, config: RunConfig, batch: Batch, samples: int, saved: Saved) -> Prediction:
+def forward(model: TiTok, config: RunConfig, batch: Batch, samples: int, counter: Counter) -> Prediction:
     """A training pass of fake tensors, as many samples as a micro-batch has."""
     zeros = {
         name: torch.zeros((samples, *x.shape[1:]), dtype=x.dtype)
@@ -168,25 +197,32 @@ def forward(model: TiTok, config: RunConfig, batch: Batch, samples: int, saved: 
     fake = batch._replace(**zeros)  # type: ignore[arg-type]  # only tensors are among them
     draws = no_draws(fake)._replace(noise=torch.zeros_like(fake.image))
     lowers = config.training.mixed_precision != "no"
-    with saved.counting(), like_a_gpu(), torch.autocast("cpu", torch.bfloat16, enabled=lowers):
+    with counter.counting(), like_a_gpu(), torch.autocast("cpu", torch.bfloat16, enabled=lowers):
         return model(fake, draws)
 
 
 class CountedSegmenter(FixedSegmenter):
-    """Counts what a segmenter keeps for the backward pass, and returns zeros for one real sample."""
+    """Counts the work of a segmenter with fake tensors, and returns zeros for one real sample.
+
+    Attributes:
+        pairs: fake output and its real zeros, of each segmentation.
+    """
 
     def __init__(
-        self, counted: FixedSegmenter, frames: Tensor, samples: int, saved: Saved, mode: FakeTensorMode
+        self, counted: FixedSegmenter, frames: Tensor, samples: int, counter: Counter, mode: FakeTensorMode
     ) -> None:
         super().__init__(counted.segmenter, frames)
-        self.counted, self.samples, self.saved, self.mode = counted, samples, saved, mode
+        self.counted, self.samples, self.counter, self.mode = counted, samples, counter, mode
+        self.pairs: list[tuple[Tensor, Tensor]] = []
 
     def segment(self, frames: Tensor) -> Segmented:  # (1, ..., 1, H, W)
         """Zeros of the shapes and types that the segmenter gives."""
-        with self.mode, self.saved.counting(), like_a_gpu():
+        with self.mode, self.counter.counting(), like_a_gpu():
             fake = torch.empty(self.samples, *frames.shape[1:], requires_grad=frames.requires_grad)
             segmented = self.counted.segment(fake)
-        logits, *pyramid = (real(x, 1) for x in (segmented.logits, *segmented.pyramid))
+        fakes = (segmented.logits, *segmented.pyramid)
+        logits, *pyramid = (real(x, 1) for x in fakes)
+        self.pairs += zip(fakes, (logits, *pyramid), strict=True)
         return Segmented(logits, tuple(pyramid))
 
 
@@ -197,9 +233,13 @@ def real(fake: Tensor, rows: int) -> Tensor:
 
 
 def run_losses(
-    objective: Objective, prediction: Prediction, batch: Batch, samples: int, saved: Saved, mode: FakeTensorMode
-) -> None:
-    """The losses of one sample on real zeros, counted as often as there are samples."""
+    objective: Objective, prediction: Prediction, batch: Batch, samples: int, counter: Counter, mode: FakeTensorMode
+) -> tuple[Prediction, Tensor]:
+    """The losses of one sample on real zeros, counted as often as there are samples.
+
+    Returns:
+        These zeros, leaves in place of the fake prediction; and the weighted sum of the losses.
+    """
 
     def one(fake: Tensor | None) -> Tensor | None:
         return None if fake is None else real(fake, len(fake) // samples)
@@ -208,15 +248,15 @@ def run_losses(
     codebook = None if prediction.codebook is None else real(prediction.codebook, len(prediction.codebook))
     segmenter = prediction.segmenter
     if segmenter is not None:
-        segmenter = CountedSegmenter(segmenter, real(segmenter.frames, 1), samples, saved, mode)
+        segmenter = CountedSegmenter(segmenter, real(segmenter.frames, 1), samples, counter, mode)
     of_one = Prediction(
         batch.image, one(prediction.reconstruction), torch.zeros(1), torch.ones(1, dtype=torch.bool),
         one(prediction.latents), quantized, one(prediction.ids), codebook, one(prediction.logits), segmenter,
         one(prediction.context), AFTER_WARMUP,
     )  # fmt: skip
-    with saved.counting(times=samples, known=[batch.image]):
+    with counter.counting(times=samples, known=[batch.image]):
         sums = objective(of_one, batch)
-        objective.total(sums, torch.ones_like(sums))
+        return of_one, objective.total(sums, torch.ones_like(sums))
 
 
 def table(found: Needed) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import torch
@@ -16,6 +16,18 @@ from torch.overrides import TorchFunctionMode
 IN_FLOAT32: set[Any] = {  # what autocast computes in float32 on a GPU, and on a CPU in bf16
     F.layer_norm, F.group_norm, F.normalize, F.softmax, F.cross_entropy, torch.softmax, Tensor.softmax,
 }  # fmt: skip
+
+
+class Counter(Protocol):
+    """Counts something of what is computed within blocks: `Saved` bytes, `Flop` of flop.py operations."""
+
+    def counting(self, times: int = 1, known: Iterable[Tensor] = ()) -> AbstractContextManager[None]:
+        """Count within a block.
+
+        Args:
+            times: that everything counts.
+            known: tensors that were counted before.
+        """
 
 
 class Saved:

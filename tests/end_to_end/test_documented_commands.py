@@ -44,6 +44,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     TRAIN + "training/MRI/stage1/": (*QUICK, "losses.contrastive.width=32"),
     TRAIN + "training/MRI/stage2/": QUICK,
     TRAIN + "training/MRI/stage3/": QUICK,
+    "python scripts/plot_run.py": (),
     "python scripts/evaluate.py --data acdc_wds --split test --output_dir report": ("--limit", "1"),
     TRAIN + "acdc128/segmenter": (*QUICK, "dataset.shards=acdc_edes"),
     TRAIN + "acdc128/reference": (*QUICK, "dataset.shards=acdc_edes"),
@@ -92,6 +93,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/benchmark.py memory": (*SMALL, "losses.contrastive.width=32"),
     "python scripts/benchmark.py phases": ("--limit", "1"),
     "python scripts/benchmark.py rehearse": SMALL,
+    "python scripts/benchmark.py scale": SMALL,
 }
 NEEDS = {"python scripts/compare_codecs.py": ("av", "imagecodecs")}  # optional packages of a command
 PLACES = {

@@ -17,6 +17,7 @@ MAY_IMPORT = {
 }
 FILES_IN_A_FOLDER = 15
 REGISTRIES = {"modeling/losses", "modeling/conditioning", "modeling/quantizer", "data/codecs", "data/sources"}
+COMMANDS = {"scripts"}  # a file is a command that users type: its path cannot move to a folder; shared code is below it
 LINES_OF_A_FILE = 300
 FILES = [path for folder in MAY_IMPORT for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
@@ -60,7 +61,7 @@ def test_a_folder_holds_about_a_dozen_files_unless_it_is_a_registry_which_grows_
     folders = {path.parent for path in FILES}
     counts = {str(folder.relative_to(REPOSITORY)): len(list(folder.glob("[!_]*.py"))) for folder in folders}
     too_many = {folder: count for folder, count in counts.items() if count > FILES_IN_A_FOLDER}
-    assert too_many.keys() <= REGISTRIES <= counts.keys()
+    assert too_many.keys() <= REGISTRIES | COMMANDS <= counts.keys()
 
 
 def test_no_file_has_a_prefix_that_its_folder_says() -> None:

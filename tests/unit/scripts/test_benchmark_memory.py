@@ -1,4 +1,4 @@
-"""Every recipe fits the GPU that its head names, counted byte by byte; and every YAML below configs/ is a model."""
+"""Every recipe fits the GPU that its head names, counted byte by byte; and every recipe below configs/ is a model."""
 
 import json
 import re
@@ -20,7 +20,8 @@ from tests.training import STAGE1, STAGE2
 from utils.config.recipe import parse
 from utils.run.optim import select_trainable
 
-CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+LAUNCHES = REPOSITORY / "configs" / "accelerate"
+CONFIGS = [path for path in sorted((REPOSITORY / "configs").rglob("*.yaml")) if path.parent != LAUNCHES]
 PROMISED = [path for path in CONFIGS if "MRI" in path.parts and "ladder" not in path.parts]
 
 

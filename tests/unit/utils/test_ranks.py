@@ -31,7 +31,7 @@ def test_a_rank_that_fails_ends_the_others_and_its_error_is_printed_once(tmp_pat
     assert done.returncode == 1
     assert done.stdout == "['a', 'b', 'c'] True\n"
     assert [line for line in done.stderr.splitlines() if "fails" in line and line.startswith("error")] == [
-        "error: only rank 1 fails"
+        "error (rank 1): only rank 1 fails"
     ]
 
 
