@@ -20,8 +20,9 @@ lint: setup ## ruff, its formatter and mypy
 test: lint ## every check and every test
 	$(BIN)/pytest
 
-soak: setup ## 2000 changed compressed files: none may crash the reader, use much memory or be misread
+soak: setup ## 2000 changed compressed files and 20 killed runs: nothing is misread, nothing is lost
 	TITOK_MRI_SOAK=2000 $(BIN)/pytest tests/unit/data/bitstream/test_mutations.py
+	TITOK_MRI_KILLS=20 $(BIN)/pytest tests/end_to_end/test_interruptions.py -k killed_at_random
 
 demo: setup ## synthetic patients, three stages and a report on two CPU cores; into DEMO_OUTPUT=demo_output
 	PATH="$(CURDIR)/$(BIN):$$PATH" DEMO_OUTPUT="$(DEMO_OUTPUT)" bash scripts/demo.sh

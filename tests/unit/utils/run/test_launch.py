@@ -1,9 +1,13 @@
 """A run is what its recipe says, whatever stands in the environment."""
 
+import types
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedType
 
+from utils.run import launch
 from utils.run.launch import environment_notes, make_accelerator
 
 
@@ -64,3 +68,10 @@ def test_what_accelerate_launch_sets_by_itself_is_no_news() -> None:
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
     }
     assert environment_notes("no", usual) == []
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_a_launcher_that_splits_the_model_is_refused(monkeypatch: pytest.MonkeyPatch, kind: DistributedType) -> None:
+    monkeypatch.setattr(launch, "Accelerator", lambda **_: types.SimpleNamespace(distributed_type=kind))
+    with pytest.raises(ValueError, match=f"the launcher asks for {kind.value}, but each rank needs the whole model"):
+        make_accelerator("no")
