@@ -1,6 +1,6 @@
 """Compare the training loop with bare steps on one resident batch, in the precision and memory options of torch.
 
-    python scripts/benchmark.py train config=configs/demo/stage2.yaml --steps 10 --rounds 3
+    python scripts/benchmark.py train --steps 10 --rounds 3 config=configs/demo/stage2.yaml
 
 `loop` is scripts/train_mri_titok.py itself: loading, draws, EMA, checks, log. `resident` is forward pass, losses,
 backward pass and optimizer step on one batch that stays on the device. Their ratio is the share of the throughput that

@@ -94,6 +94,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/benchmark.py phases": ("--limit", "1"),
     "python scripts/benchmark.py rehearse": SMALL,
     "python scripts/benchmark.py scale": SMALL,
+    "python scripts/benchmark.py train": (*QUICK, "--steps", "1", "--rounds", "1"),
 }
 NEEDS = {"python scripts/compare_codecs.py": ("av", "imagecodecs")}  # optional packages of a command
 PLACES = {
