@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import multiprocessing.queues
 import os
 import shutil
@@ -104,6 +106,16 @@ def start_process(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     # Python prints an error of the thread that sends, such as full shared memory, and goes on: the trainer would wait.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_cannot_send)  # type: ignore[attr-defined]
+
+
+@atexit.register
+def _end_processes() -> None:
+    """End loading processes that are left at the end of the program; Python alone would wait for them for ever."""
+    left = [process for process in multiprocessing.active_children() if process.daemon]
+    if left:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch reports the end of a loading process as an error
+    for process in left:
+        process.kill()
 
 
 def _cannot_send(error: Exception, batch: object) -> None:

@@ -101,9 +101,11 @@ def test_a_signal_finishes_the_step_and_writes_a_checkpoint(
 
 
 def test_one_run_uses_a_folder_at_a_time(place: Path, phantom_shards: Path) -> None:
-    hold = "import sys; from pathlib import Path; from utils.files import Lock; Lock(Path(sys.argv[1])); input()"
+    hold = (
+        "import sys; from pathlib import Path; from utils.run.lock import Lock; lock = Lock(Path(sys.argv[1])); input()"
+    )
     other = subprocess.Popen(
-        [sys.executable, "-c", f"{hold.replace('Lock(Path', 'lock = Lock(Path')}", str(place / "locked")],
+        [sys.executable, "-c", hold, str(place / "locked")],
         cwd=REPOSITORY, stdin=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for(lambda: bool((place / "locked" / ".lock").exists()), other, "lock")

@@ -15,8 +15,9 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from utils.checkpoint import check_archive, disk_errors, load_archive, tensor_bytes
-from utils.files import Lock, atomic_dir, sweep
+from utils.files import atomic_dir, sweep
 from utils.run.launch import process_state
+from utils.run.lock import Lock
 
 STEP = re.compile(r"step_([0-9]+)")
 

@@ -43,7 +43,8 @@ class StopRequest:
         self._group: Any = dist.new_group(backend="gloo") if world_size() > 1 else None
 
     def __enter__(self) -> "StopRequest":
-        self._earlier = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
+            self._earlier = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         launcher = launcher_of_this_process()
         if launcher is not None:
             threading.Thread(target=self._watch, args=(launcher,), daemon=True).start()

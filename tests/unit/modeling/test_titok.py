@@ -184,8 +184,12 @@ def test_a_tokenizer_in_the_published_layout_loads_as_a_three_channel_model(tmp_
 
 def test_renamed_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path)
-    file = tmp_path / "model.safetensors"
+    file, config = tmp_path / "model.safetensors", tmp_path / "config.json"
     state = load_file(file)
+    save_file({**state, "extra": torch.zeros(1)}, file)
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged, or not the weights of its config\.json"):
+        TiTok.from_pretrained(tmp_path)
+    config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "weights_hash"}))
     for spoiled, words in (
         ({"extra" if k == "dit.token_embed" else k: v for k, v in state.items()}, "missing keys: dit.token_embed"),
         ({**state, "extra": torch.zeros(1)}, "unknown keys: extra"),

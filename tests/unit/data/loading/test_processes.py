@@ -88,6 +88,21 @@ def test_a_sample_is_at_most_as_large_as_its_estimate(shards: Path, unit: str, p
     assert large and sum(large) <= dataset.sample_bytes
 
 
+LEFT = """
+from data.loading.processes import Loader
+batches = iter(Loader(range(8), list, 2, 0, batch_size=2))
+print(next(batches))
+cycle = [batches]
+cycle.append(cycle)
+"""
+
+
+def test_a_program_that_leaves_its_loading_processes_behind_still_ends() -> None:
+    done = subprocess.run([sys.executable, "-c", LEFT], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
+                          check=False)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1]\n", "")
+
+
 SMALL = """
 import sys
 import torch

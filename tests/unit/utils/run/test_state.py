@@ -52,6 +52,14 @@ def test_an_optimizer_survives_the_round_trip(tmp_path: Path) -> None:
     assert state["param_groups"] == optimizer.state_dict()["param_groups"]
 
 
+def test_the_scaler_of_fp16_survives_the_round_trip(tmp_path: Path) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    path = save_training(tmp_path, 1, {"scaler": scaler.state_dict()})
+    again = torch.amp.GradScaler("cpu", init_scale=2.0)
+    again.load_state_dict(load_archive(path / "state.pth")["scaler"])
+    assert again.get_scale() == 1024.0
+
+
 def test_no_flipped_bit_changes_a_state_in_silence_and_the_state_before_is_used(tmp_path: Path) -> None:
     weight = torch.arange(500.0)
     for step in (1, 2):
