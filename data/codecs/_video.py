@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -12,6 +14,22 @@ import numpy as np
 from data.codecs._common import from_levels, require, to_levels
 
 FRAMES_PER_SECOND = 25  # of the stream; rate control by CRF hardly depends on it
+
+
+@contextmanager
+def same_scheduling() -> Iterator[None]:
+    """Restore the scheduling of this thread: SVT-AV1 takes real-time priority when it runs as root, as in a container.
+
+    At this priority, other threads on the same core would have to wait.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameter)
 
 
 @dataclass(frozen=True)
@@ -69,8 +87,9 @@ class VideoCodec:
         context.framerate, context.time_base = Fraction(FRAMES_PER_SECOND), Fraction(1, FRAMES_PER_SECOND)
         context.thread_count = 1  # the same bytes on every machine
         context.options = self.options(setting)
-        packets = [bytes(packet) for frame in self._frames(levels) for packet in context.encode(frame)]
-        return packets + [bytes(packet) for packet in context.encode(None)]  # the packets that were held back
+        with same_scheduling():
+            packets = [bytes(packet) for frame in self._frames(levels) for packet in context.encode(frame)]
+            return packets + [bytes(packet) for packet in context.encode(None)]  # the packets that were held back
 
     def decode(self, parts: Sequence[bytes], hw: tuple[int, int]) -> np.ndarray:
         """See `Codec`."""

@@ -97,6 +97,14 @@ def test_the_same_cine_gives_the_same_bytes(name: str) -> None:
     assert codec.encode(cine, codec.ladder[2]) == codec.encode(cine, codec.ladder[2])
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no scheduling policies")
+def test_an_encoder_does_not_change_the_priority_of_the_program(name: str) -> None:
+    codec = build("data.codecs", name, {}, f"codecs.{name}")
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    codec.encode(beating(2), codec.ladder[-1])
+    assert (os.sched_getscheduler(0), os.sched_getparam(0)) == before
+
+
 def test_black_and_white_come_back_as_such(name: str) -> None:
     codec = build("data.codecs", name, {}, f"codecs.{name}")
     for value in (0.0, 1.0):
