@@ -1,5 +1,6 @@
 """A recipe: all options of a training run, and the data that it reads."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -17,6 +18,8 @@ from modeling.needs import check_needs, provides
 from utils.config.ranges import AboveZero, BelowOne, Count, Positive, Range, Seed, Tokens
 from utils.run.optim import OptimizerConfig
 from utils.types import Batch
+
+PREVIEWED = r"-?val_(psnr|bits_per_pixel|dice_\w+)"  # values of previews that can choose the best weights
 
 
 @dataclass
@@ -117,6 +120,11 @@ class TrainingConfig:
     best_by: str | None = None
 
     def __post_init__(self) -> None:
+        if self.best_by is not None and not re.fullmatch(PREVIEWED, self.best_by):
+            raise ValueError(
+                f"best_by is {self.best_by}, expected val_psnr, val_bits_per_pixel or val_dice_NAME, with a minus sign "
+                "before it for the lowest value"
+            )
         if self.global_batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"global_batch_size {self.global_batch_size} is not a multiple of gradient_accumulation_steps "

@@ -87,10 +87,15 @@ def notes(
     found = environment_notes(precision)
     before, now = saved["config"]["training"]["max_steps"] if saved else 0, config.training.max_steps
     if saved and before != now:
-        rates = [learning_rate(saved["step"], config.optimizer, steps) for steps in (before, now)]
+        step = min(before, now) - 1
+        rates = [learning_rate(step, config.optimizer, steps) for steps in (before, now)]
         found.append(
             f"training.max_steps was {before} and is {now}: from here on the learning rate follows the schedule of "
-            f"{now} steps; at step {saved['step']} it is {rates[1]:.3g} instead of {rates[0]:.3g}"
+            f"{now} steps; at step {step} it is {rates[1]:.3g} instead of {rates[0]:.3g}"
+        )
+    if saved and saved["step"] > now:
+        found.append(
+            f"the run has {saved['step']} steps already, more than training.max_steps {now}: nothing is trained"
         )
     if loader.note is not None:
         found.append(loader.note)

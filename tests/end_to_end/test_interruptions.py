@@ -152,6 +152,9 @@ def test_another_number_of_steps_says_what_happens_to_the_schedule(place: Path, 
     done = train(place, "stage1", phantom_shards, "longer", *few, *best, "training.max_steps=6")
     assert done.returncode == 0, done.stderr
     assert "training.max_steps was 4 and is 6: from here on the learning rate follows" in done.stdout
+    assert "at step 3 it is " in done.stdout
+    fewer = train(place, "stage1", phantom_shards, "longer", *few, *best)
+    assert fewer.returncode == 0 and "the run has 6 steps already, more than training.max_steps 4" in fewer.stdout
     assert len(curve(place / "longer", "val_psnr")) == 3 and len(curve(place / "longer")) == 3
     assert {path.name for path in (place / "longer" / "best").iterdir()} >= {"config.json", "model.safetensors"}
 

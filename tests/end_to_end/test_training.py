@@ -235,6 +235,7 @@ def test_the_decoder_overfits_one_batch_to_more_than_30_db() -> None:
         ),
         (("losses.flwo={}",), "losses.flow"),
         (("training.mixed_precision=half",), "half"),
+        (("training.best_by=psnr",), "best_by is psnr, expected val_psnr"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line_and_leaves_nothing(

@@ -15,12 +15,15 @@ class Lock:
     Args:
         folder: created if it does not exist.
     Raises:
-        ValueError: when another process uses the folder.
+        ValueError: when another process uses the folder, or it cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / ".lock"
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be used as a folder ({error.strerror}); choose another") from None
         while True:
             self._stream = self.path.open("a+", encoding="utf-8")
             try:

@@ -87,7 +87,7 @@ def one_run(folder: Path) -> Iterator[dict[str, Any] | None]:
 
 
 def newest_training(folder: str | Path, tell: Callable[[str], None]) -> Path | None:
-    """Find the newest state of a run that is not damaged; damaged ones are renamed.
+    """Find the newest state of a run that is not damaged; damaged ones that are newer are renamed.
 
     Args:
         folder: the run's output folder.
@@ -97,21 +97,23 @@ def newest_training(folder: str | Path, tell: Callable[[str], None]) -> Path | N
     Raises:
         ValueError: if all states are damaged.
     """
-    states = _states(folder)
+    states, damaged = _states(folder), dict[Path, ValueError]()
     for path in reversed(states):
         try:
             load_archive(path / "state.pth")
         except ValueError as error:
-            aside = path.with_name(f"damaged_{path.name}")
+            damaged[path] = error
+            continue
+        for other, error in damaged.items():
+            aside = other.with_name(f"damaged_{other.name}")
             shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
-            tell(f"{error}; it is now {aside.name}, and the checkpoint before it is used")
-        else:
-            return path
+            other.rename(aside)
+            tell(f"{error}; it is now {aside.name}, and {path.name} is used")
+        return path
     if states:
         raise ValueError(
-            f"{Path(folder) / 'checkpoints'}: all {len(states)} checkpoints are damaged; remove {folder} to start from "
-            "the beginning"
+            f"{Path(folder) / 'checkpoints'}: all {len(states)} checkpoints are damaged ({damaged[states[-1]]}); give "
+            "another experiment.output_dir, with experiment.init_weight if a checkpoint_last.pth exists"
         )
     return None
 

@@ -19,7 +19,7 @@ from utils.ranks import world_size
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPEATED_SECONDS = 3.0  # a queue sends SIGTERM to launcher and trainer, and the launcher passes its own on
 LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.2
 
 
 class StopRequest:

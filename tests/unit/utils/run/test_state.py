@@ -85,8 +85,10 @@ def test_no_flipped_bit_changes_a_state_in_silence_and_the_state_before_is_used(
 def test_a_run_whose_states_are_all_damaged_does_not_start_again_in_silence(tmp_path: Path) -> None:
     for step in (1, 2):
         (save_training(tmp_path, step, {"step": step}) / "state.pth").write_bytes(b"PK")
-    with pytest.raises(ValueError, match="all 2 checkpoints are damaged; remove"):
-        newest_training(tmp_path, print)
+    for _ in range(2):  # the second start must not find an empty folder
+        with pytest.raises(ValueError, match=r"all 2 checkpoints are damaged .*; give another experiment.output_dir"):
+            newest_training(tmp_path, print)
+    assert kept(tmp_path) == ["step_1", "step_2"]
 
 
 def test_a_full_disk_is_named_and_costs_no_earlier_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +119,13 @@ def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(tmp_path:
     (tmp_path / ".config").write_text("of the user")
     assert sweep_run(tmp_path) == [".0a1b2c3d.model.safetensors", ".0a1b2c3d.step_2"]
     assert sorted(os.listdir(tmp_path)) == [".config", "checkpoints"] and kept(tmp_path) == ["step_1"]
+
+
+def test_an_output_that_cannot_be_a_folder_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ValueError, match=r"cannot be used as a folder \(.*\); choose another"), one_run(place):
+            pass
 
 
 def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
