@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils.ranks import sum_over_ranks, world_size
+from utils.ranks import is_main, sum_over_ranks, world_size
 
 ADVICE = "lower optimizer.learning_rate or training.max_grad_norm, or inspect these samples"
 MOST_KEYS = 8
@@ -142,7 +142,7 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint; the first rank takes the sums over all ranks, and the others begin at 0."""
-        device, share = self.usage.device, float(world_size() == 1 or dist.get_rank() == 0)
+        device, share = self.usage.device, float(is_main())
         self.rows = [row.to(device) * share for row in state["rows"]]
         self.norms = [norm.to(device) for norm in state["norms"]]
         self.keys = [[] for _ in self.rows]

@@ -68,13 +68,14 @@ def one_run(folder: Path) -> Iterator[dict[str, Any] | None]:
     with ExitStack() as stack:
         result: list[Any] = [None, None]  # the state's folder, and what went wrong
         problem: ValueError | OSError | None = None
+        newest: tuple[Path, dict[str, Any]] | None = None
         if main:
             try:
                 stack.enter_context(Lock(folder))
                 for name in sweep_run(folder):
                     print(f"note: removed {folder}/.../{name}, which a killed run was writing")
                 newest = newest_training(folder, lambda line: print(f"note: {line}"))
-                result[0] = None if newest is None else str(newest)
+                result[0] = None if newest is None else str(newest[0])
             except (ValueError, OSError) as error:
                 problem, result[1] = error, str(error)
         if process_state().num_processes > 1:
@@ -83,24 +84,26 @@ def one_run(folder: Path) -> Iterator[dict[str, Any] | None]:
             raise problem
         if result[1] is not None:
             raise SystemExit(1)
-        yield None if result[0] is None else load_archive(Path(result[0]) / "state.pth")
+        if newest is None and result[0] is not None:  # another rank
+            newest = Path(result[0]), load_archive(Path(result[0]) / "state.pth")
+        yield None if newest is None else newest[1]
 
 
-def newest_training(folder: str | Path, tell: Callable[[str], None]) -> Path | None:
-    """Find the newest state of a run that is not damaged; damaged ones that are newer are renamed.
+def newest_training(folder: str | Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """Read the newest state of a run that is not damaged; damaged ones that are newer are renamed.
 
     Args:
         folder: the run's output folder.
         tell: called with a line about each damaged state.
     Returns:
-        The folder of the state, as `save_training` returns it; None if the run has no state yet.
+        The folder and the payload of `save_training`, tensors on the CPU; None if the run has no state yet.
     Raises:
         ValueError: if all states are damaged.
     """
     states, damaged = _states(folder), dict[Path, ValueError]()
     for path in reversed(states):
         try:
-            load_archive(path / "state.pth")
+            payload: dict[str, Any] = load_archive(path / "state.pth")
         except ValueError as error:
             damaged[path] = error
             continue
@@ -109,7 +112,7 @@ def newest_training(folder: str | Path, tell: Callable[[str], None]) -> Path | N
             shutil.rmtree(aside, ignore_errors=True)
             other.rename(aside)
             tell(f"{error}; it is now {aside.name}, and {path.name} is used")
-        return path
+        return path, payload
     if states:
         raise ValueError(
             f"{Path(folder) / 'checkpoints'}: all {len(states)} checkpoints are damaged ({damaged[states[-1]]}); give "

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,21 +9,12 @@ from data.shards.conversion import Plan, convert, is_done
 from data.shards.journal import Journal
 from data.shards.reader import ShardReader, ShardWriter
 from data.sources.acdc import AcdcSource
-
-PATIENTS = [f"patient{number:03d}" for number in range(1, 7)]
-SPLIT = dict(zip(PATIENTS, ["train", "test", "train", "train", "val", "train"], strict=True))
+from tests.plans import PATIENTS, SPLIT, make_plan, write_patients
 
 
 @pytest.fixture
-def plan(tmp_path: Path, acdc_patient) -> Plan:
-    for number, patient in enumerate(PATIENTS):
-        acdc_patient(tmp_path / "acdc" / patient, hwd=(16, 18, 2), phases=4, ed=1, es=3, seed=number)
-    (tmp_path / "acdc" / PATIENTS[3] / f"{PATIENTS[3]}_4d.nii.gz").write_bytes(b"damaged")
-    return make_plan(tmp_path)
-
-
-def make_plan(folder: Path, **settings: int) -> Plan:
-    return Plan(AcdcSource(folder / "acdc"), SPLIT, {"seed": 0, **settings}, shard_bytes=15000)
+def plan(tmp_path: Path, acdc_patient: Callable[..., Path]) -> Plan:
+    return write_patients(tmp_path, acdc_patient)
 
 
 def content(folder: Path) -> dict[str, bytes]:

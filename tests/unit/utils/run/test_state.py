@@ -24,8 +24,9 @@ def test_the_newest_states_are_kept_and_read_back(tmp_path: Path) -> None:
         payload = {"step": step, "weight": torch.ones(2), "nested": {"lr": 0.1, "betas": (0.9, 0.99)}}
         save_training(tmp_path, step, payload)
     newest = newest_training(tmp_path, print)
-    assert newest == tmp_path / "checkpoints" / "step_100" and kept(tmp_path) == ["step_10", "step_100"]
-    read = load_archive(newest / "state.pth")
+    assert newest is not None and newest[0] == tmp_path / "checkpoints" / "step_100"
+    assert kept(tmp_path) == ["step_10", "step_100"]
+    read = newest[1]
     assert read["step"] == 100 and read["nested"] == {"lr": 0.1, "betas": (0.9, 0.99)}
 
 
@@ -73,7 +74,7 @@ def test_no_flipped_bit_changes_a_state_in_silence_and_the_state_before_is_used(
         said: list[str] = []
         newest = newest_training(tmp_path, said.append)
         assert newest is not None
-        payload = load_archive(newest / "state.pth")
+        payload = newest[1]
         assert torch.equal(payload["weight"], weight) and payload["step"] == (1 if said else 2)
         if said:
             damaged_ones += 1
