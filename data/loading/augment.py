@@ -17,6 +17,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
 from data.preprocess import Geometry, look
@@ -37,6 +38,9 @@ class AugmentConfig:
         gamma: contrast, 0 to 10; the exponent is log-uniform from 1 / (1 + gamma) to 1 + gamma.
         noise: largest standard deviation of the Gaussian noise, 0 to 1 on images in [0, 1].
         roll: begin the cycle at a random phase; a sample of one phase is not changed.
+        blur: largest standard deviation of a Gaussian filter, in pixels; half of the samples are not filtered.
+        bias: largest change of brightness by a smooth field, as of a coil, 0 to 1; for 0.5 the factor is
+            exp(-0.5) to exp(0.5).
     """
 
     enabled: bool = False
@@ -47,6 +51,8 @@ class AugmentConfig:
     gamma: Annotated[float, Range(0, 10)] = 0.0
     noise: Fraction = 0.0
     roll: bool = False
+    blur: Annotated[float, Range(0, 10)] = 0.0
+    bias: Fraction = 0.0
 
 
 class Draw(NamedTuple):
@@ -60,6 +66,8 @@ class Draw(NamedTuple):
         exponent: exponent of the image values.
         noise: standard deviation of the noise on images in [0, 1].
         start: first phase as a fraction of the cycle, 0 to below 1.
+        blur: standard deviation of the Gaussian filter in pixels; 0 for none.
+        bias: coefficients of the brightness field, see `bias_field`.
     """
 
     angle: float
@@ -69,6 +77,8 @@ class Draw(NamedTuple):
     exponent: float
     noise: float
     start: float
+    blur: float
+    bias: tuple[float, ...]
 
     @property
     def resamples(self) -> bool:
@@ -91,7 +101,8 @@ def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
         The parameters of one sample.
     """
     angle, zoom, row, col, exponent = rng.uniform(-1, 1, 5).tolist()
-    flip, noise, start = rng.random(3).tolist()
+    flip, noise, start, blurred, blur = rng.random(5).tolist()
+    bias = rng.uniform(-1, 1, 5)
     return Draw(
         angle=math.radians(angle * config.rotate_degrees),
         zoom=1 + zoom * config.scale,
@@ -100,6 +111,8 @@ def draw(config: AugmentConfig, rng: np.random.Generator) -> Draw:
         exponent=math.exp(exponent * math.log1p(config.gamma)),
         noise=noise * config.noise,
         start=start * config.roll,
+        blur=blur * config.blur if blurred < 0.5 else 0.0,
+        bias=tuple((config.bias * bias).tolist()),
     )
 
 
@@ -227,10 +240,29 @@ def nearest(images: np.ndarray, source: np.ndarray) -> np.ndarray:
     return images[..., rows.clip(0, height - 1), columns.clip(0, width - 1)] * inside
 
 
+def bias_field(coefficients: tuple[float, ...], size: int) -> np.ndarray:
+    """Return a smooth field, (S, S) float32, whose absolute values are at most the largest of the coefficients.
+
+    Args:
+        coefficients: of row, column, row², column² and row x column, in coordinates of -1 to 1.
+        size: S.
+    """
+    line = np.linspace(-1, 1, size)
+    row, column = line[:, None], line[None, :]
+    terms = (row + 0 * column, column + 0 * row, row**2 + 0 * column, column**2 + 0 * row, row * column)
+    field = sum(c * term for c, term in zip(coefficients, terms, strict=True))
+    largest = np.abs(field).max()
+    return (field * (max(map(abs, coefficients)) / max(largest, 1e-12))).astype(np.float32)
+
+
 def _intensity(frames: np.ndarray, field: np.ndarray, drawn: Draw, rng: np.random.Generator) -> np.ndarray:
     """Return frames (D, T, S, S) with changed contrast and noise; outside the field (D, S, S) they stay 0."""
+    if drawn.blur:
+        frames = gaussian_filter(frames, drawn.blur, axes=(2, 3)) * field[:, None]
+    if any(drawn.bias):
+        frames = frames * np.exp(bias_field(drawn.bias, frames.shape[-1]))
     if drawn.exponent != 1:
-        frames = frames ** np.float32(drawn.exponent)
+        frames = np.clip(frames, 0, 1) ** np.float32(drawn.exponent)
     if drawn.noise:
         noise = rng.standard_normal(frames.shape, dtype=np.float32)
         frames = frames + np.float32(drawn.noise) * noise * field[:, None]

@@ -104,9 +104,18 @@ class FrameSegmenter(nn.Module):
         return Segmented(*recomputed(self, self.recompute_frames, x))
 
     @torch.inference_mode()
-    def labels(self, x: Tensor) -> Tensor:  # (N, 1, H, W) in [0, 1]
-        """The most probable label of each pixel, (N, H, W) uint8: 0 background, 1 RV, 2 MYO, 3 LV."""
-        return self(x.to(self.head.weight.dtype)).logits.argmax(1).to(torch.uint8)
+    def labels(self, x: Tensor, mirrored: bool = False) -> Tensor:  # (N, 1, H, W) in [0, 1]
+        """The most probable label of each pixel, (N, H, W) uint8: 0 background, 1 RV, 2 MYO, 3 LV.
+
+        Args:
+            x: frames.
+            mirrored: add the probabilities of the mirrored frame, for a network that was trained on mirrored frames.
+        """
+        x = x.to(self.head.weight.dtype)
+        scores = self(x).logits
+        if mirrored:
+            scores = scores.softmax(1) + self(x.flip(3)).logits.softmax(1).flip(3)
+        return scores.argmax(1).to(torch.uint8)
 
 
 class Segmenter(FrameSegmenter):

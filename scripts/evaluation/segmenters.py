@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from data import preprocess
 from data.preprocess import Geometry
@@ -29,6 +30,24 @@ class Opened(NamedTuple):
 
     segmenter: ReferenceSegmenter
     lineage: set[str]
+
+
+def largest_components(labels: np.ndarray) -> np.ndarray:
+    """Keep the largest connected part of each structure of a stack, and make the rest background.
+
+    Args:
+        labels: (D, S, S) uint8.
+
+    Returns:
+        (D, S, S) uint8.
+    """
+    result = np.zeros_like(labels)
+    for label in np.unique(labels[labels > 0]):
+        parts, count = ndimage.label(labels == label, np.ones((3, 3, 3)))
+        sizes = np.bincount(parts.ravel(), minlength=count + 1)
+        sizes[0] = 0
+        result[parts == sizes.argmax()] = label
+    return result
 
 
 class GridSegmenter:
@@ -53,8 +72,8 @@ class GridSegmenter:
         """See `ReferenceSegmenter`."""
         geometry = self._geometry(reference)
         grid = torch.from_numpy(np.clip(preprocess.apply(frames, geometry), 0, 1)).float()[:, None]
-        parts = [self.network.labels(part.to(self.device)).cpu() for part in grid.split(self.batch_frames)]
-        return preprocess.invert(torch.cat(parts).numpy(), geometry, order=0)
+        parts = [self.network.labels(part.to(self.device), True).cpu() for part in grid.split(self.batch_frames)]
+        return preprocess.invert(largest_components(torch.cat(parts).numpy()), geometry, order=0)
 
     def _geometry(self, reference: Reference) -> Geometry:
         """The geometry of this segmenter for a patient, which may differ from that of the evaluated model."""
