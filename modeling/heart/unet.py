@@ -31,23 +31,19 @@ class Convolutions(nn.Sequential):
 
 
 class UNet(FrameSegmenter):
-    """Frames to logits; 2.7 M parameters at the usual width.
+    """Frames to logits; 2.7 M parameters."""
 
-    Args:
-        width: factor of the number of channels.
-    """
+    feature_channels = WIDTHS[2]
 
-    def __init__(self, width: int = 1) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        widths = [width * channels for channels in WIDTHS]
-        self.feature_channels = widths[2]
-        self.down = nn.ModuleList([Convolutions(4, widths[0])])
-        self.down.extend(Convolutions(before, after, 2) for before, after in pairwise(widths))
+        self.down = nn.ModuleList([Convolutions(4, WIDTHS[0])])
+        self.down.extend(Convolutions(before, width, 2) for before, width in pairwise(WIDTHS))
         self.up, self.merge = nn.ModuleList(), nn.ModuleList()
-        for below, above in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            self.up.append(nn.ConvTranspose2d(below, above, 2, stride=2))
-            self.merge.append(Convolutions(2 * above, above))
-        self.head = nn.Conv2d(widths[0], 4 * NUM_CLASSES, 1)
+        for below, width in zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True):
+            self.up.append(nn.ConvTranspose2d(below, width, 2, stride=2))
+            self.merge.append(Convolutions(2 * width, width))
+        self.head = nn.Conv2d(WIDTHS[0], 4 * NUM_CLASSES, 1)
 
     def forward(self, x: Tensor) -> Segmented:  # (N, 1, H, W) in [0, 1]; H and W even
         """Return logits at the size of the input, and the features of the encoder."""
