@@ -58,9 +58,10 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/evaluate.py --model MODEL --keep_tokens": ("--keep_tokens", "4", "--limit", "1"),
     "python scripts/evaluate.py --model MODEL --sweep": ("--steps", "2", "--realism", "0.5", "--limit", "1"),
     "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/ladder": (
-        *("--limit", "1", "--image_size", "32", "--steps", "0.5"),  # one field: x265 takes one size in a process
-        *("--codec_option", "svt_av1.ladder=[63]", "x265.ladder=[40]"),
+        *("--split", "train", "--limit", "3", "--image_size", "32", "--steps", "0.5"),  # one size: x265 takes no other
+        *("--codecs", "svt_av1", "x265", "--codec_option", "svt_av1.ladder=[63]", "x265.ladder=[40]"),
     ),
+    "python scripts/equivalence.py codec_report": ("--resamples", "100"),
     "python scripts/compare_codecs.py --data acdc_wds --split": CODECS,
     "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/stage1": CODECS,
     "python scripts/pretokenize.py config=configs/demo": (
@@ -81,6 +82,9 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/decompress.py cine": ("--force",),
     "python scripts/draw_strip.py": (
         *("--model", "mri_titok_e2e_stage3_output", "--data", "acdc_wds", "--patient", "patient001"),
+    ),
+    "python scripts/benchmark.py bound": (
+        *("--split", "train", "--image_size", "32", "--grid", "2", "4", "--bits", "64"),
     ),
     "python scripts/benchmark.py data": ("--seconds", "0.2", "--rounds", "1", "--workers", "0", "--image_size", "16"),
     "OMP_NUM_THREADS=2 python scripts/benchmark.py tokenizer": (

@@ -148,8 +148,11 @@ def draw(path: Path, summary: Mapping[str, Any]) -> None:
     for row, segmenter in zip(axes, segmenters, strict=True):
         for ax, (key, (heading, _, two_sided)) in zip(row, CHANGES.items(), strict=True):
             for method in methods:
-                points = [p for p in summary["points"] if (p["segmenter"], p["method"]) == (segmenter, method)]
-                _curve(ax, points, key, COLORS[methods.index(method) % len(COLORS)])
+                color, place = COLORS[methods.index(method) % len(COLORS)], (segmenter, method)
+                _curve(ax, [p for p in summary["points"] if (p["segmenter"], p["method"]) == place], key, color)
+                for top in summary["headline"]:
+                    if (top["segmenter"], top["method"]) == place and 0 < top["ratio"] < math.inf:
+                        ax.axvline(top["ratio"], color=color, linewidth=1.2, linestyle=":")
             ax.axhspan(-margins[key] if two_sided else -10 * margins[key], margins[key], color="#009e73", alpha=0.08)
             ax.axhline(0, color=INK, linewidth=0.8)
             ax.set_ylim(-4 * margins[key], 8 * margins[key]) if not two_sided else ax.set_ylim(
@@ -166,7 +169,10 @@ def draw(path: Path, summary: Mapping[str, Any]) -> None:
         row[1].set_title(f"segmenter {segmenter}", fontsize=10, color=INK)
     handles = {label: line for ax in figure.axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=8, fontsize=9, frameon=False)
-    title = f"{summary['caption']}. Bands: 95 % intervals over patients; green: equivalent"
+    title = (
+        f"{summary['caption']}. Bands: 95 % intervals over patients; green: equivalent; dotted lines: highest "
+        "equivalent ratios"
+    )
     figure.suptitle(title, fontsize=9, color=INK)
     save(figure, path)
 
