@@ -36,11 +36,13 @@ class Pretrained(NamedTuple):
         config: content of config.json, or of the YAML of a single file.
         weights: file of the weights.
         where: file of the config, for error messages.
+        commit: of the Hub, 40 hexadecimal digits; None for local files.
     """
 
     config: dict[str, Any]
     weights: Path
     where: str
+    commit: str | None = None
 
 
 def find_pretrained(source: str | Path, revision: str | None = None, cache_dir: str | None = None) -> Pretrained:
@@ -128,17 +130,18 @@ def silence(source: str, name: str, revision: str | None = None) -> str | None:
 
 
 def _download(source: str, revision: str | None, cache_dir: str | None) -> Pretrained:
-    """Download a model from the Hub, or find it in the cache."""
+    """Download a model from the Hub, or find it in the cache; config and weights are of one commit."""
     try:
         config = _fetch(source, CONFIG, revision, cache_dir)
-        weights = _fetch_first(source, revision, cache_dir)
+        commit = Path(config).parent.name  # the cache has a folder for each commit
+        weights = _fetch_first(source, commit, cache_dir)
     except HFValidationError:
         raise FileNotFoundError(
             f"{source}: no such folder, and not an id of the Hugging Face Hub (owner/name)"
         ) from None
     except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
         raise FileNotFoundError(f"{source}: {_reason(source, revision, cache_dir, error)}") from None
-    return Pretrained(read_config(Path(config)), Path(weights), config)
+    return Pretrained(read_config(Path(config)), Path(weights), config, commit)
 
 
 def _fetch_first(source: str, revision: str | None, cache_dir: str | None) -> str:
@@ -171,9 +174,12 @@ def _reason(source: str, revision: str | None, cache_dir: str | None, error: Exc
     if isinstance(error, RepositoryNotFoundError):
         return f"no such folder, and no such model on the Hugging Face Hub ({page}), or a private one; check the id"
     if isinstance(error, RevisionNotFoundError):
-        return f"the Hugging Face Hub has it, but no revision {revision!r}; see {page}/commits/main"
+        return (
+            f"the Hugging Face Hub has it, but no revision {revision!r}; give a branch, tag or commit that exists, see "
+            f"{page}/commits/main, or leave the revision out"
+        )
     if isinstance(error, LocalEntryNotFoundError):  # before its parent, EntryNotFoundError
-        cache = cache_dir or constants.HF_HUB_CACHE
+        cache = f"{cache_dir or constants.HF_HUB_CACHE}{f' at revision {revision!r}' if revision else ''}"
         return (
             f"no such folder, and not in the cache {cache}, while {error}; run scripts/fetch_weights.py where there is "
             "a network, copy that cache and set HF_HUB_OFFLINE=1, or give a local folder"
