@@ -1,5 +1,6 @@
 """Locations of a trained model: a folder, a single file with its YAML, the repository, or the Hugging Face Hub."""
 
+import re
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -23,6 +24,7 @@ from utils.config.yaml_text import read_yaml
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in this order: a safetensors file contains tensors only
+COMMIT = re.compile("[0-9a-f]{40}")
 SINGLE_FILES = (".bin", ".yaml", ".yml")
 ANSWER_SECONDS = (
     15.0  # longest wait for the first answer of the Hub for a file; its client alone would wait for minutes
@@ -133,8 +135,9 @@ def _download(source: str, revision: str | None, cache_dir: str | None) -> Pretr
     """Download a model from the Hub, or find it in the cache; config and weights are of one commit."""
     try:
         config = _fetch(source, CONFIG, revision, cache_dir)
-        commit = Path(config).parent.name  # the cache has a folder for each commit
-        weights = _fetch_first(source, commit, cache_dir)
+        folder = Path(config).parent.name  # the cache has a folder for each commit
+        commit = folder if COMMIT.fullmatch(folder) else None
+        weights = _fetch_first(source, commit or revision, cache_dir)
     except HFValidationError:
         raise FileNotFoundError(
             f"{source}: no such folder, and not an id of the Hugging Face Hub (owner/name)"
@@ -179,9 +182,9 @@ def _reason(source: str, revision: str | None, cache_dir: str | None, error: Exc
             f"{page}/commits/main, or leave the revision out"
         )
     if isinstance(error, LocalEntryNotFoundError):  # before its parent, EntryNotFoundError
-        cache = f"{cache_dir or constants.HF_HUB_CACHE}{f' at revision {revision!r}' if revision else ''}"
+        cache, what = cache_dir or constants.HF_HUB_CACHE, f"its revision {revision!r} is " if revision else ""
         return (
-            f"no such folder, and not in the cache {cache}, while {error}; run scripts/fetch_weights.py where there is "
+            f"no such folder, and {what}not in the cache {cache}, while {error}; run scripts/fetch_weights.py where there is "
             "a network, copy that cache and set HF_HUB_OFFLINE=1, or give a local folder"
         )
     if isinstance(error, EntryNotFoundError):
