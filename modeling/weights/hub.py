@@ -119,7 +119,8 @@ def silence(source: str, name: str, revision: str | None = None) -> str | None:
 
     def ask() -> None:
         try:
-            with get_session().stream("GET", url, headers=build_hf_headers(), timeout=ANSWER_SECONDS):
+            limit = 2 * ANSWER_SECONDS  # the wait below ends first, so that its message is the one that is given
+            with get_session().stream("GET", url, headers=build_hf_headers(), timeout=limit):
                 outcome.put(None)  # any status is an answer; the client of the Hub reports errors
         except Exception as error:
             outcome.put(f"{constants.ENDPOINT} cannot be reached ({type(error).__name__})")
@@ -184,8 +185,8 @@ def _reason(source: str, revision: str | None, cache_dir: str | None, error: Exc
     if isinstance(error, LocalEntryNotFoundError):  # before its parent, EntryNotFoundError
         cache, what = cache_dir or constants.HF_HUB_CACHE, f"its revision {revision!r} is " if revision else ""
         return (
-            f"no such folder, and {what}not in the cache {cache}, while {error}; run scripts/fetch_weights.py where there is "
-            "a network, copy that cache and set HF_HUB_OFFLINE=1, or give a local folder"
+            f"no such folder, and {what}not in the cache {cache}, while {error}; run scripts/fetch_weights.py where "
+            "there is a network, copy that cache and set HF_HUB_OFFLINE=1, or give a local folder"
         )
     if isinstance(error, EntryNotFoundError):
         return f"has no {CONFIG} with {' or '.join(WEIGHTS)} on the Hugging Face Hub; check the id at {page}"
