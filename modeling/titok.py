@@ -11,8 +11,6 @@ modeling/encoder.py, modeling/decoder.py and modeling/ladder, with axes (B, D, T
 A generative decoder may invent anatomy: research use only, not a medical device.
 """
 
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,16 +35,16 @@ from modeling.prediction import Prediction
 from modeling.resampler import SequenceResampler
 from modeling.tokenizer import Tokenizer, vit_size
 from modeling.weights.identity import Identity, identity
-from modeling.weights.pretrained import export_config, read_pretrained, write_published
-from utils.checkpoint import export, hash_weights
+from modeling.weights.saving import Saving
+from utils.checkpoint import hash_weights
 from utils.config import registry
 from utils.device import exact_float32
 from utils.layout import FrameLayout, SequenceLayout, TokenLayout
 from utils.types import Batch
 
 
-class TiTok(nn.Module):
-    """A whole model.
+class TiTok(nn.Module, Saving):
+    """A whole model; modeling/weights/saving.py loads, saves and publishes it.
 
     Args:
         config: the model as plain data.
@@ -63,6 +61,7 @@ class TiTok(nn.Module):
         self.config, self.chunks = config, Chunks()
         self.taught_by: list[str] = []
         self.token_counts: list[int] | None = None  # of the frame codebook, as seen in training
+        self.training_record: dict[str, Any] | None = None
         chosen, vq = config.conditioning, config.tokenizer.vq_model
         self.conditioning: Any = registry.build(
             "modeling.conditioning", chosen.get("name", "none"), chosen, "model.conditioning"
@@ -108,40 +107,6 @@ class TiTok(nn.Module):
             width, vq.num_latent_tokens, vq.token_size, vq.use_l2_norm, conditioning.width, config.sequence
         )
         self.layout = SequenceLayout(config.sequence.num_tokens, self.resampler.fsq.codebook_size)
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path, revision: str | None = None, cache_dir: str | None = None) -> "TiTok":
-        """Load a trained TiTok-MRI model or a published TiTok tokenizer.
-
-        Args:
-            source: a folder, a `.bin` of TiTok's repository with its YAML beside it, or a Hub id; see
-                modeling/weights/hub.py.
-            revision: commit, tag or branch of the Hub id.
-            cache_dir: folder for downloads; None for the cache of the Hub (HF_HOME).
-
-        Returns:
-            The model in eval mode; C is 1 for TiTok-MRI and 3 for a published tokenizer.
-
-        Raises:
-            FileNotFoundError: when the weights do not exist or cannot be downloaded.
-            ValueError: when keys or shapes of config and weights differ, or the tokens are continuous.
-        """
-        return read_pretrained(cls, ModelConfig, source, revision, cache_dir).eval()
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, each atomically.
-
-        Raises:
-            ValueError: for a model that encodes ground truth, which must not be published.
-        """
-        if self.conditioning.leak is not None:
-            raise ValueError(f"not saved: {self.conditioning.leak}; train with another model.conditioning to publish")
-        config = export_config(asdict(self.config), self.teachers(), token_counts=self.token_counts)
-        export(folder, config, self.state_dict())
-
-    def save_tokenizer(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write the tokenizer alone, without adapters, in the published layout."""
-        write_published(Path(folder), asdict(self.config.tokenizer.vq_model), self.state_dict(), dtype)
 
     @torch.inference_mode()
     @exact_float32()

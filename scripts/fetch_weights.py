@@ -5,12 +5,14 @@ Research use only, not a medical device.
     python scripts/fetch_weights.py config=configs/training/MRI/stage1/mri_titok_tokenizer_adapt.yaml
     python scripts/fetch_weights.py model.tokenizer.init=yucornetto/tokenizer_titok_b64_imagenet
 
-Downloads go to the Hub's cache, $HF_HOME/hub, or to --cache_dir. Gated weights need `hf auth login` first.
+Downloads go to the Hub's cache, $HF_HOME/hub, or to --cache_dir. Gated weights need `hf auth login` first. The commit
+that was downloaded is printed, with the line that makes a recipe always use it.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -29,6 +31,24 @@ def needed(model: ModelConfig, init_weight: str | None) -> list[tuple[str, str |
     if init_weight is not None or model.decoder == "none" or model.tokenizer.init == "random":
         return []
     return [(model.tokenizer.init, model.tokenizer.revision)]
+
+
+def pin(commit: str, revision: str | None) -> str:
+    """Return what was downloaded, and the line of a recipe that makes later runs use the same weights.
+
+    Args:
+        commit: 40 hexadecimal digits.
+        revision: what the recipe asks for; None for the main branch.
+    """
+    if revision == commit:
+        return f"commit {commit}, as model.tokenizer.revision of the recipe says"
+    asked = "the main branch" if revision is None else f"revision {revision}"
+    is_number = re.fullmatch(r"[0-9]+(e[0-9]+)?", commit)  # for YAML
+    line = f"    revision: '{commit}'" if is_number else f"    revision: {commit}"
+    return (
+        f"{asked} is commit {commit} today; for the same weights in every run, write this line below `tokenizer:` of "
+        f"`model:` into the recipe, or add model.tokenizer.revision={commit} to the command:\n{line}"
+    )
 
 
 @user_errors()
@@ -51,6 +71,8 @@ def main() -> None:
         size = pretrained.weights.stat().st_size / 1e6
         print(f"{source}: {pretrained.weights.name}, {size:.0f} MB, {vq_model.num_latent_tokens} tokens of "
               f"{vq_model.codebook_size} codes, {vq_model.image_size} px; in {pretrained.weights.parent}")  # fmt: skip
+        if pretrained.commit is not None:
+            print(pin(pretrained.commit, revision))
     if sources:
         print("Training uses this copy without a network; with HF_HUB_OFFLINE=1 it does not contact the Hub")
 

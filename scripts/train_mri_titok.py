@@ -152,7 +152,7 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
                     seen = preview(model, batch, no_draws(batch), held_out[1], done, log)
                     if options.best_by and is_better(options.best_by, seen, best):
                         best = seen[options.best_by.removeprefix("-")]
-                        write_output(folder / "best", plain, model)
+                        write_output(folder / "best", plain, model, done)
             if done % options.checkpoint_every == 0 or done == options.max_steps or status:
                 state = {name: part.state_dict() for name, part in stateful.items()}
                 progress.check(done, named_tensors(state | {"progress": None}), accelerator.scaler)
@@ -165,7 +165,7 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
 
     if main and not status:
         with ema.swapped():
-            write_output(folder, plain, model)
+            write_output(folder, plain, model, done)
         print(f"done: {folder}/model.safetensors, config.json and checkpoint_last.pth; curves in {folder}/log.jsonl")
     log.close()
     accelerator.end_training()

@@ -1,5 +1,6 @@
 """Locations of a trained model: a folder, a single file with its YAML, the repository, or the Hugging Face Hub."""
 
+import re
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -23,6 +24,7 @@ from utils.config.yaml_text import read_yaml
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in this order: a safetensors file contains tensors only
+COMMIT = re.compile("[0-9a-f]{40}")
 SINGLE_FILES = (".bin", ".yaml", ".yml")
 ANSWER_SECONDS = (
     15.0  # longest wait for the first answer of the Hub for a file; its client alone would wait for minutes
@@ -36,11 +38,13 @@ class Pretrained(NamedTuple):
         config: content of config.json, or of the YAML of a single file.
         weights: file of the weights.
         where: file of the config, for error messages.
+        commit: of the Hub, 40 hexadecimal digits; None for local files.
     """
 
     config: dict[str, Any]
     weights: Path
     where: str
+    commit: str | None = None
 
 
 def find_pretrained(source: str | Path, revision: str | None = None, cache_dir: str | None = None) -> Pretrained:
@@ -115,7 +119,8 @@ def silence(source: str, name: str, revision: str | None = None) -> str | None:
 
     def ask() -> None:
         try:
-            with get_session().stream("GET", url, headers=build_hf_headers(), timeout=ANSWER_SECONDS):
+            limit = 2 * ANSWER_SECONDS  # the wait below ends first, so that its message is the one that is given
+            with get_session().stream("GET", url, headers=build_hf_headers(), timeout=limit):
                 outcome.put(None)  # any status is an answer; the client of the Hub reports errors
         except Exception as error:
             outcome.put(f"{constants.ENDPOINT} cannot be reached ({type(error).__name__})")
@@ -128,17 +133,19 @@ def silence(source: str, name: str, revision: str | None = None) -> str | None:
 
 
 def _download(source: str, revision: str | None, cache_dir: str | None) -> Pretrained:
-    """Download a model from the Hub, or find it in the cache."""
+    """Download a model from the Hub, or find it in the cache; config and weights are of one commit."""
     try:
         config = _fetch(source, CONFIG, revision, cache_dir)
-        weights = _fetch_first(source, revision, cache_dir)
+        folder = Path(config).parent.name  # the cache has a folder for each commit
+        commit = folder if COMMIT.fullmatch(folder) else None
+        weights = _fetch_first(source, commit or revision, cache_dir)
     except HFValidationError:
         raise FileNotFoundError(
             f"{source}: no such folder, and not an id of the Hugging Face Hub (owner/name)"
         ) from None
     except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
         raise FileNotFoundError(f"{source}: {_reason(source, revision, cache_dir, error)}") from None
-    return Pretrained(read_config(Path(config)), Path(weights), config)
+    return Pretrained(read_config(Path(config)), Path(weights), config, commit)
 
 
 def _fetch_first(source: str, revision: str | None, cache_dir: str | None) -> str:
@@ -171,12 +178,15 @@ def _reason(source: str, revision: str | None, cache_dir: str | None, error: Exc
     if isinstance(error, RepositoryNotFoundError):
         return f"no such folder, and no such model on the Hugging Face Hub ({page}), or a private one; check the id"
     if isinstance(error, RevisionNotFoundError):
-        return f"the Hugging Face Hub has it, but no revision {revision!r}; see {page}/commits/main"
-    if isinstance(error, LocalEntryNotFoundError):  # before its parent, EntryNotFoundError
-        cache = cache_dir or constants.HF_HUB_CACHE
         return (
-            f"no such folder, and not in the cache {cache}, while {error}; run scripts/fetch_weights.py where there is "
-            "a network, copy that cache and set HF_HUB_OFFLINE=1, or give a local folder"
+            f"the Hugging Face Hub has it, but no revision {revision!r}; give a branch, tag or commit that exists, see "
+            f"{page}/commits/main, or leave the revision out"
+        )
+    if isinstance(error, LocalEntryNotFoundError):  # before its parent, EntryNotFoundError
+        cache, what = cache_dir or constants.HF_HUB_CACHE, f"its revision {revision!r} is " if revision else ""
+        return (
+            f"no such folder, and {what}not in the cache {cache}, while {error}; run scripts/fetch_weights.py where "
+            "there is a network, copy that cache and set HF_HUB_OFFLINE=1, or give a local folder"
         )
     if isinstance(error, EntryNotFoundError):
         return f"has no {CONFIG} with {' or '.join(WEIGHTS)} on the Hugging Face Hub; check the id at {page}"

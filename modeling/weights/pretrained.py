@@ -82,6 +82,7 @@ def read_pretrained(
     model.load_state_dict(state)
     model.taught_by = sorted(lineage(files.config, files.where))  # type: ignore[assignment]
     model.token_counts = read_token_counts(files.config, files.where)  # type: ignore[assignment]
+    model.training_record = read_training_record(files.config, files.where)  # type: ignore[assignment]
     return model
 
 
@@ -98,7 +99,11 @@ def lineage(config: dict[str, Any] | None, where: str) -> set[str]:
 
 
 def export_config(
-    model: dict[str, Any], taught_by: list[str], leak: str | None = None, token_counts: list[int] | None = None
+    model: dict[str, Any],
+    taught_by: list[str],
+    leak: str | None = None,
+    token_counts: list[int] | None = None,
+    training_record: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What config.json of an export holds.
 
@@ -107,15 +112,18 @@ def export_config(
         taught_by: hashes of all segmenters that taught it; evaluation tells an independent segmenter by them.
         leak: where the model encodes ground truth, what of it.
         token_counts: how often each id of the frame codebook was seen in training; None where nothing was counted.
+        training_record: data, steps and losses of the training, for the model card; None where they are not known.
     """
     stamp = {} if leak is None else {"leak": leak}
     counts = {} if token_counts is None else {"token_counts": token_counts}
+    record = {} if training_record is None else {"training_record": training_record}
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         **stamp,
         "taught_by": taught_by,
         **counts,
+        **record,
         "model": model,
     }
 
@@ -132,6 +140,22 @@ def read_token_counts(config: dict[str, Any], where: str) -> list[int] | None:
     if not isinstance(counts, list) or not all(type(n) is int and 0 <= n < 1 << 53 for n in counts):
         raise ValueError(f"{where}: token_counts is {counts!s:.80}, expected whole numbers; export it anew")
     return counts
+
+
+def read_training_record(config: dict[str, Any], where: str) -> dict[str, Any] | None:
+    """The training record of a config.json.
+
+    Raises:
+        ValueError: where it holds other values than numbers, texts and lists of texts.
+    """
+    record = config.get("training_record")
+    if record is None:
+        return None
+    values = record.values() if isinstance(record, dict) else [None]
+    lists = [value if isinstance(value, list) else [value] for value in values]
+    if not all(isinstance(entry, str | int | float) for value in lists for entry in value):
+        raise ValueError(f"{where}: training_record is {record!s:.80}, expected numbers and texts; export it anew")
+    return record
 
 
 def write_published(folder: Path, vq_model: dict[str, Any], state: State, dtype: torch.dtype) -> None:

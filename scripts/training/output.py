@@ -1,15 +1,20 @@
 """What a run writes beside its checkpoints: log, record of its starts, exported models."""
 
 import math
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
 from modeling.titok import TiTok
+from modeling.weights.card import NAME as CARD
+from modeling.weights.card import write_card
 from modeling.weights.pretrained import export_config
 from scripts.recipe import RunConfig
 from utils.checkpoint import export, save_checkpoint
 from utils.run.log import RunLog
 from utils.run.record import record_start
+
+CHECKPOINT = "checkpoint_last.pth"
 
 
 def open_log(config: RunConfig, plain: dict[str, Any], start: int, device: str, ranks: int, leak: str | None) -> RunLog:
@@ -41,9 +46,43 @@ def is_better(best_by: str, values: dict[str, float], best: float | None) -> boo
     return value < best if best_by.startswith("-") else value > best
 
 
-def write_output(folder: Path, config: dict[str, Any], model: TiTok) -> None:
-    """Write the trained model: config.json and model.safetensors for users, checkpoint_last.pth for the next stage."""
+def write_output(folder: Path, config: dict[str, Any], model: TiTok, step: int) -> None:
+    """Write the trained model: config.json, model.safetensors and README.md for users, checkpoint_last.pth for stages.
+
+    Args:
+        folder: of the output; a README.md in it that somebody edited is kept, and a line says so.
+        config: the recipe as plain data.
+        model: with the weights to write.
+        step: number of steps that were trained.
+    """
     taught_by, weights = model.teachers(), model.state_dict()
     counts = model.token_counts or None
-    export(folder, export_config(config["model"], taught_by, model.conditioning.leak, counts), weights)
-    save_checkpoint(folder / "checkpoint_last.pth", {**config, "taught_by": taught_by}, weights)
+    model.training_record = training_record(config, step)
+    exported = export_config(config["model"], taught_by, model.conditioning.leak, counts, model.training_record)
+    export(folder, exported, weights)
+    if not write_card(folder, model.generate_model_card()):
+        print(f"note: {folder}/{CARD} was edited and is kept; remove it and repeat the command for a new one")
+    save_checkpoint(folder / CHECKPOINT, {**config, "taught_by": taught_by}, weights)
+
+
+def training_record(config: dict[str, Any], step: int) -> dict[str, Any]:
+    """What a model card says of a training; folders are named without their places.
+
+    Args:
+        config: the recipe as plain data.
+        step: number of steps that were trained.
+    """
+    dataset, first = config["dataset"], config["experiment"]["init_weight"]
+    start = {}
+    if first is not None:
+        path = PurePath(first)
+        start = {"first_weights": path.parent.name if path.name == CHECKPOINT else path.name}
+    return {
+        "data": PurePath(urlsplit(dataset["shards"]).path).name,
+        "unit": dataset["unit"],
+        "steps": step,
+        "samples_a_step": config["training"]["global_batch_size"],
+        "losses": sorted(config["losses"]),
+        **start,
+        "seed": config["experiment"]["seed"],
+    }
