@@ -89,3 +89,14 @@ def test_lines_of_the_documentation_end_at_120_columns() -> None:
 
 def test_the_packages_have_empty_init_files() -> None:
     assert [module for module, path in MODULES.items() if path.name == "__init__.py" and path.read_text().strip()] == []
+
+
+def test_the_version_is_the_same_wherever_it_stands() -> None:
+    version = re.search(
+        r'^version = "(.+)"$', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert version
+    for name in ("README.md", "README.zh-CN.md", "modeling/weights/card.md.j2"):
+        assert f"version = {{{version[1]}}}" in (REPOSITORY / name).read_text(encoding="utf-8"), name
+    assert f"## {version[1]}," in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert len(list((REPOSITORY / "docs").glob("*.md"))) <= 8
