@@ -1,6 +1,7 @@
 """Laws of the repository: three floors without circles, small folders and files, short lines."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
