@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     write_text(args.output_dir / "probe.csv", results.csv_text(everything))
     picture = args.output_dir / "probe.png"
-    results.draw(picture, rows, chance, f"{caption}\n* uses the labels of the heart; bars show 95 % intervals")
+    results.draw(picture, rows, chance, caption)
     for target, of_target in rows.items():
         print(f"{text_table(*results.table(of_target, target))}\n")
     print("\n".join([caption, *notes]))

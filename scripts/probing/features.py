@@ -24,9 +24,8 @@ from utils.clinical import FUNCTION, function
 
 GRID = 8  # rows and columns of the downsampled picture
 TOKENS, ANATOMY, TRIVIAL, LABELS = "tokens", "anatomy tokens", "trivial", "uses the labels of the heart"
-IMAGE, MASKS = "image", "ground truth"
+CONSTANT, IMAGE, MASKS = "constant", "image", "ground truth"  # sources beside the models
 PICTURE = f"{GRID}x{GRID} mean and temporal SD"
-CONSTANT = "no features"
 VOLUMES = (*(key for key in FUNCTION if key != "lv_ef"), "lv_ef")  # the EF last, so that it can be left out
 
 Features = dict[str, np.ndarray]  # name -> numbers of one patient
@@ -36,7 +35,7 @@ class FeatureSet(NamedTuple):
     """The features of all patients by one method.
 
     Args:
-        source: name of the model, or IMAGE, or MASKS.
+        source: name of the model, CONSTANT, IMAGE or MASKS.
         name: what the features are.
         kind: TOKENS, ANATOMY, TRIVIAL or LABELS.
         values: (n, number of features) float64; NaN where a patient does not have them.
@@ -107,6 +106,7 @@ def extract(
             field = model.config.image_size, model.config.geometry
             if field not in prepared:
                 prepared[field] = torch.from_numpy(prepare(case, *field).image)[None]
+        add(CONSTANT, TRIVIAL, {"no features": np.empty(0)})
         add(IMAGE, TRIVIAL, image_features(next(iter(prepared.values()))[0, 0]))
         for name, model in models.items():
             x = prepared[model.config.image_size, model.config.geometry]
@@ -128,15 +128,15 @@ def heart_volumes(case: CineCase) -> dict[str, float]:
 
 
 def image_features(image: Tensor) -> Features:  # (S, S, D, T) in [0, 1]
-    """Trivial features: nothing, mean and SD of the intensity, and a small picture of mean frame and temporal SD."""
+    """Trivial features: mean and SD of the intensity, and a small picture of the mean frame and the temporal SD."""
     maps = torch.stack([image.mean((2, 3)), image.std(3, correction=0).mean(2)])  # (2, S, S)
     return {
-        CONSTANT: np.empty(0),
         "mean and SD of the intensity": np.array([float(image.mean()), float(image.std(correction=0))]),
         PICTURE: F.adaptive_avg_pool2d(maps, GRID).numpy(),
     }
 
 
+@torch.inference_mode()
 def token_features(model: TiTok, x: Tensor, case: CineCase) -> tuple[Features, Features]:
     """Features from the tokens of one patient.
 
@@ -173,4 +173,4 @@ def token_features(model: TiTok, x: Tensor, case: CineCase) -> tuple[Features, F
 
 def to_numpy(features: Mapping[str, Tensor]) -> Features:
     """Features as arrays."""
-    return {name: values.detach().cpu().numpy() for name, values in features.items()}
+    return {name: values.cpu().numpy() for name, values in features.items()}

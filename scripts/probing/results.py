@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from tqdm import tqdm
 
 from scripts.probing.crossval import assign_folds, predict_groups, predict_values
@@ -103,7 +104,7 @@ def probe_target(target: Target, sets: Sequence[FeatureSet], method: Method) -> 
 
     Returns:
         One row a set, and one for random labels: target, source, features, kind, n, number, then each score as value,
-        low and high, and the difference of the first score to the picture.
+        low and high, and the difference of the first score to that of the picture.
     """
     chosen: list[tuple[FeatureSet, np.ndarray]] = []
     for features in sets:
@@ -119,8 +120,9 @@ def probe_target(target: Target, sets: Sequence[FeatureSet], method: Method) -> 
     with tqdm(total=len(chosen) + method.permutations, desc=f"probing {target.name}", unit="probe") as bar:
         for features, values in chosen:
             scores.append(target.score(values, folds, weights, method.seed))
-            name = CONSTANTS[target.name] if features.name == CONSTANT else features.name
-            rows.append(_row(target, features._replace(name=name), values, scores[-1]))
+            if features.source == CONSTANT:
+                features = features._replace(name=CONSTANTS[target.name])
+            rows.append(_row(target, features, values, scores[-1]))
             bar.update()
         drawn = []
         for index in range(method.permutations):
@@ -131,7 +133,8 @@ def probe_target(target: Target, sets: Sequence[FeatureSet], method: Method) -> 
         score[first] for score, (features, _) in zip(scores, chosen, strict=True) if features.name == PICTURE
     )
     for row, score in zip(rows, scores, strict=True):
-        row |= _three("minus_picture", score[first] - picture)
+        if row["features"] != PICTURE:
+            row |= _three("minus_picture", score[first] - picture)
     if drawn:
         random = {name: np.array([score[name][0] for score in drawn]) for name in SCORES[target.name]}
         centred = {name: np.concatenate([[values.mean()], values]) for name, values in random.items()}
@@ -203,12 +206,15 @@ def draw(path: Path, rows: Mapping[str, Sequence[Row]], chance: Mapping[str, flo
         caption: data and method.
     """
     longest = max(len(of_target) for of_target in rows.values())
-    size = (7.2 * len(rows), 0.34 * longest + 1.6)
+    size = (7.2 * len(rows), 0.34 * longest + 1.9)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(rows), squeeze=False)[0]
     for ax, (target, of_target) in zip(panels, rows.items(), strict=True):
         _draw_target(ax, target, of_target, chance[target])
-    figure.suptitle(caption, fontsize=9, color=INK)
+    used = {row["kind"] for of_target in rows.values() for row in of_target}
+    patches = [Patch(color=color, label=kind) for kind, color in KINDS.items() if kind in used]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8, frameon=False)
+    figure.suptitle(f"{caption}; lines: 95 % intervals", fontsize=9, color=INK)
     save(figure, path)
 
 
@@ -222,8 +228,7 @@ def _draw_target(ax: Axes, target: str, rows: Sequence[Row], chance: float) -> N
     ax.axvline(chance, color=INK, linestyle="--", linewidth=1)
     best = "higher" if target == GROUP else "lower"
     ax.set_xlabel(f"{HEADINGS[key]}, {best} is better; dashed: without information", fontsize=8, color=INK)
-    names = [f"{row['source']}: {row['features']}" + ("*" if row["kind"] == LABELS else "") for row in rows]
-    ax.set_yticks(places, names, fontsize=8)
+    ax.set_yticks(places, [f"{row['source']}: {row['features']}" for row in rows], fontsize=8)
     ax.invert_yaxis()
     ax.set_xlim(0, 1 if target == GROUP else None)
     ax.set_title({GROUP: "diagnostic group", EF: "ejection fraction of the left ventricle"}[target], fontsize=9)
