@@ -29,7 +29,7 @@ from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
 from scripts.evaluate import model_names
-from scripts.files.codec import load_model
+from scripts.files.codec import identity_of, load_model
 from scripts.probing import results
 from scripts.probing.crossval import require_sklearn
 from scripts.probing.features import LABELS, Patient, extract, list_patients
@@ -71,13 +71,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def open_models(folders: Sequence[Path], device: torch.device, batch_frames: int) -> dict[str, TiTok]:
-    """The models by name.
+def open_models(
+    folders: Sequence[Path], device: torch.device, batch_frames: int
+) -> tuple[dict[str, TiTok], dict[str, str]]:
+    """The models by name, without those that have the tokens of an earlier one, and the names of both: copy -> earlier.
 
     Raises:
         ValueError: for a model without tokens of frames or cines, or one that encodes ground truth.
     """
-    models = {}
+    models: dict[str, TiTok] = {}
+    copies: dict[str, str] = {}
+    seen: dict[tuple[int, int, str], str] = {}
     for name, folder in zip(model_names(folders), folders, strict=True):
         model = load_model(folder, device, batch_frames)
         if model.ladder is not None:
@@ -89,8 +93,12 @@ def open_models(folders: Sequence[Path], device: torch.device, batch_frames: int
             raise ValueError(f"--model {folder}: this model only segments and has no tokens; give a trained stage")
         if model.conditioning.leak is not None:
             raise ValueError(f"--model {folder}: {model.conditioning.leak}; give a model that encodes images only")
-        models[name] = model
-    return models
+        tokens = identity_of(model).tokens_id, model.config.image_size, model.config.geometry
+        if tokens in seen:
+            copies[name] = seen[tokens]
+        else:
+            seen[tokens], models[name] = name, model
+    return models, copies
 
 
 def check_patients(patients: Sequence[Patient], args: argparse.Namespace) -> None:
@@ -154,7 +162,9 @@ def notes_of(args: argparse.Namespace, rows: dict[str, list[Row]], copies: dict[
             "no group and no EF. --split val test probes other patients."
         )
     if copies:
-        notes.append("Equal features, probed once: " + "; ".join(f"{a} = {b}" for a, b in copies.items()) + ".")
+        notes.append(
+            "Equal tokens or features, probed once: " + "; ".join(f"{a} = {b}" for a, b in copies.items()) + "."
+        )
     for target, of_target in rows.items():
         if not any(row["kind"] == LABELS for row in of_target):
             notes.append(f"{target}: volumes of the ground truth are left out, since they are not known for everyone.")
@@ -169,8 +179,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = pick_device(args.device)
     patients = list_patients([ShardReader(args.data, split) for split in args.split])
     check_patients(patients, args)
-    sets, ef = extract(open_models(args.model, device, args.batch_frames), patients, device)
-    sets, copies = results.without_copies(sets)
+    models, copies = open_models(args.model, device, args.batch_frames)
+    sets, ef = extract(models, patients, device)
+    sets, equal = results.without_copies(sets)
+    copies |= equal
     method = Method(args.folds, args.repeats, args.seed, args.permutations, DRAWS)
     targets = make_targets(args.target, patients, ef)
     for target in targets:

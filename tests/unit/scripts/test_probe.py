@@ -73,7 +73,7 @@ def test_the_results_are_a_table_a_csv_a_json_and_a_picture(
     assert rows["group", "frame", "mean, random labels"]["kind"] == "random labels"
     assert rows["ef", "constant", "mean EF"]["r"] is None  # constant predictions have no correlation
     assert rows["ef", "ground truth", "volumes of LV and RV"]["number"] == 6  # without the EF itself
-    assert found["equal_features"]["copy: mean"] == "frame: mean"  # the same tokens are probed once
+    assert found["equal_features"] == {"copy": "frame"}  # the same tokens are encoded once
     assert found["chance"]["group"] == 0.5 and str(tmp_path) not in json.dumps(found)
     assert Image.open(tmp_path / "out" / "probe.png").width > 1000
     assert "constant: majority class" in captured.out and "has seen their images" in captured.out
@@ -182,6 +182,13 @@ def test_bootstrap_draws_keep_the_size_of_each_group() -> None:
     weights = metrics.draw_weights(strata, 50, seed=0)
     assert weights.shape == (51, 8) and (weights[0] == 1).all()
     assert (weights[:, :3].sum(1) == 3).all() and (weights[:, 3:].sum(1) == 5).all() and weights.max() > 1
+
+
+def test_equal_features_of_two_models_are_probed_once() -> None:
+    values = np.arange(6.0).reshape(3, 2)
+    sets = [features.FeatureSet(name, "mean", features.TOKENS, values + (name == "c")) for name in "abc"]
+    kept, copies = results.without_copies(sets)
+    assert [one.source for one in kept] == ["a", "c"] and copies == {"b: mean": "a: mean"}
 
 
 def test_volumes_that_are_not_known_for_everyone_are_left_out() -> None:
