@@ -20,7 +20,7 @@ from tests.shards import made_up, make_shards
 from tests.tiny import tiny_config, tiny_model
 
 pytest.importorskip("sklearn", reason="an optional extra")
-QUICK = ("--folds", "2", "--repeats", "1", "--permutations", "2", "--device", "cpu")
+QUICK = ("--folds", "2", "--repeats", "1", "--permutations", "1", "--device", "cpu")
 
 
 def patient(number: int, group: str | None) -> CineCase:
