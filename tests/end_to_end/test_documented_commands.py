@@ -64,6 +64,9 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/equivalence.py codec_report": ("--resamples", "100"),
     "python scripts/compare_codecs.py --data acdc_wds --split": CODECS,
     "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/stage1": CODECS,
+    "python scripts/probe.py": (
+        *("--target", "ef", "--folds", "2", "--repeats", "1", "--permutations", "2"),  # two phantoms of each group
+    ),
     "python scripts/pretokenize.py config=configs/demo": (
         *(*SMALL, "dataset.shards=acdc_wds", "experiment.init_weight=acdc128_output/stage1"),
         *("model.conditioning.weights=null", "--workers", "0", "--variants", "1", "--output_dir", "tokens_demo"),
@@ -100,7 +103,10 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/benchmark.py scale": SMALL,
     "python scripts/benchmark.py train": (*QUICK, "--steps", "1", "--rounds", "1"),
 }
-NEEDS = {"python scripts/compare_codecs.py": ("av", "imagecodecs")}  # optional packages of a command
+NEEDS = {  # optional packages of a command, by the names in Python
+    "python scripts/compare_codecs.py": ("av", "imagecodecs"),
+    "python scripts/probe.py": ("sklearn",),
+}
 PLACES = {
     "OTHER_METHOD": "acdc",
     "/path/to/acdc_dataset": "acdc",
@@ -161,8 +167,9 @@ def test_every_command_and_snippet_of_the_documentation_runs(workplace: Path, mo
     for command in chosen:
         if command.startswith("make "):
             continue  # the demo has its own run, and this is the test
-        if missing := [name for name in NEEDS.get(str(prefix_of(command)), ()) if find_spec(name) is None]:
-            left_out.append(f"{command} (needs pip install {' '.join(missing)})")
+        needed = [name for start, names in NEEDS.items() if command.startswith(start) for name in names]
+        if missing := [name for name in needed if find_spec(name) is None]:
+            left_out.append(f"{command} (needs {' '.join(missing)})")
             continue
         print("documented:", command, flush=True)
         words = [PLACES.get(word, word) for word in shlex.split(command)]
