@@ -7,6 +7,7 @@
     python scripts/benchmark.py memory config=configs/training/MRI/stage2/mri_titok_dit_fusion.yaml
     python scripts/benchmark.py scale config=configs/training/MRI/stage2/mri_titok_dit_fusion.yaml --gpus 1 8 32
     python scripts/benchmark.py phases --model mri_titok_tokenizer_stage1_output --data acdc_wds
+    python scripts/benchmark.py bound --data acdc_wds --bits 512 --output bound.json
     python scripts/benchmark.py train config=configs/demo/stage2.yaml
     python scripts/benchmark.py rehearse config=configs/training/MRI/stage2/mri_titok_dit_fusion.yaml
 
@@ -21,12 +22,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.benchmarks import data, decode, ladder, memory, phases, rehearse, scale, tokenizer, train
+from scripts.benchmarks import bound, data, decode, ladder, memory, phases, rehearse, scale, tokenizer, train
 from utils.errors import user_errors
 
 COMMANDS = {
-    "data": data, "tokenizer": tokenizer, "decode": decode, "ladder": ladder, "memory": memory, "phases": phases,
-    "rehearse": rehearse, "scale": scale, "train": train,
+    "bound": bound, "data": data, "tokenizer": tokenizer, "decode": decode, "ladder": ladder, "memory": memory,
+    "phases": phases, "rehearse": rehearse, "scale": scale, "train": train,
 }  # fmt: skip
 
 

@@ -58,8 +58,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--split", choices=SPLITS, default="test", help="split of the patients (default test)")
     add("--output_dir", type=Path, required=True, metavar="DIR", help="folder for the report")
     add("--model", type=Path, nargs="+", default=[], metavar="FOLDER", help="trained models of one field")
-    segmenter = "reference segmenter for Dice and EF: a trained model, or NAME.onnx with NAME.yaml (default: none)"
-    add("--segmenter", type=Path, metavar="PATH", help=segmenter)
+    segmenter = "reference segmenters for the heart, each a trained model or NAME.onnx with NAME.yaml (default: none)"
+    add("--segmenter", type=Path, nargs="+", default=[], metavar="PATH", help=segmenter)
     add("--codecs", nargs="*", default=known, metavar="NAME", help=f"codecs (default: all of {', '.join(known)})")
     option = "options of codecs, such as svt_av1.preset=8 or 'x265.ladder=[22,30,38,46]'"
     add("--codec_option", nargs="+", action="extend", default=[], metavar="NAME.KEY=VALUE", help=option)
@@ -78,7 +78,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, least in (("batch_frames", 1), ("limit", 1), ("image_size", 11)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise ValueError(f"--{name} is {getattr(args, name)}, expected {least} or more")
-    folders = [*(("model", path) for path in args.model), ("field_of", args.field_of), ("segmenter", args.segmenter)]
+    folders = [("field_of", args.field_of), *(("model", path) for path in args.model)]
+    folders += [("segmenter", path) for path in args.segmenter]
     for name, folder in folders:
         if folder is not None and not folder.is_dir() and not (name == "segmenter" and folder.suffix == ".onnx"):
             raise FileNotFoundError(f"--{name} {folder}: no such folder; give the output folder of a training run")
@@ -154,10 +155,10 @@ def choose_field(args: argparse.Namespace, models: dict[str, TiTok], device: tor
 
 
 def notes_of(
-    args: argparse.Namespace, field: str, codecs: dict[str, Codec], models: dict[str, TiTok], taught: list[str],
-    opened: Opened | None, reader: ShardReader,
+    args: argparse.Namespace, field: str, codecs: dict[str, Codec], models: dict[str, TiTok],
+    taught: dict[str, list[str]], reader: ShardReader,
 ) -> list[str]:  # fmt: skip
-    """What a reader needs to know: field, codecs, segmenter, patients."""
+    """What a reader needs to know: field, codecs, segmenters, patients."""
     notes = [
         f"Every method codes the same voxels: {field}, after the window of the volume. Padding is never scored.",
         "All metrics are of images decoded from the counted bytes. Codecs are counted without a container and without "
@@ -168,17 +169,36 @@ def notes_of(
     ]
     if args.limit is not None and args.limit < len(reader.patients()):
         notes.append(f"Only the first {args.limit} of {len(reader.patients())} patients of the split were compared.")
-    if opened is None:
+    if not taught:
         notes.append("Dice and EF are not scored, since no --segmenter was given.")
     else:
-        notes.append(
-            f"Dice and EF are measured by the segmenter of {opened.segmenter.name}, the same for all methods and for "
-            "the original."
-        )
-    if taught:
-        notes.append(f"{MARK} This segmenter taught {', '.join(taught)}, so it favours these models.")
+        first, *others = taught
+        text = f"Dice and EF are measured by the segmenter {first}, the same for all methods and for the original."
+        also = f" The results by {', '.join(others)} are in rate_distortion.json." if others else ""
+        notes.append(text + also)
+    for name, favoured in taught.items():
+        if favoured:
+            notes.append(f"{MARK} The segmenter {name} taught {', '.join(favoured)}, so it favours these models.")
     leaks = {name: model.conditioning.leak for name, model in models.items()}
     return [*notes, *(f"LEAK: {name}: {leak}" for name, leak in leaks.items() if leak)]
+
+
+def open_segmenters(paths: Sequence[Path], device: torch.device, batch_frames: int) -> list[Opened]:
+    """The reference segmenters.
+
+    Raises:
+        ValueError: for a model without a segmenter, and for two of one name.
+    """
+    found: dict[str, Opened] = {}
+    for path in paths:
+        opened = open_segmenter(path, device, batch_frames)
+        if opened is None:
+            raise ValueError(f"--segmenter {path}: this model has no segmenter (model.conditioning)")
+        name = opened.segmenter.name
+        if name in found:
+            raise ValueError(f"--segmenter {path}: another segmenter is also named {name!r}; rename one of them")
+        found[name] = opened
+    return list(found.values())
 
 
 @user_errors()
@@ -191,10 +211,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"--data {args.data}: the split {args.split} holds no patients; choose another --split")
     models = open_models(args.model, device, args.batch_frames)
     field, field_words = choose_field(args, models, device)
-    opened = open_segmenter(args.segmenter, device, args.batch_frames) if args.segmenter else None
-    if args.segmenter and opened is None:
-        raise ValueError(f"--segmenter {args.segmenter}: this model has no segmenter (model.conditioning)")
-    taught = [name for name, model in models.items() if opened and opened.lineage & set(model.teachers())]
+    opened = open_segmenters(args.segmenter, device, args.batch_frames)
+    teachers = {name: set(model.teachers()) for name, model in models.items()}
+    taught = {one.segmenter.name: [name for name, of in teachers.items() if one.lineage & of] for one in opened}
 
     points: list[Point] = [point for name, codec in codecs.items() for point in points_of_codec(name, codec)]
     rates: list[Rate] = [{"step": step} for step in sorted(args.steps)]
@@ -202,12 +221,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         rates = [{"bytes_per_frame": rate} for rate in sorted(args.rates, reverse=True)]
     points += [point for name, model in models.items() for point in points_of_model(name, model, rates)]
     failed: dict[str, str] = {}
-    rows = measure(points, reader, patients, field, opened.segmenter if opened else None, failed)
+    rows = measure(points, reader, patients, field, [one.segmenter for one in opened], failed)
     named = "; ".join(f"{patient} ({reason})" for patient, reason in failed.items())
     if not rows:
         raise ValueError(f"none of the {len(patients)} patients could be compared: {named}")
     failure = f"{len(failed)} of {len(patients)} patients could not be compared and are excluded from all methods: "
-    notes = notes_of(args, field_words, codecs, models, taught, opened, reader)
+    notes = notes_of(args, field_words, codecs, models, taught, reader)
     table, original = means(rows, points)
     command = public_arguments({name: value for name, value in vars(args).items() if value != []})
     data = reader.folder.resolve().name
@@ -240,7 +259,7 @@ def write_report(folder: Path, summary: dict[str, Any]) -> None:
     write_text(folder / "rate_distortion.csv", rate_distortion.csv_text(table))
     rate_distortion.draw(picture, table, summary["original"], summary["caption"])
     write_text(folder / "index.html", rate_distortion.html_page(summary, picture))
-    print(text_table(*rate_distortion.point_table(table, summary["original"], summary["taught"])))
+    print(text_table(*rate_distortion.point_table(table, summary["original"], rate_distortion.marked(summary))))
     if summary["differences"]:
         print(text_table(*rate_distortion.difference_table(summary["differences"])))
     print(f"{summary['caption']}\n{NOTE}")

@@ -77,8 +77,8 @@ class Draw(NamedTuple):
     exponent: float
     noise: float
     start: float
-    blur: float
-    bias: tuple[float, ...]
+    blur: float = 0.0
+    bias: tuple[float, ...] = ()
 
     @property
     def resamples(self) -> bool:

@@ -16,7 +16,17 @@ import numpy as np
 from data.case import CineCase
 from data.scoring.images import Reference, to_native
 from data.window import normalize, real_values
-from utils.clinical import FUNCTION, KEY_FRAMES, STRUCTURES, distances, function, overlaps, phase_error_percent
+from utils.clinical import (
+    DISTANCES,
+    FUNCTION,
+    KEY_FRAMES,
+    STRUCTURES,
+    Masks,
+    distances,
+    function,
+    overlaps,
+    phase_error_percent,
+)
 
 SEGMENTED = ("", "_original")  # suffixes of the metrics of the reconstruction and of the original
 
@@ -128,25 +138,49 @@ def truth_in_field(reference: Reference) -> dict[str, np.ndarray]:
     return {name: reference.case.masks[t][reference.box] for name, t in labelled_phases(reference.case).items()}
 
 
+def score_labels(reference: Reference, labels: Masks) -> dict[str, Any]:
+    """Compare the segmented key frames of one patient with the ground truth.
+
+    Args:
+        reference: the original of the patient.
+        labels: as `segment` returns them.
+
+    Returns:
+        dice_*, dice_mean, hd95_*, assd_*, volumes, lv_ef_error and rv_ef_error in points of EF. Empty for a patient
+        without labels.
+    """
+    truth, case = truth_in_field(reference), reference.case
+    if not truth:
+        return {}
+    whole, measured = true_function(case), function(labels, case.spacing_mm)
+    errors = {f"{side}_ef_error": abs(measured[f"{side}_ef"] - whole[f"{side}_ef"]) for side in ("lv", "rv")}
+    return {**overlaps(truth, labels), **distances(truth, labels, case.spacing_mm), **measured, **errors}
+
+
+def score_against_original(reference: Reference, original: Masks, labels: Masks) -> dict[str, float]:
+    """Compare the segmented key frames of a reconstruction with those of the original, by the same segmenter.
+
+    Args:
+        reference: the original of the patient.
+        original: as `segment` returns them for the original.
+        labels: as `segment` returns them for the reconstruction.
+
+    Returns:
+        dice_*, dice_mean, hd95_* and assd_*, each with the suffix `_to_original`.
+    """
+    values = {**overlaps(original, labels), **distances(original, labels, reference.case.spacing_mm)}
+    return {f"{key}_to_original": value for key, value in values.items()}
+
+
 def score_key_frames(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray) -> dict[str, Any]:
-    """Compute the heart metrics of ED and ES of one patient's reconstruction.
+    """Compute the heart metrics of ED and ES of one patient's reconstruction; see `score_labels`.
 
     Args:
         segmenter: the reference segmenter.
         reference: the original of the patient.
         native: (D, T, h, w) reconstruction in [0, 1], native pixels inside the field.
-
-    Returns:
-        dice_*, dice_mean, hd95_*, volumes, lv_ef_error and rv_ef_error in points of EF. Empty for a patient without
-        labels.
     """
-    truth, case = truth_in_field(reference), reference.case
-    if not truth:
-        return {}
-    whole, labels = true_function(case), segment(segmenter, reference, native)
-    measured = function(labels, case.spacing_mm)
-    errors = {f"{side}_ef_error": abs(measured[f"{side}_ef"] - whole[f"{side}_ef"]) for side in ("lv", "rv")}
-    return {**overlaps(truth, labels), **distances(truth, labels, case.spacing_mm), **measured, **errors}
+    return score_labels(reference, segment(segmenter, reference, native)) if reference.case.masks else {}
 
 
 def score_heart(segmenter: ReferenceSegmenter, reference: Reference, native: np.ndarray) -> dict[str, Any]:
@@ -205,6 +239,6 @@ def overlap_only(segmenter: ReferenceSegmenter, reference: Reference, native: np
 
 def columns() -> list[str]:
     """Return all keys of `score_heart` and `score_original`, in the order of per_patient.csv."""
-    keys = [f"{kind}_{s}_{p}" for kind in ("dice", "hd95") for p in KEY_FRAMES for s in ("RV", "MYO", "LV")]
+    keys = [f"{kind}_{s}_{p}" for kind in ("dice", *DISTANCES) for p in KEY_FRAMES for s in ("RV", "MYO", "LV")]
     keys = ["dice_mean", *keys, *FUNCTION, *(f"{name}_error" for name in ("lv_ef", "rv_ef", "ed_phase", "es_phase"))]
     return [*(f"{key}{suffix}" for suffix in SEGMENTED for key in keys), *(f"{key}_truth" for key in FUNCTION)]

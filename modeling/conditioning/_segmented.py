@@ -25,10 +25,13 @@ class Options(AnatomyOptions):
     Args:
         mask_grid: number of rows and columns of the pooled soft masks.
         weights: a trained model whose segmenter is loaded; None for random initial weights.
+        mirror: labels are those of the mean probability of each frame and its mirror image, for a segmenter that was
+            trained with `dataset.augment.flip`.
     """
 
     mask_grid: Pixels = 8
     weights: str | None = None
+    mirror: bool = False
 
 
 class SegmentedConditioning(nn.Module):
@@ -46,6 +49,7 @@ class SegmentedConditioning(nn.Module):
         self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, options.dropout
         self.mask_grid = options.mask_grid
         self.segmenter = segmenter
+        self.segmenter.mirror = options.mirror
         size = STRUCTURES * (options.mask_grid**2 + segmenter.feature_channels) + SHAPE
         self.tokens = AnatomyTokens(size, options.num_tokens, options.levels, options.width)
         self.codebook_size = self.tokens.fsq.codebook_size

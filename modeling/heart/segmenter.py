@@ -94,9 +94,8 @@ class FrameSegmenter(nn.Module):
     """A network from single frames (N, 1, H, W) in [0, 1] to `Segmented`, with a last layer `head`."""
 
     feature_channels: int  # of `Segmented.features`
-    recompute_frames = (
-        0  # frames of a chunk whose activations are computed again in the backward pass; 0: all are stored
-    )
+    recompute_frames = 0  # of a chunk that is computed again in the backward pass; 0: all activations are stored
+    mirror = False  # whether `labels` averages the probabilities of a frame and its mirror image
     head: nn.Conv2d
 
     def recomputed(self, x: Tensor) -> Segmented:  # (N, 1, H, W) in [0, 1]
@@ -104,16 +103,11 @@ class FrameSegmenter(nn.Module):
         return Segmented(*recomputed(self, self.recompute_frames, x))
 
     @torch.inference_mode()
-    def labels(self, x: Tensor, mirrored: bool = False) -> Tensor:  # (N, 1, H, W) in [0, 1]
-        """The most probable label of each pixel, (N, H, W) uint8: 0 background, 1 RV, 2 MYO, 3 LV.
-
-        Args:
-            x: frames.
-            mirrored: add the probabilities of the mirrored frame, for a network that was trained on mirrored frames.
-        """
+    def labels(self, x: Tensor) -> Tensor:  # (N, 1, H, W) in [0, 1]
+        """The most probable label of each pixel, (N, H, W) uint8: 0 background, 1 RV, 2 MYO, 3 LV."""
         x = x.to(self.head.weight.dtype)
         scores = self(x).logits
-        if mirrored:
+        if self.mirror:
             scores = scores.softmax(1) + self(x.flip(3)).logits.softmax(1).flip(3)
         return scores.argmax(1).to(torch.uint8)
 

@@ -6,19 +6,26 @@ Axes: h and w of the model's field, D slices, T phases.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from data.codecs._common import Codec
-from data.scoring.heart import ReferenceSegmenter, score_key_frames
+from data.scoring.heart import (
+    ReferenceSegmenter,
+    score_against_original,
+    score_labels,
+    segment,
+    true_function,
+)
 from data.scoring.images import Reference, native_cost, open_reference, score_native
 from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.scoring import Row, recording_failure
 from scripts.files.codec import Rate, compress, reconstruct
+from utils.clinical import Masks
 from utils.metrics import cohort
 from utils.report.rate_distortion import HEART, ORIGINAL, QUALITY
 
@@ -82,7 +89,7 @@ def measure(
     reader: ShardReader,
     patients: Sequence[str],
     field: tuple[int, str],
-    segmenter: ReferenceSegmenter | None,
+    segmenters: Sequence[ReferenceSegmenter],
     failed: dict[str, str],
 ) -> list[Row]:
     """Code every patient at every point, and score what is decoded.
@@ -92,12 +99,13 @@ def measure(
         reader: of the split.
         patients: names of the patients.
         field: image size and geometry, see `open_reference`.
-        segmenter: reference segmenter; without one, Dice and EF are not scored.
+        segmenters: reference segmenters; without one, hearts are not scored.
         failed: patient -> why it cannot be coded or scored at one of the points; filled here.
 
     Returns:
-        One row for each point and each patient that succeeded at all points. With a segmenter also one row a patient
-        of the method `original`: the heart metrics of the original.
+        One row for each point and each patient that succeeded at all points. `hearts` holds the heart metrics by each
+        segmenter: name -> those of `score_labels` and `score_against_original`. With a segmenter also one row a patient
+        of the method `original`, with the patient's group and the volumes of the ground truth (`truth`).
     """
     rows = []
     with tqdm(total=len(patients) * len(points), desc="coding", unit="point") as bar:
@@ -105,27 +113,51 @@ def measure(
             before = bar.n
             with recording_failure(patient, reader, failed):
                 reference, of_patient = open_reference(reader.read_case(patient), *field), []
-                if segmenter is not None:
-                    heart = score_key_frames(segmenter, reference, reference.original)
-                    of_patient.append({"method": ORIGINAL, "setting": "", "patient": patient, **_kept(heart)})
+                hearts = {one.name: segment(one, reference, reference.original) for one in segmenters}
+                if segmenters:
+                    of_patient.append(_original(reference, hearts))
                 for point in points:
-                    of_patient.append(score_point(point, reference, segmenter))
+                    of_patient.append(score_point(point, reference, segmenters, hearts))
                     bar.update()
                 rows += of_patient
             bar.update(before + len(points) - bar.n)
     return rows
 
 
-def score_point(point: Point, reference: Reference, segmenter: ReferenceSegmenter | None) -> Row:
-    """One patient at one point."""
+def _original(reference: Reference, hearts: Mapping[str, Masks]) -> Row:
+    """The row of a patient's original."""
+    scored = {name: score_labels(reference, labels) for name, labels in hearts.items()}
+    case = reference.case
+    place = {"method": ORIGINAL, "setting": "", "patient": case.patient, "group": case.group}
+    return {**place, "truth": true_function(case), **_shown(scored), "hearts": scored}
+
+
+def score_point(
+    point: Point, reference: Reference, segmenters: Sequence[ReferenceSegmenter], originals: Mapping[str, Masks]
+) -> Row:
+    """One patient at one point.
+
+    Args:
+        point: method and setting.
+        reference: the original of the patient.
+        segmenters: reference segmenters.
+        originals: name of the segmenter -> segmented key frames of the original.
+    """
     size, decoded = point.code(reference)
-    heart = {} if segmenter is None else score_key_frames(segmenter, reference, decoded)
-    values = {**native_cost(reference, size), **score_native(reference, decoded), **heart}
-    return {"method": point.method, "setting": point.setting, "patient": reference.case.patient, **_kept(values)}
+    place = {"method": point.method, "setting": point.setting, "patient": reference.case.patient}
+    quality = {**native_cost(reference, size), **score_native(reference, decoded)}
+    hearts = {}
+    for segmenter in segmenters:
+        labels, original = segment(segmenter, reference, decoded), originals[segmenter.name]
+        own = score_against_original(reference, original, labels)
+        hearts[segmenter.name] = {**score_labels(reference, labels), **own}
+    return {**place, **{key: quality[key] for key in QUALITY}, **_shown(hearts), "hearts": hearts}
 
 
-def _kept(values: Row) -> Row:
-    return {key: values[key] for key in (*QUALITY, *HEART) if key in values}
+def _shown(hearts: Mapping[str, Row]) -> Row:
+    """The heart metrics of the report's table, by the first segmenter."""
+    first = next(iter(hearts.values()), {})
+    return {key: first[key] for key in HEART if key in first}
 
 
 def means(rows: Sequence[Row], points: Sequence[Point]) -> tuple[list[Row], dict[str, Any]]:

@@ -72,7 +72,7 @@ class GridSegmenter:
         """See `ReferenceSegmenter`."""
         geometry = self._geometry(reference)
         grid = torch.from_numpy(np.clip(preprocess.apply(frames, geometry), 0, 1)).float()[:, None]
-        parts = [self.network.labels(part.to(self.device), True).cpu() for part in grid.split(self.batch_frames)]
+        parts = [self.network.labels(part.to(self.device)).cpu() for part in grid.split(self.batch_frames)]
         return preprocess.invert(largest_components(torch.cat(parts).numpy()), geometry, order=0)
 
     def _geometry(self, reference: Reference) -> Geometry:
@@ -104,9 +104,10 @@ class OnnxOptions:
 class OnnxSegmenter:
     """A 2-D segmentation network as an ONNX file, (N, 1, S, S) float32 to (N, labels, S, S).
 
+    Frames are segmented one by one: on a CPU a batch is not faster and needs more memory.
+
     Args:
         path: the .onnx file; its options are in the .yaml file of the same name.
-        batch_frames: number of frames in a batch.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
@@ -115,7 +116,7 @@ class OnnxSegmenter:
 
     every_phase = False
 
-    def __init__(self, path: Path, batch_frames: int) -> None:
+    def __init__(self, path: Path) -> None:
         options = path.with_suffix(".yaml")
         for needed in (path, options):
             if not needed.is_file():
@@ -127,7 +128,7 @@ class OnnxSegmenter:
             import onnxruntime
         except ImportError:
             raise ValueError("--segmenter: an ONNX file needs an extra package: pip install onnxruntime") from None
-        self.name, self.batch_frames = path.stem, batch_frames
+        self.name = path.stem
         self.options = from_plain(OnnxOptions, read_yaml(options), str(options))
         try:
             self.session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -167,8 +168,7 @@ class OnnxSegmenter:
         scaled = ((np.clip(frames, low, high) - low) / max(high - low, 1e-6))[square]
         size = (self.options.input_size,) * 2
         inputs = preprocess.resize(scaled.astype(np.float32), size, order=1)[:, None]
-        chunks = [inputs[first : first + self.batch_frames] for first in range(0, len(inputs), self.batch_frames)]
-        labels = self.table[np.concatenate([self._run(chunk).argmax(1) for chunk in chunks])]
+        labels = self.table[np.concatenate([self._run(frame[None]).argmax(1) for frame in inputs])]
         result = np.zeros(frames.shape, np.uint8)
         result[square] = preprocess.resize(labels, (side, side), order=0)
         return result
@@ -182,9 +182,7 @@ def open_segmenter(path: Path, device: torch.device, batch_frames: int) -> Opene
         ValueError: the segmenter cannot be used.
     """
     if path.suffix == ".onnx":
-        return Opened(
-            OnnxSegmenter(path, batch_frames), {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}
-        )
+        return Opened(OnnxSegmenter(path), {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()})
     model = load_model(path, device, batch_frames)
     if model.segmenter is None:
         return None

@@ -70,6 +70,15 @@ def csv_text(rows: Rows) -> str:
     return stream.getvalue()
 
 
+def marked(summary: Mapping[str, Any]) -> Sequence[str]:
+    """The models that the segmenter of the table, the first one, taught.
+
+    Args:
+        summary: as in rate_distortion.json; `taught` maps each segmenter to the models that it taught.
+    """
+    return next(iter(summary["taught"].values()), ())
+
+
 def point_table(rows: Rows, original: Mapping[str, Any], marked: Sequence[str]) -> Table:
     """The table of all points, and of the original where its heart was scored.
 
@@ -171,7 +180,7 @@ def html_page(summary: Mapping[str, Any], picture: Path) -> str:
             "models of one rate.",
             "source": data_url(picture.read_bytes()),
         },
-        "points": point_table(rows, original, summary["taught"]),
+        "points": point_table(rows, original, marked(summary)),
         "differences": difference_table(summary["differences"]),
         "least_points": LEAST_POINTS,
         "notes": summary["notes"],

@@ -115,7 +115,7 @@ def test_all_codecs_are_in_one_report_with_differences_of_each_pair(
 def test_without_a_segmenter_the_report_says_that_dice_is_not_scored(compare: Callable[..., dict[str, Any]]) -> None:
     found = compare("--image_size", "16", "--geometry", "fit")
     assert any("no --segmenter" in note for note in found["notes"])
-    assert found["original"] == {} and "dice_mean" not in found["points"][0] and found["taught"] == []
+    assert found["original"] == {} and "dice_mean" not in found["points"][0] and found["taught"] == {}
 
 
 def test_hearts_are_scored_beside_the_original_and_a_taught_model_is_marked(
@@ -130,7 +130,7 @@ def test_hearts_are_scored_beside_the_original_and_a_taught_model_is_marked(
         monkeypatch.setattr(compare_codecs.TiTok, "teachers", lambda self: ["a"])
         more = ("--model", str(model), "--segmenter", str(tmp_path / "reference"), "--data", str(tmp_path / "hearts"))
         found = compare(*more)
-        assert found["taught"] == taught
+        assert found["taught"] == {"threshold": taught}
         assert ("†" in (tmp_path / "report" / "index.html").read_text()) == bool(taught)
     reference = open_reference(case, 32, "crop")
     original = score_key_frames(OfNativeFrames(), reference, reference.original)

@@ -9,7 +9,7 @@ import torch
 from data.scoring.heart import score_heart
 from data.scoring.images import open_reference, to_native
 from modeling.titok import TiTok
-from scripts.evaluation.segmenters import GridSegmenter, open_segmenter
+from scripts.evaluation.segmenters import GridSegmenter, largest_components, open_segmenter
 from tests.tiny import tiny_config, tiny_model
 from tests.unit.scripts.test_evaluate_hearts import LEVELS, heart
 from utils.checkpoint import hash_weights
@@ -80,6 +80,14 @@ def test_a_segmenter_of_another_field_sees_its_own_grid() -> None:
     assert segmenter.labels(frames, reference).shape == frames.shape
     same = open_reference(heart(0), 32, "crop")
     assert np.array_equal(segmenter.labels(frames, reference), segmenter.labels(frames, same))
+
+
+def test_only_the_largest_part_of_each_structure_is_kept() -> None:
+    labels = np.zeros((3, 12, 12), np.uint8)
+    labels[:, 2:6, 2:6], labels[0, 9:11, 9:11], labels[1, 3, 3] = 3, 3, 1
+    found = largest_components(labels)
+    assert (found[:, 2:6, 2:6] == labels[:, 2:6, 2:6]).all() and not found[0, 9:11, 9:11].any()
+    assert np.array_equal(largest_components(np.zeros_like(labels)), np.zeros_like(labels))
 
 
 def test_a_saved_model_names_every_segmenter_that_taught_it(tmp_path: Path) -> None:

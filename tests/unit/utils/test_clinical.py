@@ -12,6 +12,7 @@ from utils.clinical import (
     ejection_fraction,
     function,
     hausdorff95,
+    mean_surface_distance,
     overlaps,
     phase_error_percent,
     volume_ml,
@@ -41,8 +42,23 @@ def test_distances_are_in_millimetres() -> None:
     assert hausdorff95(a, b, (1.5, 1.5, 8.0)) == pytest.approx(3.0)
 
 
+def test_the_mean_surface_distance_counts_both_surfaces_and_is_never_above_the_95th_percentile() -> None:
+    a, b = square(20, 5, 10), np.roll(square(20, 5, 10), 2, axis=0)
+    found = mean_surface_distance(a, b, (1.5, 1.5, 8.0))
+    assert found == mean_surface_distance(b, a, (1.5, 1.5, 8.0)) and 0 < found < 3.0
+    assert mean_surface_distance(a, a, (1.5, 1.5, 8.0)) == 0
+
+
+def test_distances_do_not_depend_on_the_empty_space_around_the_masks() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.random((2, 6, 7, 3)) > 0.6
+    far = [np.pad(mask, ((9, 4), (3, 8), (2, 0))) for mask in (a, b)]
+    for measure in (hausdorff95, mean_surface_distance):
+        assert measure(a, b, (1.5, 1.2, 8.0)) == pytest.approx(measure(*far, (1.5, 1.2, 8.0)))
+
+
 def test_masks_of_other_shapes_are_refused() -> None:
-    for measure in (dice, lambda a, b: hausdorff95(a, b, (1, 1))):
+    for measure in (dice, lambda a, b: hausdorff95(a, b, (1, 1)), lambda a, b: mean_surface_distance(a, b, (1, 1))):
         with pytest.raises(ValueError, match="shapes"):
             measure(np.ones((3, 4)), np.ones((4, 3)))
 

@@ -283,3 +283,26 @@ def test_all_slices_move_alike():
     for z in range(3):
         assert np.array_equal(result["image"][z], single["image"][0])
         assert np.array_equal(result["mask"][z], single["mask"][0])
+
+
+def test_blur_reduces_detail_and_keeps_brightness_and_half_of_the_samples_sharp():
+    arrays = blob(padding=9)
+    noise = np.random.default_rng(0).random(arrays["image"].shape, np.float32)
+    arrays["image"] = noise * arrays["field"][:, None, None]
+    spread = [augment(arrays, AugmentConfig(True, blur=2.0), seed)["image"][..., 20:, :].std() for seed in range(60)]
+    sharp = arrays["image"][..., 20:, :].std()
+    assert 20 <= sum(value == pytest.approx(sharp, rel=1e-6) for value in spread) <= 40 and min(spread) < sharp / 2
+    for seed in SEEDS:
+        found = augment(arrays, AugmentConfig(True, blur=2.0), seed)["image"]
+        assert not found[..., :9, :].any() and found.min() >= 0 and found.max() <= 1
+        assert found[..., 20:, :].mean() == pytest.approx(arrays["image"][..., 20:, :].mean(), rel=0.05)
+
+
+def test_a_bias_field_is_smooth_and_within_its_limits():
+    arrays = blob()
+    arrays["image"] = np.full_like(arrays["image"], 0.3)
+    for seed in SEEDS:
+        factor = augment(arrays, AugmentConfig(True, bias=0.5), seed)["image"][0, :, 0] / 0.3
+        assert np.array_equal(factor[0], factor[1])  # one field for all phases
+        assert np.exp(-0.5) - 1e-4 < factor.min() < factor.max() < np.exp(0.5) + 1e-4
+        assert 0 < abs(np.diff(np.log(factor[0]))).max() < 0.1

@@ -25,6 +25,14 @@ def test_a_frame_is_segmented_alike_alone_and_among_others(network: type[Segment
     assert not any(isinstance(module, nn.BatchNorm2d) for module in segmenter.modules())
 
 
+def test_labels_of_mirrored_probabilities_follow_the_mirror() -> None:
+    torch.manual_seed(0)
+    segmenter, frames = UNet(), torch.rand(2, 1, 32, 32)
+    assert not torch.equal(segmenter.labels(frames.flip(3)), segmenter.labels(frames).flip(2))
+    segmenter.mirror = True
+    assert torch.equal(segmenter.labels(frames.flip(3)), segmenter.labels(frames).flip(2))
+
+
 def test_the_gradient_of_a_fixed_segmenter_reaches_the_frames_and_not_its_weights() -> None:
     segmenter, frames = Segmenter(), torch.rand(1, 2, 1, 32, 32, requires_grad=True)
     logits = FixedSegmenter(segmenter, frames).logits

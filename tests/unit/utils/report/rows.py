@@ -17,7 +17,7 @@ def make_row(patient: str, value: float, **changes: Any) -> dict[str, Any]:
 
 def with_heart(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the metrics of a scored heart."""
-    places = [f"{kind}_{s}_{phase}" for kind in ("dice", "hd95") for s in STRUCTURES for phase in KEY_FRAMES]
+    places = [f"{kind}_{s}_{phase}" for kind in ("dice", "hd95", "assd") for s in STRUCTURES for phase in KEY_FRAMES]
     keys = [f"{key}{suffix}" for key in (*places, *MEASURED) for suffix in ("", "_original")]
     keys += [f"{key}_truth" for key in MEASURED]
     return {**row, **dict.fromkeys((*keys, *HEART_METRICS), 0.5)}

@@ -24,7 +24,7 @@ def page(text: str, folder: Path) -> str:
     picture.write_bytes(b"")
     points = [*rows(text), *rows("svt_av1"), one(f"model {text}")]
     summary = {
-        "points": points, "original": {"dice_mean": 0.85}, "taught": [], "notes": [text], "caption": text,
+        "points": points, "original": {"dice_mean": 0.85}, "taught": {}, "notes": [text], "caption": text,
         "note": text, "differences": rate_distortion.differences(points), "command_line": text,
     }  # fmt: skip
     return rate_distortion.html_page(summary, picture)

@@ -1,0 +1,189 @@
+"""Clinical equivalence: up to which compression ratio a segmenter measures the same heart as before compression.
+
+Research use only, not a medical device.
+
+    python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/ladder_refinement --image_size 128 \\
+        --segmenter acdc128_output/reference --output_dir codec_report
+    python scripts/equivalence.py codec_report --output_dir equivalence_report
+
+The input is the report of one or more runs of compare_codecs.py with --segmenter, on the same patients and the same
+field: the runs may differ in methods, settings and segmenters. Intervals are a bootstrap over patients.
+
+OUTPUT_DIR then holds index.html, equivalence.png and equivalence.json, and as tables headline.csv, points.csv,
+agreement.csv and groups.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from scripts.evaluation.measured import collect, read_results
+from utils.clinical import DISTANCES
+from utils.equivalence import (
+    VOLUMES,
+    Margins,
+    Measured,
+    agreement,
+    by_group,
+    criterion,
+    headline,
+    interval,
+    plain,
+    resampled,
+    worst_group,
+)
+from utils.errors import user_errors
+from utils.files import write_json, write_text
+from utils.metrics import finite_mean
+from utils.report import equivalence
+from utils.report.command import command_line, public_arguments
+from utils.report.evaluation import NOTE
+from utils.report.rate_distortion import ORIGINAL
+from utils.report.tables import text_table
+
+Row = dict[str, Any]
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    default = Margins()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("results", type=Path, nargs="+", metavar="REPORT", help="folders that compare_codecs.py wrote")
+    add("--output_dir", type=Path, required=True, metavar="DIR", help="folder for the report")
+    add("--dice", type=float, default=default.dice, help="largest decrease of the mean Dice (default 0.01)")
+    add("--ef_bias", type=float, default=default.ef_bias, help="largest bias of the LV EF in points (default 1)")
+    limits = "largest increase of the reach of the limits of agreement of the LV EF in points (default 1)"
+    add("--ef_limits", type=float, default=default.ef_limits, help=limits)
+    add("--resamples", type=int, default=2000, help="resamples of the bootstrap (default 2000)")
+    args = parser.parse_args(argv)
+    for name in ("dice", "ef_bias", "ef_limits"):
+        if not 0 < getattr(args, name) < math.inf:
+            raise ValueError(f"--{name} is {getattr(args, name)}, expected a number above 0")
+    if args.resamples < 100:
+        raise ValueError(f"--resamples is {args.resamples}, expected 100 or more")
+    return args
+
+
+def heart_means(hearts: Any) -> Row:
+    """Means over patients of Dice and distances: each structure and key frame, and the mean of them."""
+    found = {key: finite_mean(values) for key, values in hearts.items() if key.startswith(("dice", *DISTANCES))}
+    for kind, suffix in itertools.product(DISTANCES, ("", "_to_original")):
+        parts = [found[f"{kind}_{place}{suffix}"] for place in equivalence.PLACES if f"{kind}_{place}{suffix}" in found]
+        found[f"{kind}_mean{suffix}"] = finite_mean(parts)
+    return {**{"dice_mean_to_original": math.nan}, **found}
+
+
+def analyse(methods: Sequence[Measured], margins: Margins, resamples: int) -> Row:
+    """All tables of the report; every method has the same resamples, so that methods can be compared."""
+    patients = resampled(len(methods[0].groups), resamples)
+    tables: Row = {name: [] for name in ("headline", "pairs", "originals", "points", "agreement", "groups")}
+    tables["shown"] = {}
+    best: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for one in methods:
+        place = {"segmenter": one.segmenter, "method": one.method}
+        if one.segmenter not in tables["shown"]:
+            tables["shown"][one.segmenter] = []
+            at = {"segmenter": one.segmenter, "method": ORIGINAL, "setting": ""}
+            tables["originals"].append({**at, **heart_means({k: list(v) for k, v in one.original.items()})})
+            tables["agreement"] += _agreements(at, one.original, {"ground truth": one.truth}, patients)
+            tables["shown"][one.segmenter].append((ORIGINAL, ""))
+        top = headline(one, margins, patients)
+        samples = top.pop("resamples")
+        ends = {"lowest": float(one.ratio[0]), "highest": float(one.ratio[-1])}
+        tables["headline"].append({**place, **top, **ends, "found": _found(top["ratio"])})
+        for method, other in best.setdefault(one.segmenter, []):
+            tables["pairs"] += _pair({**place, "anchor": method}, samples, other)
+        best[one.segmenter].append((one.method, samples))
+        rows = criterion(one, margins, patients)
+        equivalent = [index for index, row in enumerate(rows) if row["equivalent"] and one.ratio[index] <= top["ratio"]]
+        tables["shown"][one.segmenter].append((one.method, one.settings[equivalent[-1] if equivalent else 0]))
+        for index, (setting, row) in enumerate(zip(one.settings, rows, strict=True)):
+            at = {**place, "setting": setting}
+            rate = {"bytes_per_frame": float(one.bytes_per_frame[index]), "ratio_int16": float(one.ratio[index])}
+            means = heart_means({key: list(values[index]) for key, values in one.hearts.items()})
+            tables["points"].append({**at, **rate, "psnr": float(one.psnr[index]), **row, **means})
+            measured = {key: values[index] for key, values in one.hearts.items()}
+            against = {"ground truth": one.truth, "original": one.original}
+            tables["agreement"] += _agreements(at, measured, against, patients)
+            groups = by_group(one, index)
+            worst = worst_group(groups, margins)
+            tables["groups"] += [{**at, "group": name, **of, "worst": name == worst} for name, of in groups.items()]
+    return tables
+
+
+def _found(ratio: float) -> str:
+    """Where the highest equivalent ratio lies, for JSON and CSV, which have no infinity."""
+    return {0.0: "below all measured ratios", math.inf: "above all measured ratios"}.get(ratio, "measured range")
+
+
+def _agreements(at: Row, measured: Any, against: Row, patients: np.ndarray) -> list[Row]:
+    return [
+        {**at, "quantity": key, "against": name, **agreement(reference[key], measured[key], patients)}
+        for key in VOLUMES
+        for name, reference in against.items()
+    ]
+
+
+def _pair(place: Row, samples: np.ndarray, other: np.ndarray) -> list[Row]:
+    """The ratio of two methods, if both have one in every resample."""
+    if not (np.isfinite(samples).all() and np.isfinite(other).all() and samples.all() and other.all()):
+        return []
+    times = samples / other
+    return [{**place, "times": float(np.median(times)), "interval": interval(times)}]
+
+
+@user_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    margins = Margins(args.dice, args.ef_bias, args.ef_limits)
+    reports = read_results(args.results)
+    methods = collect(reports)
+    if (n := len(methods[0].groups)) < 3:
+        raise ValueError(f"{args.results[0]} has {n} patients with labels, expected 3 or more for limits of agreement")
+    segmenters = list(dict.fromkeys(one.segmenter for one in methods))
+    command = public_arguments(vars(args))
+    notes = list(dict.fromkeys(note for report in reports for note in report["notes"]))
+    summary = {
+        "caption": reports[0]["caption"],
+        **{key: reports[0][key] for key in ("data", "split", "field")},
+        "n": n,
+        "margins": plain(margins),
+        "resamples": args.resamples,
+        "segmenters": segmenters,
+        **analyse(methods, margins, args.resamples),
+        "notes": [
+            f"Intervals: bootstrap over {n} patients, {args.resamples} resamples, for each setting alone.",
+            *notes,
+        ],
+        "note": NOTE,
+        "command": command,
+        "command_line": command_line("scripts/equivalence.py", command),
+    }
+    write_report(args.output_dir, summary)
+
+
+def write_report(folder: Path, summary: Row) -> None:
+    """Write all files of the report, and print the headline."""
+    picture = folder / "equivalence.png"
+    write_json(folder / "equivalence.json", summary)
+    for name in ("headline", "points", "agreement", "groups"):
+        write_text(folder / f"{name}.csv", equivalence.csv_text(summary[name]))
+    equivalence.draw(picture, summary)
+    write_text(folder / "index.html", equivalence.html_page(summary, picture))
+    print(text_table(*equivalence.headline_table(summary["headline"])))
+    print(f"{summary['caption']}; n = {summary['n']}\n{NOTE}")
+    print(f"The report is {folder / 'index.html'}; all values are in equivalence.json and the CSV files beside it")
+
+
+if __name__ == "__main__":
+    main()
