@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.report import figures, plots
+from utils.report import figures, overlays, plots
 
 PLAIN = "plain"
 HOSTILE = """"></td></p></pre><script>alert('x')</script><img src=x onerror="y"> & 'quoted'"""
@@ -40,6 +40,7 @@ def draw_no_figures(patch: pytest.MonkeyPatch) -> None:
         path.write_bytes(b"")
         return b"<svg/>"
 
-    for module, kinds in ((figures, ("frames", "profile")), (plots, ("phase_curve", "rates"))):
+    drawing = {figures: ("frames", "profile"), plots: ("phase_curve", "rates"), overlays: ("overlays", "agreement")}
+    for module, kinds in drawing.items():
         for kind in kinds:
             patch.setattr(module, f"draw_{kind}", draw)

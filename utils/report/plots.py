@@ -79,7 +79,7 @@ def draw_phase_curve(path: Path, curves: Mapping[str, Sequence[Sequence[float]]]
         color, line = COLORS[index % len(COLORS)], LINES[index // len(COLORS) % len(LINES)]
         if index == 0 and len(patients) > 1:
             ax.fill_between(place, mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
-        style = {"color": color, "linestyle": line, "linewidth": 2 if index == 0 else 1.2}
+        style: dict[str, Any] = {"color": color, "linestyle": line, "linewidth": 2 if index == 0 else 1.2}
         ax.plot(place, mean, marker="o", markersize=3, label=name, **style)
     ax.set_xlim(0, 1)
     ax.set_xlabel("place in the stored cycle (fraction of T)", fontsize=10)

@@ -28,17 +28,19 @@ def hide_equal(table: Table) -> Shown:
     """Leave out the columns whose cells are all equal or all empty, and say so in a sentence.
 
     Args:
-        table: its first column names the rows and is kept. A table of one row is kept whole.
+        table: its first column names the rows and is kept. Of a single row, only empty cells are left out.
     """
-    if len(table.rows) < 2:
-        return Shown(table.headings, table.rows, "")
     columns = list(zip(table.headings, zip(*table.rows, strict=True), strict=True))
-    equal = {heading: cells[0] for heading, cells in columns[1:] if len(set(cells)) == 1}
+    equal = {
+        heading: cells[0]
+        for heading, cells in columns[1:]
+        if set(cells) == {UNDEFINED} or len(cells) > len(set(cells)) == 1
+    }
     kept = [i for i, heading in enumerate(table.headings) if i == 0 or heading not in equal]
     values = "; ".join(f"{heading}: {cell}" for heading, cell in equal.items() if cell != UNDEFINED)
     empty = "; ".join(heading for heading, cell in equal.items() if cell == UNDEFINED)
     note = f"The same in all rows: {values}." if values else ""
-    note += f" Without a value in any row: {empty}." if empty else ""
+    note += f" Without a value: {empty}." if empty else ""
     return Shown([table.headings[i] for i in kept], [[row[i] for i in kept] for row in table.rows], note.strip())
 
 

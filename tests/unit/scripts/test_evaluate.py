@@ -165,6 +165,8 @@ def test_the_report_has_its_page_its_tables_and_its_pictures(
     ]
     assert summary["mean"]["psnr"] == pytest.approx(np.mean([float(row["psnr"]) for row in rows[3:]]))
     assert summary["model"] == "stage2" and summary["data"] == "acdc_wds" and summary["split"] == "test"
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "(median PSNR of stage2)" in page and page.count('class="moving"') == 4  # by both models, and of two others
     printed = capsys.readouterr().out
     assert "baseline: tokens_shuffled" in printed and str(tmp_path / "report" / "index.html") in printed
 
