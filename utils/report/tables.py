@@ -31,16 +31,12 @@ def hide_equal(table: Table) -> Shown:
         table: its first column names the rows and is kept. Of a single row, only empty cells are left out.
     """
     columns = list(zip(table.headings, zip(*table.rows, strict=True), strict=True))
-    equal = {
-        heading: cells[0]
-        for heading, cells in columns[1:]
-        if set(cells) == {UNDEFINED} or len(cells) > len(set(cells)) == 1
-    }
-    kept = [i for i, heading in enumerate(table.headings) if i == 0 or heading not in equal]
-    values = "; ".join(f"{heading}: {cell}" for heading, cell in equal.items() if cell != UNDEFINED)
-    empty = "; ".join(heading for heading, cell in equal.items() if cell == UNDEFINED)
+    empty = [heading for heading, cells in columns[1:] if set(cells) == {UNDEFINED}]
+    equal = {heading: cells[0] for heading, cells in columns[1:] if len(cells) > len(set(cells)) == 1}
+    kept = [i for i, heading in enumerate(table.headings) if i == 0 or heading not in (*empty, *equal)]
+    values = "; ".join(f"{heading}: {cell}" for heading, cell in equal.items() if heading not in empty)
     note = f"The same in all rows: {values}." if values else ""
-    note += f" Without a value: {empty}." if empty else ""
+    note += f" Without a value: {'; '.join(empty)}." if empty else ""
     return Shown([table.headings[i] for i in kept], [[row[i] for i in kept] for row in table.rows], note.strip())
 
 
