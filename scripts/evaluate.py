@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -88,13 +89,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"--sweep: {args.model[-1]} has no DiT and cannot sample; give a model with a DiT")
     recons = [open_recon(folder, patients) for folder in args.recon_dir]
 
+    @lru_cache(maxsize=1)
+    def model_of(folder: Path) -> TiTok:
+        return last if last and folder == args.model[-1] else load_model(folder, device, args.batch_frames)
+
     results = Results()
+    reconstruct: dict[str, pictures.Reconstruct] = {}
     originals: dict[str, dict[str, Row]] = {}  # field -> patient -> heart metrics of the original
     names = model_names([*args.recon_dir, *args.model])
     for name, recon in zip(names, recons, strict=False):
         score_recon(results, name, recon, last, reader, patients, opened, originals)
+        reconstruct[name] = partial(recon_of, recon, last)
     for name, folder in zip(names[len(recons) :], args.model, strict=True):
-        model = last if last is not None and name == names[-1] else load_model(folder, device, args.batch_frames)
+        model = model_of(folder)
         if model.config.only_segments:
             raise ValueError(f"--model {name} has no decoder; give it as --segmenter, and a trained stage as --model")
         settings = settings_of(args, model)
@@ -103,15 +110,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             if name == names[-1] and label == list(settings)[-1]:
                 baselines, results.baselines = make_baselines(model, args.data, len(patients))
             score_model(results, name + label, model, options, reader, patients, baselines, opened, originals)
+            reconstruct[name + label] = partial(decode_again, model_of, folder, options)
 
     failure = results.keep_common_patients(len(patients))
     summary = summary_of(results, vars(args), reader, opened, failure)
-
-    def reconstruct(case: CineCase) -> tuple[Reference, np.ndarray]:
-        reference = open_original(case, last)
-        if last is None:
-            return reference, read_native(recons[-1], reference)
-        return reference, to_native(reference, decompress(last, compress(last, reference, **options)))
 
     if ranks.is_main():
         write_report(args.output_dir, summary, results.rows, reconstruct, reader, opened)
@@ -123,6 +125,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_sweep(args, last, reader, scored, names[-1])
     if failure:
         raise ValueError(f"{failure} The report in {args.output_dir} covers the other patients.")
+
+
+def recon_of(recon: Recon, model: TiTok | None, case: CineCase) -> tuple[Reference, np.ndarray]:
+    """Return the original of a patient in the field of a model, and the reconstruction by another method."""
+    reference = open_original(case, model)
+    return reference, read_native(recon, reference)
+
+
+def decode_again(
+    model_of: Callable[[Path], TiTok], folder: Path, options: Row, case: CineCase
+) -> tuple[Reference, np.ndarray]:
+    """Return the original of a patient in the field of the model of a folder, and the reconstruction by this model."""
+    reference = open_original(case, model := model_of(folder))
+    return reference, to_native(reference, decompress(model, compress(model, reference, **options)))
 
 
 def settings_of(args: argparse.Namespace, model: TiTok) -> dict[str, Row]:
@@ -228,7 +244,7 @@ def write_report(
     folder: Path,
     summary: Row,
     rows: dict[str, list[Row]],
-    reconstruct: pictures.Reconstruct,
+    reconstruct: dict[str, pictures.Reconstruct],
     reader: ShardReader,
     opened: Opened | None,
 ) -> None:
@@ -238,20 +254,15 @@ def write_report(
         folder: folder of the report.
         summary: content of summary.json.
         rows: model -> one row per patient, the reported model last.
-        reconstruct: case -> the original of the patient, and its reconstruction (D, T, h, w) by the reported model.
+        reconstruct: model -> function of a case: the original of the patient, and its reconstruction (D, T, h, w).
         reader: reader of the split.
         opened: the reference segmenter, or None.
     """
     clear(folder)
     write_json(folder / "summary.json", summary)
     write_text(folder / "per_patient.csv", csv_text(rows, heart.columns()))
-    reported = rows[summary["model"]]
-    drawn = [
-        pictures.draw_curve(rows, summary, folder),
-        *pictures.draw_agreement(reported, summary, folder),
-        *pictures.draw(reconstruct, reader, reported, summary, folder, opened.segmenter if opened else None),
-    ]
-    write_text(folder / "index.html", evaluation.html_page(summary, reported, drawn))
+    drawn = pictures.draw(reconstruct, reader, rows, summary, folder, opened.segmenter if opened else None)
+    write_text(folder / "index.html", evaluation.html_page(summary, rows[summary["model"]], drawn))
 
 
 def run_sweep(args: argparse.Namespace, model: TiTok, reader: ShardReader, patients: list[str], name: str) -> None:

@@ -1,6 +1,11 @@
-"""The elements of an HTML page, to prove that data adds none."""
+"""The elements of an HTML page, to prove that data adds none; and figures that are not drawn."""
 
 from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from utils.report import figures, overlays, plots
 
 PLAIN = "plain"
 HOSTILE = """"></td></p></pre><script>alert('x')</script><img src=x onerror="y"> & 'quoted'"""
@@ -26,3 +31,16 @@ def elements_of(html: str) -> list[Element]:
     parser.feed(html)
     parser.close()
     return parser.elements
+
+
+def draw_no_figures(patch: pytest.MonkeyPatch) -> None:
+    """Let the functions that draw the figures of a report write an empty file and return an empty SVG."""
+
+    def draw(path: Path, *_: object) -> bytes:
+        path.write_bytes(b"")
+        return b"<svg/>"
+
+    drawing = {figures: ("frames", "profile"), plots: ("phase_curve", "rates"), overlays: ("overlays", "agreement")}
+    for module, kinds in drawing.items():
+        for kind in kinds:
+            patch.setattr(module, f"draw_{kind}", draw)

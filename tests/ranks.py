@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scripts import compress, evaluate, pretokenize
 from scripts.evaluation import scoring
+from tests.pages import draw_no_figures
 from utils import ranks
-from utils.report import figures
 
 FAILING = "the third of four patients, the first of the second rank"
 
@@ -42,8 +42,7 @@ def commands(folder: Path, shards: Path, cines: Path, output: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         failing = list(evaluate.ShardReader(shards, "train").patients())[2]
         patch.setattr(scoring, "compress", some)
-        for kind in ("frames", "profile", "phase_curve"):
-            patch.setattr(figures, f"draw_{kind}", lambda path, *_: path.write_bytes(b""))
+        draw_no_figures(patch)
         run(evaluate.main, "--model", folder / "model", "--data", shards, "--split", "train", "--limit", 4,
             "--output_dir", output / "report")  # fmt: skip
     run(compress.main, cines, output / "compressed", "--model", folder / "model")

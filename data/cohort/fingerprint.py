@@ -98,7 +98,7 @@ def write_fingerprint(records: Sequence[Record], folder: Path, name: str) -> dic
     Raises:
         ValueError: for no records, or two records of one patient.
     """
-    from utils.report.fingerprint_page import (
+    from utils.report.fingerprint.page import (
         html_page,  # imports matplotlib, which the workers that make records do not need
     )
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.metrics import cohort
 from utils.report import heart
+from utils.report.cine import Cine
 from utils.report.columns import COLUMNS, HEART_METRICS, TILES
+from utils.report.figures import ERROR_SCALE
 from utils.report.page import data_url, render
+from utils.report.plots import RatePoint
 from utils.report.tables import (
     MARK,
+    UNDEFINED,
     baseline_metrics_of,
-    comparison,
+    baseline_table,
+    heart_table,
+    hide_equal,
+    image_table,
     metric_text,
     metrics_of,
     number,
@@ -27,11 +33,56 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Figure(NamedTuple):
-    """One picture of the page: its heading, what it shows (with rate and data), and the PNG file."""
+    """One figure of the page: its heading, what it shows (with rate and data), and the SVG file."""
 
     heading: str
     text: str
-    path: Path
+    svg: bytes
+
+
+class CineRow(NamedTuple):
+    """One cine of the page: its model or patient, what it shows, and its pictures."""
+
+    name: str
+    text: str
+    cine: Cine
+
+
+class Patient(NamedTuple):
+    """One patient by the reported model: why it was chosen, its caption, its cine (where not shown above), figures."""
+
+    heading: str
+    text: str
+    cines: list[CineRow]
+    figures: list[Figure]
+
+
+class Pictures(NamedTuple):
+    """All pictures of the page.
+
+    Args:
+        rates: PSNR and Dice over bytes a frame; None for fewer than two rates.
+        cines: one patient by up to three models of the report.
+        cines_text: the patient and the slice of `cines`.
+        agreement: of volumes with the ground truth; None where it cannot be drawn.
+        cycle: PSNR over the cycle.
+        patients: the chosen patients.
+    """
+
+    rates: Figure | None
+    cines: list[CineRow]
+    cines_text: str
+    agreement: Figure | None
+    cycle: Figure
+    patients: list[Patient]
+
+
+class Chosen(NamedTuple):
+    """A patient whose pictures are shown: name of its files, why it was chosen, and its row of per_patient.csv."""
+
+    name: str
+    reason: str
+    row: Mapping[str, Any]
 
 
 def summarize(models: Mapping[str, Rows], notes: Mapping[str, str]) -> dict[str, Any]:
@@ -70,11 +121,44 @@ def summarize(models: Mapping[str, Rows], notes: Mapping[str, str]) -> dict[str,
     }
 
 
-def choose(patients: Rows) -> dict[str, Mapping[str, Any]]:
-    """The patients of best, median and worst PSNR, each once: name -> row."""
+def choose(patients: Rows) -> list[Chosen]:
+    """The patients of best, median and worst PSNR, and of worst Dice where hearts were scored; each patient once."""
     ranked = sorted(patients, key=lambda row: -row["psnr"])
+    if len(ranked) == 1:
+        return [Chosen("best", "the only patient", ranked[0])]
     ranks = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}  # of equal ranks the later name wins
-    return {name: ranked[rank] for rank, name in sorted(ranks.items())}
+    chosen = [Chosen(name, f"{name} PSNR", ranked[rank]) for rank, name in sorted(ranks.items())]
+    scored = [row for row in heart.scored_patients(ranked) if heart.is_known(row["dice_mean"])]
+    if len(scored) < 2:
+        return chosen
+    worst = min(scored, key=lambda row: row["dice_mean"])
+    if all(one.row is not worst for one in chosen):
+        return [*chosen, Chosen("worst_dice", "worst Dice", worst)]
+    return [one._replace(reason=f"{one.reason} and worst Dice") if one.row is worst else one for one in chosen]
+
+
+def rate_points(summary: Mapping[str, Any]) -> list[RatePoint]:
+    """The models of a report whose rate is known; a model with several numbers of tokens has one point for each."""
+    taught, points = taught_models(summary), []
+    for name, entry in summary["models"].items():
+        model, _, setting = name.rpartition(", ")
+        label = (model if model and setting.endswith(" tokens") else name) + (f" {MARK}" if name in taught else "")
+        values = [entry["mean"].get(key, math.nan) for key in ("bits_per_frame", "psnr", "dice_mean")]
+        bits, psnr, dice = (math.nan if value is None else value for value in values)
+        if math.isfinite(bits) and math.isfinite(psnr):
+            points.append(RatePoint(label, bits / 8, psnr, dice))
+    return points
+
+
+def models_in_pictures(summary: Mapping[str, Any]) -> list[str]:
+    """Up to three models by rising rate: the reported one, and of the others those of lowest and of highest rate."""
+
+    def rate(name: str) -> float:
+        bits = summary["models"][name]["mean"]["bits_per_frame"]
+        return bits if heart.is_known(bits) else math.inf
+
+    others = sorted((name for name in summary["models"] if name != summary["model"]), key=rate)
+    return sorted({summary["model"], *others[:1], *others[-1:]}, key=lambda name: (rate(name), name))
 
 
 def caption(patient: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
@@ -87,9 +171,15 @@ def caption(patient: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     Returns:
         Plain text.
     """
-    quality = f"{number(patient['psnr'], 2)} dB, SSIM {number(patient['ssim'], 3)}"
     place = f"{patient['patient']} ({summary['data']}, {summary['split']}) by {summary['model']}"
-    return f"{place}: {quality} at {rate_text(patient)}"
+    return f"{place}: {quality_text(patient)}"
+
+
+def quality_text(patient: Mapping[str, Any]) -> str:
+    """PSNR, SSIM, Dice where it was scored, and rate of one patient in words."""
+    dice = patient.get("dice_mean")
+    overlap = f", Dice {number(dice, 3)}" if heart.is_known(dice) else ""
+    return f"{number(patient['psnr'], 2)} dB, SSIM {number(patient['ssim'], 3)}{overlap} at {rate_text(patient)}"
 
 
 def rate_text(metrics: Mapping[str, Any]) -> str:
@@ -100,44 +190,66 @@ def rate_text(metrics: Mapping[str, Any]) -> str:
     return f"{number(bits, 0)} bits a frame, {number(ratio, 0)}x against int16"
 
 
-def html_page(summary: Mapping[str, Any], patients: Rows, figures: Sequence[Figure]) -> str:
+def html_page(summary: Mapping[str, Any], patients: Rows, pictures: Pictures) -> str:
     """The report as one page that needs no other file: styles and pictures are inside it.
 
     Args:
         summary: as in summary.json.
         patients: rows of the reported model, as in per_patient.csv.
-        figures: pictures in order.
+        pictures: all pictures.
 
     Returns:
         HTML text.
     """
-    return render("evaluation.html.j2", page_values(summary, patients, figures))
+    return render("evaluation.html.j2", page_values(summary, patients, pictures))
 
 
-def page_values(summary: Mapping[str, Any], patients: Rows, figures: Sequence[Figure]) -> dict[str, Any]:
+def page_values(summary: Mapping[str, Any], patients: Rows, pictures: Pictures) -> dict[str, Any]:
     """The values of the template evaluation.html.j2, as plain data; arguments as in `html_page`."""
     counts = summary["cohort"]
     lead = (
         f"{summary['model']} on {summary['data']}, split {summary['split']}: patients {counts['patients']}, "
         f"slices {counts['slices']}, frames {counts['frames']} ({summary['modality']})"
     )
+    baselines = [f"{name}: {entry['note']}" for name, entry in summary["baselines"].items()]
     return {
         "title": "TiTok-MRI evaluation",
         "lead": lead,
         "warning": summary["note"],
         "model": summary["model"],
         "tiles": _tiles(summary),
-        "comparison": comparison(summary),
-        "notes": [*summary["notes"], *(f"{name}: {entry['note']}" for name, entry in summary["baselines"].items())],
-        "heart": _heart(summary, patients),
-        "figures": [
-            {"heading": figure.heading, "caption": figure.text, "source": data_url(figure.path.read_bytes())}
-            for figure in figures
+        "rates": _figure(pictures.rates),
+        "strip": {"text": pictures.cines_text, "cines": [_cine(row) for row in pictures.cines]},
+        "error_scale": ERROR_SCALE,
+        "heart": _heart(summary, patients, pictures.agreement),
+        "images": hide_equal(image_table(summary)),
+        "cycle": _figure(pictures.cycle),
+        "notes": summary["notes"],
+        "baselines": {"table": hide_equal(baseline_table(summary)), "notes": baselines} if baselines else None,
+        "shown": [
+            {
+                "heading": shown.heading,
+                "text": shown.text,
+                "cines": [_cine(row) for row in shown.cines],
+                "figures": [_figure(figure) for figure in shown.figures],
+            }
+            for shown in pictures.patients
         ],
-        "patients": patient_table(patients),
+        "patients": hide_equal(patient_table(patients)),
         "meanings": [(column.heading, column.meaning) for column in COLUMNS.values()],
         "command_line": summary["command_line"],
     }
+
+
+def _figure(figure: Figure | None) -> dict[str, str] | None:
+    if figure is None:
+        return None
+    return {"heading": figure.heading, "caption": figure.text, "source": data_url(figure.svg, "svg+xml")}
+
+
+def _cine(row: CineRow) -> dict[str, str]:
+    moving = data_url(row.cine.moving, "webp") if row.cine.moving else ""
+    return {"name": row.name, "text": row.text, "still": data_url(row.cine.still), "moving": moving}
 
 
 def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -145,20 +257,23 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     marked = HEART_METRICS if summary["model"] in taught_models(summary) else ()
     values = {key: metric_text(summary["mean"], key) for key in TILES if key in summary["mean"]}
     return [
-        {"value": f"{value} {MARK}" if key in marked and value != "–" else value, "name": COLUMNS[key].heading}
+        {"value": f"{value} {MARK}" if key in marked and value != UNDEFINED else value, "name": COLUMNS[key].heading}
         for key, value in values.items()
     ]
 
 
-def _heart(summary: Mapping[str, Any], patients: Rows) -> dict[str, Any] | None:
+def _heart(summary: Mapping[str, Any], patients: Rows, agreement: Figure | None) -> dict[str, Any] | None:
     """The section on the heart; None where no heart was scored."""
     scored = heart.scored_patients(patients)
     if not scored:
         return None
     hearts = {**summary, **{name: summary["mean"][name] for name in ("dice", "dice_original")}}
     titles = ("Structures", "Volumes against the ground truth, bias and 95 % limits of agreement", "Diagnoses")
+    tables = zip(titles, heart.tables(hearts, scored), strict=True)
     return {
         "patients": len(scored),
         "mark": MARK if summary["model"] in taught_models(summary) else "",
-        "tables": list(zip(titles, heart.tables(hearts, scored), strict=True)),
+        "models": hide_equal(heart_table(summary)),
+        "tables": [(title, hide_equal(table)) for title, table in tables],
+        "agreement": _figure(agreement),
     }

@@ -1,4 +1,4 @@
-"""The report's pictures: original beside reconstruction and error, motion along a line, PSNR over the cycle.
+"""The report's pictures: original beside reconstruction and error, and motion along a line.
 
 Grey values have data range 1 after the volume's window; errors have one fixed scale, so that pictures are comparable.
 Axes: H height, W width, D slices, T phases.
@@ -6,24 +6,32 @@ Axes: H height, W width, D slices, T phases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from utils.files import atomic_path
-from utils.metrics import finite_mean
 
 ERROR_SCALE = 0.25  # of the window; larger errors saturate; the arrow of the colour bar shows it
-MAX_BINS = 20
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # distinct for colour-blind readers too
 INK = "#1f2933"
-GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
-ERROR: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": ERROR_SCALE, "interpolation": "nearest"}
+GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "none"}
+ERROR: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": ERROR_SCALE, "interpolation": "none"}
 ERROR_LABEL = "absolute error (window = 0 to 1)"
+GRID = "#e4e7eb"
+THEMED = {  # colour of a figure -> variable, colour in dark mode
+    "#000000": ("ink", "#e4e7eb"),
+    INK: ("ink", "#e4e7eb"),
+    "#ffffff": ("paper", "#1b222a"),
+    GRID: ("grid", "#323c47"),
+    COLORS[0]: ("blue", "#3d9ad6"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,16 +96,19 @@ def pick_phases(phases: int, ed: int | None, es: int | None) -> list[tuple[int, 
     return [(t, f"phase {t + 1} of {phases}") for t in sorted({0, phases // 2})]
 
 
-def draw_frames(path: Path, picture: Picture) -> None:
+def draw_frames(path: Path, picture: Picture) -> bytes:
     """Save original, reconstruction and absolute error of the chosen slices (rows) and phases (column triples).
 
     Args:
         path: a .png file.
         picture: the patient.
+
+    Returns:
+        The same figure as SVG.
     """
     height, width = _size_mm(picture)
     rows, columns = len(picture.slices), 3 * len(picture.phases)
-    cell = 2.1
+    cell = 1.65  # inches
     figure = Figure(figsize=(cell * columns + 1.1, cell * height / width * rows + 0.9), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for place, (z, slice_name) in enumerate(picture.slices):
@@ -110,88 +121,43 @@ def draw_frames(path: Path, picture: Picture) -> None:
                 ax.set_yticks([])
             if place == 0:
                 for ax, kind in zip(row[first : first + 3], ("original", "reconstruction", "error"), strict=True):
-                    ax.set_title(f"{phase_name}\n{kind}", fontsize=8, color=INK)
-        row[0].set_ylabel(slice_name, fontsize=8, color=INK)
+                    ax.set_title(f"{phase_name}\n{kind}", fontsize=9, color=INK)
+        row[0].set_ylabel(slice_name, fontsize=9, color=INK)
     figure.colorbar(shown, ax=axes, label=ERROR_LABEL, extend="max", fraction=0.03, pad=0.01)
     figure.suptitle(picture.caption, fontsize=9, color=INK)
-    save(figure, path)
+    return save_both(figure, path)
 
 
-def draw_profile(path: Path, picture: Picture) -> None:
+def draw_profile(path: Path, picture: Picture) -> bytes:
     """Save the motion along a line through the heart: position against phase, of original and reconstruction.
 
     Args:
         path: a .png file.
         picture: the patient; its middle chosen slice is shown.
+
+    Returns:
+        The same figure as SVG.
     """
     z, name = picture.slices[len(picture.slices) // 2]
     height, width = _size_mm(picture)
     x, y = (cine[z, :, picture.heart_row].T for cine in (picture.original, picture.reconstruction))  # (W, T)
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
     place, *axes = figure.subplots(1, 4)
     place.imshow(picture.original[z, picture.phases[0][0]], extent=(0, width, height, 0), **GREY)
     place.axhline((picture.heart_row + 0.5) * picture.spacing_mm[0], color=COLORS[4], linewidth=1.5)
     place.set_title(f"the line: {name.replace(chr(10), ', ')}", fontsize=9, color=INK)
-    place.set_xlabel("mm", fontsize=8)
+    place.set_xlabel("mm", fontsize=9)
     phases = x.shape[1]
     titles = ("original", "reconstruction", "error")
     for ax, image, style, title in zip(axes, (x, y, abs(x - y)), (GREY, GREY, ERROR), titles, strict=True):
         shown = ax.imshow(image, aspect="auto", extent=(0.5, phases + 0.5, width, 0), **style)
         ax.set_title(title, fontsize=9, color=INK)
-        ax.set_xlabel("phase", fontsize=8)
+        ax.set_xlabel("phase", fontsize=9)
         ax.set_xticks(sorted({1, *range(5, phases + 1, 5)}) if phases > 5 else range(1, phases + 1))
-    axes[0].set_ylabel("position along the line (mm)", fontsize=8)
+    axes[0].set_ylabel("position along the line (mm)", fontsize=9)
     figure.colorbar(shown, ax=axes, label=ERROR_LABEL, extend="max", fraction=0.03, pad=0.01)
     figure.suptitle(picture.caption, fontsize=9, color=INK)
-    save(figure, path)
-
-
-def over_the_cycle(curves: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and spread of the patients' scores over the cycle; the patients may differ in T.
-
-    Args:
-        curves: (T,) scores of each patient, NaN or inf where a phase does not apply.
-
-    Returns:
-        (bins,) middle of each bin as a fraction of the cycle, (bins,) mean over patients, (bins,) their sample
-        standard deviation (0 for one patient). There are as many bins as the shortest cine has phases, at most 20.
-    """
-    bins = min(MAX_BINS, *(len(curve) for curve in curves))
-    table = np.full((len(curves), bins), np.nan)
-    for row, curve in zip(table, curves, strict=True):
-        member = np.arange(len(curve)) * bins // len(curve)
-        row[:] = [finite_mean(np.asarray(curve, float)[member == b]) for b in range(bins)]
-    table[np.isinf(table)] = np.nan
-    known = [column[~np.isnan(column)] for column in table.T]
-    mean = np.array([v.mean() if v.size else np.nan for v in known])
-    std = np.array([v.std(ddof=1) if v.size > 1 else 0.0 for v in known])
-    return (np.arange(bins) + 0.5) / bins, mean, std
-
-
-def draw_phase_curve(path: Path, curves: Mapping[str, Sequence[Sequence[float]]], caption: str) -> None:
-    """Save PSNR over the cardiac cycle, one line a model or baseline; the first has a band of one standard deviation.
-
-    Args:
-        path: a .png file.
-        curves: name -> (T,) PSNR in dB of each patient.
-        caption: data and rate.
-    """
-    figure = Figure(figsize=(8, 3.8), layout="constrained")
-    ax = figure.subplots()
-    for index, (name, patients) in enumerate(curves.items()):
-        place, mean, std = over_the_cycle(patients)
-        color = COLORS[index % len(COLORS)]
-        if index == 0 and len(patients) > 1:
-            ax.fill_between(place, mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
-        ax.plot(place, mean, color=color, linewidth=2 if index == 0 else 1.2, marker="o", markersize=3, label=name)
-    ax.set_xlim(0, 1)
-    ax.set_xlabel("place in the stored cycle (fraction of T)", fontsize=9)
-    ax.set_ylabel("PSNR (dB)", fontsize=9)
-    ax.grid(color="#e4e7eb", linewidth=0.8)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    ax.set_title(caption, fontsize=9, color=INK)
-    save(figure, path)
+    return save_both(figure, path)
 
 
 def _size_mm(picture: Picture) -> tuple[float, float]:
@@ -203,3 +169,22 @@ def save(figure: Figure, path: Path) -> None:
     """Write a picture, whole or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130, facecolor="white", metadata={"Software": None})
+
+
+def save_both(figure: Figure, path: Path) -> bytes:
+    """Write a figure as a .png file, and return it as SVG for a page that states its caption.
+
+    Lines and texts of the SVG follow the dark mode of the browser.
+    """
+    save(figure, path)
+    figure.suptitle("")
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "report", "svg.fonttype": "path"}):  # the same bytes each time
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue().decode()
+    light = "".join(f"--{name}:{color};" for color, (name, _) in THEMED.items())
+    dark = "".join(f"--{name}:{color};" for name, color in THEMED.values())
+    for color, (name, _) in THEMED.items():
+        text = text.replace(f": {color}", f": var(--{name})")
+    style = f"svg{{{light}fill:var(--ink)}}@media (prefers-color-scheme:dark){{svg{{{dark}}}}}"
+    return text.replace("<defs>", f"<defs><style>{style}</style>", 1).encode()

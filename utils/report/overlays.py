@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from utils.clinical import STRUCTURES, bland_altman
-from utils.report.figures import GREY, INK, Picture, save
+from utils.report.figures import GREY, INK, Picture, save_both
 
 CONTOURS = {"RV": "#56b4e9", "MYO": "#e69f00", "LV": "#cc79a7"}  # distinct for colour-blind readers too
 
 Labels = Mapping[str, np.ndarray]  # "ED" and "ES", as far as known -> (H, W, D)
 
 
-def draw_overlays(path: Path, picture: Picture, truth: Labels, original: Labels, decoded: Labels) -> None:
+def draw_overlays(path: Path, picture: Picture, truth: Labels, original: Labels, decoded: Labels) -> bytes:
     """Save contours of ground truth and segmenter on the original, and of the segmenter on the reconstruction.
 
     Args:
@@ -29,14 +29,17 @@ def draw_overlays(path: Path, picture: Picture, truth: Labels, original: Labels,
         truth: ground truth.
         original: labels of the original by the reference segmenter.
         decoded: labels of the reconstruction by the reference segmenter.
+
+    Returns:
+        The same figure as SVG.
     """
     rows, columns = len(picture.slices), 3 * len(truth)
     top, left = heart_box(list(truth.values()), picture.spacing_mm)
-    cell = 2.2
+    cell = 1.75  # inches
     figure = Figure(figsize=(cell * columns, cell * rows + 0.9), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for place, (z, slice_name) in enumerate(picture.slices):
-        axes[place][0].set_ylabel(slice_name, fontsize=8, color=INK)
+        axes[place][0].set_ylabel(slice_name, fontsize=9, color=INK)
         for index, (name, (phase, phase_name)) in enumerate(zip(truth, picture.phases, strict=True)):
             shown = (
                 ("original, truth", picture.original, truth),
@@ -49,11 +52,11 @@ def draw_overlays(path: Path, picture: Picture, truth: Labels, original: Labels,
                 ax.set_xticks([])
                 ax.set_yticks([])
                 if place == 0:
-                    ax.set_title(f"{phase_name}\n{title}", fontsize=8, color=INK)
+                    ax.set_title(f"{phase_name}\n{title}", fontsize=9, color=INK)
     lines = [Line2D([], [], color=color, label=name) for name, color in CONTOURS.items()]
-    figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     figure.suptitle(picture.caption, fontsize=9, color=INK)
-    save(figure, path)
+    return save_both(figure, path)
 
 
 def outline(ax: object, labels: np.ndarray) -> None:  # (H, W)
@@ -77,7 +80,7 @@ def heart_box(masks: Sequence[np.ndarray], spacing_mm: Sequence[float], margin_m
     return box[0], box[1]
 
 
-def draw_agreement(path: Path, pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], caption: str) -> None:
+def draw_agreement(path: Path, pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], caption: str) -> bytes:
     """Save one Bland-Altman plot for each quantity.
 
     Args:
@@ -85,9 +88,12 @@ def draw_agreement(path: Path, pairs: Mapping[str, tuple[Sequence[float], Sequen
         pairs: name with unit -> (ground truth, measured), one value a patient.
         caption: model, data and reference segmenter.
 
+    Returns:
+        The same figure as SVG.
+
     Source: Bland and Altman, Lancet 327, 1986.
     """
-    figure = Figure(figsize=(4.6 * len(pairs), 3.8), layout="constrained")
+    figure = Figure(figsize=(3.8 * len(pairs), 3.5), layout="constrained")
     for ax, (name, (truth, measured)) in zip(
         figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items(), strict=True
     ):
@@ -98,10 +104,10 @@ def draw_agreement(path: Path, pairs: Mapping[str, tuple[Sequence[float], Sequen
         for key, style in (("bias", "-"), ("low", "--"), ("high", "--")):
             if np.isfinite(limits[key]):
                 ax.axhline(limits[key], color="#d55e00", linestyle=style, linewidth=1.2)
-        ax.set_xlabel(f"mean of truth and reconstruction: {name}", fontsize=8)
-        ax.set_ylabel("reconstruction − truth", fontsize=8)
+        ax.set_xlabel(f"mean of truth and reconstruction: {name}", fontsize=9)
+        ax.set_ylabel("reconstruction − truth", fontsize=9)
         text = f"bias {limits['bias']:.1f}, limits {limits['low']:.1f} to {limits['high']:.1f}, n = {limits['n']}"
         ax.set_title(text, fontsize=9, color=INK)
         ax.spines[["top", "right"]].set_visible(False)
     figure.suptitle(caption, fontsize=9, color=INK)
-    save(figure, path)
+    return save_both(figure, path)

@@ -38,6 +38,11 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     return TEMPLATES.get_template(template).render(values)
 
 
-def data_url(png: bytes) -> str:
-    """The source of an image that is stored inside the page."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def data_url(image: bytes, kind: str = "png") -> str:
+    """The source of an image that is stored inside the page.
+
+    Args:
+        image: the file.
+        kind: its type behind `image/`, e.g. `png`, `webp` or `svg+xml`.
+    """
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"

@@ -6,13 +6,38 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from utils.report import heart
 from utils.report.columns import BASELINE_METRICS, COLUMNS, COMPARED, HEART_METRICS, METRICS, PATIENT, Table
 
 MARK = "†"  # at heart metrics that were measured by a segmenter that taught the model
+UNDEFINED = "–"  # cell of a metric that does not apply
 Rows = Sequence[Mapping[str, Any]]
+
+
+class Shown(NamedTuple):
+    """A table of a page: its columns whose cells differ, and a sentence on the others, empty if there are none."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    note: str
+
+
+def hide_equal(table: Table) -> Shown:
+    """Leave out the columns whose cells are all equal or all empty, and say so in a sentence.
+
+    Args:
+        table: its first column names the rows and is kept. Of a single row, only empty cells are left out.
+    """
+    columns = list(zip(table.headings, zip(*table.rows, strict=True), strict=True))
+    empty = [heading for heading, cells in columns[1:] if set(cells) == {UNDEFINED}]
+    equal = {heading: cells[0] for heading, cells in columns[1:] if len(cells) > len(set(cells)) == 1}
+    kept = [i for i, heading in enumerate(table.headings) if i == 0 or heading not in (*empty, *equal)]
+    values = "; ".join(f"{heading}: {cell}" for heading, cell in equal.items() if heading not in empty)
+    note = f"The same in all rows: {values}." if values else ""
+    note += f" Without a value: {'; '.join(empty)}." if empty else ""
+    return Shown([table.headings[i] for i in kept], [[row[i] for i in kept] for row in table.rows], note.strip())
 
 
 def metrics_of(patients: Rows) -> tuple[str, ...]:
@@ -28,7 +53,7 @@ def baseline_metrics_of(patients: Rows) -> tuple[str, ...]:
 def number(value: float | None, decimals: int) -> str:
     """A number as text; a dash where it does not apply."""
     if value is None or math.isnan(value):
-        return "–"
+        return UNDEFINED
     return "exact" if math.isinf(value) else f"{value:,.{decimals}f}"
 
 
@@ -47,10 +72,33 @@ def comparison(summary: Mapping[str, Any]) -> Table:
         One row a model or baseline; cells are `mean ± std` for PSNR and SSIM and the mean for the rest. A metric that
         is undefined for some reconstructions, but not for their originals, has the number of its patients beside it.
     """
-    keys = [key for key in COMPARED if any(key in entry["mean"] for entry in summary["models"].values())]
+    return _compared(summary, COMPARED, [*summary["models"]], [*summary["baselines"]])
+
+
+def image_table(summary: Mapping[str, Any]) -> Table:
+    """The part of `comparison` on images and rates of all models."""
+    return _compared(summary, [key for key in COMPARED if key not in HEART_METRICS], [*summary["models"]])
+
+
+def heart_table(summary: Mapping[str, Any]) -> Table:
+    """The part of `comparison` on hearts of all models; without columns where no heart was scored."""
+    return _compared(summary, [key for key in COMPARED if key in HEART_METRICS], [*summary["models"]])
+
+
+def baseline_table(summary: Mapping[str, Any]) -> Table:
+    """The part of `comparison` on the reported model and its baselines."""
+    keys = [key for key in COMPARED if key in (*BASELINE_METRICS, "dice_mean")]
+    return _compared(summary, keys, [summary["model"]], [*summary["baselines"]])
+
+
+def _compared(
+    summary: Mapping[str, Any], keys: Sequence[str], models: Sequence[str], baselines: Sequence[str] = ()
+) -> Table:
+    """The given metrics, where at least one model has them, of the given models and baselines."""
+    keys = [key for key in keys if any(key in entry["mean"] for entry in summary["models"].values())]
     taught = taught_models(summary)
-    entries = [(name, name, entry) for name, entry in summary["models"].items()]
-    entries += [(f"baseline: {name}", summary["model"], entry) for name, entry in summary["baselines"].items()]
+    entries = [(name, name, summary["models"][name]) for name in models]
+    entries += [(f"baseline: {name}", summary["model"], summary["baselines"][name]) for name in baselines]
     rows = []
     for name, model, entry in entries:  # baselines are those of the reported model
         marked = HEART_METRICS if model in taught else ()
@@ -60,9 +108,9 @@ def comparison(summary: Mapping[str, Any]) -> Table:
 
 def _comparison_cell(entry: Mapping[str, Any], key: str, marked: bool) -> str:
     cell, spread = metric_text(entry["mean"], key), metric_text(entry["std"], key)
-    if cell == "–":
+    if cell == UNDEFINED:
         return cell
-    if key in ("psnr", "ssim") and spread != "–":
+    if key in ("psnr", "ssim") and spread != UNDEFINED:
         cell = f"{cell} ± {spread}"
     reconstructions, originals = entry["n_of"].get(key, 0), entry["n_of"].get(f"{key}_original", 0)
     if 0 < reconstructions < originals:

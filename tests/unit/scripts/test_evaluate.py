@@ -30,9 +30,9 @@ from modeling.weights.identity import Identity
 from scripts import evaluate
 from scripts.evaluation import baselines, scoring, segmenters
 from scripts.files import codec
+from tests.pages import draw_no_figures
 from utils.baselines import zeroed
 from utils.layout import FrameLayout
-from utils.report import figures
 
 SIZE, SIDE, PHASES = 32, 4, 4
 
@@ -138,8 +138,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         data: Path, *more: str, names: tuple[str, ...] = ("stage1", "stage2"), drawn: bool = False
     ) -> dict[str, Any]:
         if not drawn:
-            for kind in ("frames", "profile", "phase_curve"):
-                monkeypatch.setattr(figures, f"draw_{kind}", lambda path, *_: path.write_bytes(b""))
+            draw_no_figures(monkeypatch)
         folders = [str(tmp_path / name) for name in names]
         output = tmp_path / "report"
         evaluate.main(["--model", *folders, "--data", str(data), "--output_dir", str(output), "--device", "cpu", *more])
@@ -159,13 +158,15 @@ def test_the_report_has_its_page_its_tables_and_its_pictures(
     summary = run(shards, drawn=True)
     written = {path.name for path in (tmp_path / "report").iterdir()}
     pictures = {f"{name}_{kind}.png" for name in ("best", "median", "worst") for kind in ("frames", "profile")}
-    assert written == pictures | {"index.html", "summary.json", "per_patient.csv", "psnr_over_phases.png"}
+    assert written == pictures | {"index.html", "summary.json", "per_patient.csv", "psnr_over_phases.png", "rates.png"}
     rows = read_rows(tmp_path)
     assert [(row["model"], row["patient"]) for row in rows] == [
         (model, f"patient{i:03d}") for model in ("stage1", "stage2") for i in (2, 3, 4)
     ]
     assert summary["mean"]["psnr"] == pytest.approx(np.mean([float(row["psnr"]) for row in rows[3:]]))
     assert summary["model"] == "stage2" and summary["data"] == "acdc_wds" and summary["split"] == "test"
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "(median PSNR of stage2)" in page and page.count('class="moving"') == 4  # by both models, and of two others
     printed = capsys.readouterr().out
     assert "baseline: tokens_shuffled" in printed and str(tmp_path / "report" / "index.html") in printed
 

@@ -16,6 +16,7 @@ from data.scoring.heart import columns, score_heart, score_key_frames, score_ori
 from data.scoring.images import Reference, open_reference, to_native
 from scripts import evaluate
 from scripts.evaluation import segmenters
+from tests.pages import draw_no_figures
 from tests.unit.scripts.test_evaluate import SIZE, BlockModel, write_shards
 from utils.report.overlays import heart_box
 from utils.report.tables import MARK, comparison
@@ -130,6 +131,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_figures(monkeypatch)
+
+
 def report(place: Path, *names: str, more: tuple[str, ...] = ()) -> dict[str, Any]:
     models = [str(place / name) for name in names]
     where = ["--data", str(place / "wds"), "--output_dir", str(place / "report"), "--device", "cpu"]
@@ -152,8 +158,10 @@ def test_the_report_has_dice_volumes_agreement_groups_and_overlays(place: Path) 
     assert set(columns()) <= set(rows[0]) and float(rows[0]["dice_LV_ED_original"]) > 0.9
     page = (place / "report" / "index.html").read_text()
     assert "<h2>Heart</h2>" in page and "Agreement of volumes" in page
+    assert page.count("worst Dice</h2>") == 1  # alone, or beside the rank in PSNR
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_without_a_segmenter_hearts_are_left_out_and_the_report_says_so(place: Path) -> None:
     summary = report(place, "plain")
     assert "dice" not in summary["mean"] and "groups" not in summary
@@ -161,6 +169,7 @@ def test_without_a_segmenter_hearts_are_left_out_and_the_report_says_so(place: P
     assert "<h2>Heart</h2>" not in (place / "report" / "index.html").read_text()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_model_that_only_segments_scores_a_model_that_cannot_whatever_their_fields(place: Path) -> None:
     for name, least in (("plain", 0.9), ("wide", 0.8)):  # a fitted image is resampled
         summary = report(place, name, more=("--segmenter", str(place / "other")))
@@ -168,6 +177,7 @@ def test_a_model_that_only_segments_scores_a_model_that_cannot_whatever_their_fi
         assert any("segmenter of other" in note for note in summary["notes"])
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_figures_by_a_segmenter_that_taught_the_model_are_marked_wherever_they_stand(place: Path) -> None:
     for more, taught in (((), True), (("--segmenter", str(place / "other")), False)):
         summary = report(place, "plain", "seeing", more=more)

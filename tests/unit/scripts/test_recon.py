@@ -15,8 +15,8 @@ from data.nifti.cine import save_cine, write_cine
 from data.scoring.images import open_reference
 from scripts import evaluate
 from scripts.files import codec
+from tests.pages import draw_no_figures
 from tests.unit.scripts.test_evaluate import SIZE, BlockModel, make_case, read_rows, run, shards, write_shards  # noqa: F401
-from utils.report import figures
 
 Run = Callable[..., dict[str, Any]]
 PATIENTS = (make_case(2), make_case(3, slices=2, phases=6), make_case(4))
@@ -24,8 +24,7 @@ PATIENTS = (make_case(2), make_case(3, slices=2, phases=6), make_case(4))
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in ("frames", "profile", "phase_curve"):
-        monkeypatch.setattr(figures, f"draw_{kind}", lambda path, *_: path.write_bytes(b""))
+    draw_no_figures(monkeypatch)
 
 
 def save(path: Path, case: CineCase, change: float = 0.0) -> None:

@@ -20,7 +20,7 @@ from data.cohort.fingerprint import CROP, case_record, summarize, write_fingerpr
 from tests.pages import HOSTILE, PLAIN, Element, elements_of
 from utils.files import jsonable
 from utils.report import page
-from utils.report.fingerprint_page import html_page, page_values
+from utils.report.fingerprint.page import html_page, page_values
 
 SPACING = (2.0, 1.5, 10.0)
 LINE_BYTES = 16 << 10

@@ -4,6 +4,7 @@ from typing import Any
 
 from utils.clinical import KEY_FRAMES, STRUCTURES
 from utils.report import evaluation
+from utils.report.cine import Cine
 from utils.report.columns import BASELINE_METRICS, HEART_METRICS, METRICS
 from utils.report.heart import MEASURED
 
@@ -33,3 +34,11 @@ def make_summary(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     made = evaluation.summarize(rows, {"mean_frame": "of 2 train patients"})
     about = {"data": "acdc_wds", "modality": "4d_mri", "split": "test", "notes": ["the field is <S>"]}
     return {**made, **about, "command_line": "python scripts/evaluate.py"}
+
+
+def make_pictures(text: str = "text") -> evaluation.Pictures:
+    """Empty pictures; all their texts are the given one."""
+    figure = evaluation.Figure(text, text, b"<svg/>")
+    cines = [evaluation.CineRow(text, text, Cine(b"\x89PNG", moving, "")) for moving in (b"RIFF", b"")]
+    patients = [evaluation.Patient(text, text, shown, [figure]) for shown in (cines, [])]
+    return evaluation.Pictures(figure, cines, text, figure, figure, patients)

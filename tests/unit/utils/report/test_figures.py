@@ -1,6 +1,8 @@
 """Pictures show what they say and are saved as PNG files."""
 
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -32,25 +34,30 @@ def test_phases_are_ed_and_es_where_known() -> None:
     assert [t for t, _ in figures.pick_phases(1, None, None)] == [0]
 
 
-def test_patients_of_different_lengths_meet_on_one_cycle() -> None:
-    place, mean, std = figures.over_the_cycle([[20.0, 20.0, 40.0, 40.0], [30.0, 30.0]])
-    np.testing.assert_allclose(place, [0.25, 0.75])
-    np.testing.assert_allclose(mean, [25.0, 35.0])
-    np.testing.assert_allclose(std, [50**0.5, 50**0.5])
-
-
-def test_phases_that_do_not_apply_leave_a_gap() -> None:
-    _, mean, std = figures.over_the_cycle([[20.0, float("nan"), float("inf")]])
-    np.testing.assert_array_equal(mean, [20.0, np.nan, np.nan])
-    np.testing.assert_array_equal(std, 0)
-
-
-def test_pictures_are_png_files(tmp_path: Path) -> None:
+@pytest.fixture
+def picture() -> figures.Picture:
     cine = np.random.default_rng(0).random((3, 4, 16, 20))
     slices, phases = figures.pick_slices(3, None), figures.pick_phases(4, None, None)
-    picture = figures.Picture(cine, cine * 0.9, (1.5, 1.0), slices, phases, 8, "20 dB at 100 bits a frame")
-    figures.draw_frames(tmp_path / "frames.png", picture)
-    figures.draw_profile(tmp_path / "profile.png", picture)
-    figures.draw_phase_curve(tmp_path / "curve.png", {"a": [[20.0, 21.0]], "b": [[10.0, 12.0]]}, "data")
-    for name in ("frames", "profile", "curve"):
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    return figures.Picture(cine, cine * 0.9, (1.5, 1.0), slices, phases, 8, "20 dB at 100 bits a frame")
+
+
+def test_pictures_are_png_files_and_svg_of_the_same_bytes_each_time(tmp_path: Path, picture: figures.Picture) -> None:
+    def draw(folder: Path) -> dict[str, bytes]:
+        return {
+            "frames": figures.draw_frames(folder / "frames.png", picture),
+            "profile": figures.draw_profile(folder / "profile.png", picture),
+        }
+
+    first, second = draw(tmp_path / "first"), draw(tmp_path / "second")
+    assert first == second
+    for name, svg in first.items():
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+        files = [(tmp_path / folder / f"{name}.png").read_bytes() for folder in ("first", "second")]
+        assert files[0].startswith(b"\x89PNG") and files[0] == files[1]
+
+
+def test_lines_and_texts_of_an_svg_follow_the_dark_mode(tmp_path: Path, picture: figures.Picture) -> None:
+    svg = figures.draw_frames(tmp_path / "frames.png", picture).decode()
+    assert "@media (prefers-color-scheme:dark)" in svg and "var(--paper)" in svg
+    fixed = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg))
+    assert not fixed & set(figures.THEMED)

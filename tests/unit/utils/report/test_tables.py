@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.utils.report.rows import make_row, make_rows, make_summary, with_heart
 from utils.report import tables
+from utils.report.columns import Table
 
 
 @pytest.fixture
@@ -88,3 +89,30 @@ def test_the_patients_are_sorted_by_name(rows: dict[str, list[dict[str, Any]]]) 
     table = tables.patient_table(rows["stage1"][::-1])
     assert [row[:4] for row in table.rows] == [["patient001", "2", "3", "20.00"], ["patient002", "2", "3", "30.00"]]
     assert all(len(row) == len(table.headings) for row in table.rows)
+
+
+def test_columns_with_equal_cells_are_left_out_and_said_in_one_sentence() -> None:
+    table = Table(["", "PSNR", "bits/frame", "ceiling"], [["a", "1.0", "88.5", "–"], ["b", "2.0", "88.5", "–"]])
+    headings, lines, note = tables.hide_equal(table)
+    assert (headings, lines) == (["", "PSNR"], [["a", "1.0"], ["b", "2.0"]])
+    assert note == "The same in all rows: bits/frame: 88.5. Without a value: ceiling."
+
+
+def test_of_a_single_row_only_empty_cells_are_left_out() -> None:
+    table = Table(["", "bits", "ceiling"], [["a", "5", "–"]])
+    assert tables.hide_equal(table) == (["", "bits"], [["a", "5"]], "Without a value: ceiling.")
+
+
+def test_a_column_with_one_missing_value_is_shown() -> None:
+    table = Table(["", "bits"], [["a", "5"], ["b", "–"]])
+    assert tables.hide_equal(table) == (*table, "")
+
+
+def test_the_page_has_images_hearts_and_baselines_in_tables_of_their_own() -> None:
+    rows = {name: [with_heart(make_row("patient001", 20.0))] for name in ("stage1", "stage2")}
+    summary = make_summary(rows)
+    image, hearts, baselines = tables.image_table(summary), tables.heart_table(summary), tables.baseline_table(summary)
+    assert [row[0] for row in image.rows] == [row[0] for row in hearts.rows] == ["stage1", "stage2"]
+    assert [row[0] for row in baselines.rows] == ["stage2", "baseline: mean_frame"]
+    assert "Dice" in hearts.headings and "Dice" not in image.headings and "bits/frame" not in baselines.headings
+    assert {*image.headings, *hearts.headings} == {*tables.comparison(summary).headings}

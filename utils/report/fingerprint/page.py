@@ -9,8 +9,8 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from utils.report import fingerprint_figures
 from utils.report.columns import Table
+from utils.report.fingerprint import figures
 from utils.report.page import data_url, render
 from utils.report.tables import number
 
@@ -87,7 +87,7 @@ def page_values(fingerprint: Fingerprint, thumbnails: Thumbnails) -> dict[str, A
         "images": {
             "heading": "Distributions",
             "caption": "Patients by spacing, size and intensity",
-            "source": data_url(fingerprint_figures.draw_images(fingerprint["patients"])),
+            "source": data_url(figures.draw_images(fingerprint["patients"])),
         },
         "hearts": _hearts(fingerprint, groups),
         "montage": [_montage_group(fingerprint, group, thumbnails) for group in groups],
@@ -113,7 +113,7 @@ def _tiles(fingerprint: Fingerprint) -> list[dict[str, str]]:
 
 def _hearts(fingerprint: Fingerprint, groups: Sequence[str]) -> dict[str, Any] | None:
     """Volumes and EF by group; None where no patient is labelled."""
-    pictures = fingerprint_figures.draw_hearts(fingerprint["patients"], groups)
+    pictures = figures.draw_hearts(fingerprint["patients"], groups)
     if pictures is None:
         return None
     ejection, points = pictures
@@ -146,7 +146,7 @@ def _range(distribution: Mapping[str, Any]) -> str:
 
 def _montage_group(fingerprint: Fingerprint, group: str, thumbnails: Thumbnails) -> dict[str, Any]:
     """The thumbnails of all patients of one group."""
-    rows = fingerprint_figures.of_group(fingerprint["patients"], group)
+    rows = figures.of_group(fingerprint["patients"], group)
     return {"name": group, "patients": [_montage_patient(row, thumbnails[row["patient"]]) for row in rows]}
 
 
