@@ -154,6 +154,9 @@ def test_another_precision_of_the_model_changes_no_buffer() -> None:
     before = {name: buffer.clone() for name, buffer in resampler.named_buffers()}
     for name, buffer in resampler.to(torch.bfloat16).named_buffers():
         assert torch.equal(buffer, before[name]), name
+    model = fitted_model().to(torch.bfloat16)
+    decoded = model.decode_tokens(model.encode(torch.rand(1, 1, 32, 32, 2, 3)), grid=(2, 3))
+    assert decoded.dtype == torch.bfloat16 and decoded.isfinite().all()
 
 
 @pytest.mark.parametrize(("slices", "phases"), [(1, 1), (3, 4), (2, 7)])
