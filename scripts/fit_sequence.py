@@ -34,6 +34,7 @@ from modeling.resampling.harmonic import HarmonicResampler
 from modeling.titok import TiTok
 from scripts.files.codec import load_model, prepare_for
 from utils.checkpoint import read_config, start_from
+from utils.config.recipe import from_plain
 from utils.device import exact_float32, pick_device
 from utils.errors import user_errors
 
@@ -84,7 +85,8 @@ def sequence_config(source: TiTok, folder: Path, num_tokens: int) -> ModelConfig
             "decoder titok; give the output folder of stage 1"
         )
     config.layout, config.conditioning = "sequence", {"name": "none"}
-    config.sequence = SequenceConfig(num_tokens=num_tokens, method="harmonic")
+    options = {"num_tokens": num_tokens, "method": "harmonic"}
+    config.sequence = from_plain(SequenceConfig, options, "model.sequence")
     return config
 
 

@@ -116,11 +116,11 @@ def _place(errors: np.ndarray, levels: np.ndarray, num_tokens: int) -> list[list
         widest = int(sizes.argmin())
         places = np.where(tokens < 0, widest, tokens)
         most = np.minimum(levels * (2**TOKEN_BITS // sizes[places]), LEVELS)
-        steps = np.array([_best_step(*row) for row in zip(errors, levels, most, strict=True)])
-        best = int(steps[:, 0].argmax())
-        if steps[best, 0] <= 0:
+        steps = [(*_best_step(errors[n], int(levels[n]), int(most[n])), int(n)) for n in np.flatnonzero(most > levels)]
+        gain, new, best = max(steps, default=(0.0, 0, 0))
+        if gain <= 0:
             break
-        token, new = int(places[best]), int(steps[best, 1])
+        token = int(places[best])
         sizes[token] = sizes[token] // levels[best] * new
         tokens[best], levels[best] = token, new
     members = [np.flatnonzero(tokens == token) for token in range(num_tokens)]

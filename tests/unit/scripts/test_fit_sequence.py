@@ -73,6 +73,7 @@ def test_errors_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -
     )
     assert "0 patients of the split val" in refused(arguments(folder, "other", "--split", "val"), capsys)
     assert "--num_tokens is 0" in refused(arguments(folder, "other", "--num_tokens", "0"), capsys)
+    assert "model.sequence.num_tokens" in refused(arguments(folder, "other", "--num_tokens", "5000"), capsys)
     assert "no such folder" in refused([*arguments(folder, "other"), "--model", str(folder / "nothing")], capsys)
     again = [*arguments(folder, "other"), "--model", str(folder / "fitted")]
     assert "has layout sequence and decoder titok: expected layout frame" in refused(again, capsys)
