@@ -66,6 +66,9 @@ class ModelConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
         if self.layout == "ladder" and self.decoder != "none":
             raise ValueError(f"layout is ladder and decoder is {self.decoder}: set decoder to none")
+        harmonic = self.layout == "sequence" and self.sequence.method == "harmonic"
+        if harmonic and self.conditioning.get("name", "none") != "none":
+            raise ValueError("sequence.method is harmonic: its tokens hold no anatomy; set conditioning={name: none}")
         if self.only_segments and self.conditioning.get("name", "none") == "none":
             raise ValueError(
                 "decoder is none: a model that only segments needs a conditioning with a segmenter, such as resnet18"

@@ -17,7 +17,7 @@ from modeling.dit import DiT
 from modeling.draws import Draws
 from modeling.encoder import Chunks, Encoded
 from modeling.layers.recompute import recomputed
-from modeling.resampler import SequenceResampler
+from modeling.resampling.base import Resampler
 from modeling.tokenizer import Tokenizer
 from utils.layout import NOT_TRANSMITTED
 from utils.types import Batch
@@ -40,7 +40,7 @@ class FrameDecoder:
         self,
         tokenizer: Tokenizer,
         conditioning: Any,
-        resampler: SequenceResampler | None,
+        resampler: Resampler | None,
         dit: DiT | None,
         draft: bool,
         channels: int,
@@ -61,7 +61,8 @@ class FrameDecoder:
             (G, T, K, token_size).
         """
         if self.resampler is not None:
-            return self.resampler.context(ids, position[:, None], phase)[:, 0]
+            context = self.resampler.context(ids, position[:, None], phase)[:, 0]
+            return context.to(self.tokenizer.latent_tokens.dtype)
         vectors = self.tokenizer.quantize.lookup(ids.flatten(0, 1).clamp(min=0))  # (G * T, token_size, 1, K)
         vectors = vectors.squeeze(2).transpose(1, 2).unflatten(0, ids.shape[:2])
         return (vectors * (ids != NOT_TRANSMITTED).unsqueeze(-1)).to(self.tokenizer.latent_tokens.dtype)

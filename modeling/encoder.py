@@ -23,7 +23,7 @@ from modeling.heart.phases import along_stack, at_phases, cycle, key_phases
 from modeling.heart.segmenter import LV
 from modeling.layers.recompute import recomputed
 from modeling.quantizer.vq import Quantized
-from modeling.resampler import SequenceResampler
+from modeling.resampling.base import Resampler
 from modeling.tokenizer import Tokenizer
 from utils.layout import NOT_TRANSMITTED
 from utils.types import Batch
@@ -79,7 +79,7 @@ class FrameEncoder:
         tokenizer: Tokenizer,
         adapters: Adapters | None,
         conditioning: Any,
-        resampler: SequenceResampler | None,
+        resampler: Resampler | None,
         chunks: Chunks,
     ) -> None:
         self.adapters, self.conditioning, self.resampler, self.chunks = adapters, conditioning, resampler, chunks
@@ -119,6 +119,11 @@ class FrameEncoder:
         parts = [self.latents(*part) for part in zip(grouped.split(size), phase.split(size), strict=True)]
         return torch.cat(parts).unflatten(0, (-1, slices))
 
+    def frame_codes(self, latents: Tensor) -> Tensor:  # (B, D, T, K, E)
+        """Codebook vectors of the tokens of every frame, (B, D, T, K, token_size), about `chunks.frames` at a time."""
+        codes = [self.quantize(part).codes for part in latents.flatten(0, 2).split(self.chunks.frames)]
+        return torch.cat(codes).unflatten(0, latents.shape[:3])
+
     def frame_ids(self, frames: Tensor, phase: Tensor) -> Tensor:  # (B, D, T, C, H, W), (B, T) in cycles
         """Token ids of every frame, (B, D, T, K), without gradients."""
         latents = self.frame_latents(frames, phase)
@@ -133,7 +138,9 @@ class FrameEncoder:
         position = along_stack(slices, frames.device).expand(batch, -1)
         context = self.conditioning.context(anatomy.flatten(0, 1).flatten(1))  # (B * D, 2 * A, width)
         context = None if context is None else context.unflatten(0, (-1, slices))
-        return self.resampler.compress(self.frame_latents(frames, phase), position, phase, anatomy=context)[1]
+        latents = self.frame_latents(frames, phase)
+        read = self.frame_codes(latents) if self.resampler.reads == "codes" else latents
+        return self.resampler.compress(read, position, phase, anatomy=context)[1]
 
     def encode_anatomy(
         self, frames: Tensor, ed: Tensor | int | None, es: Tensor | int | None, mask: Tensor | None = None
@@ -187,9 +194,10 @@ class FrameEncoder:
                 context = context * kept[:, None, :, None]
             ids = quantized.indices.masked_fill(~batch.valid_frames()[:, None], NOT_TRANSMITTED)
             return Encoded(context, ids, latents, quantized, anatomy, logits)
+        read = quantized.codes.unflatten(0, latents.shape[:2]) if self.resampler.reads == "codes" else latents
         with torch.autocast(device, enabled=lowers and any(p.requires_grad for p in self.resampler.parameters())):
             values, ids = self.resampler.compress(
-                latents.unflatten(0, (-1, slices)),
+                read.unflatten(0, (-1, slices)),
                 batch.slice_position,
                 batch.phase,
                 batch.valid()[..., None].expand(-1, -1, phases),

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from modeling.layers.transformer import Block, harmonics, sinusoid
 from modeling.quantizer.fsq import FSQ
+from modeling.resampling.base import Resampler
 from utils.config.ranges import Heads, Layers, Levels, Positive, Tokens, Width
-from utils.layout import NOT_TRANSMITTED
 
 
 @dataclass
@@ -33,6 +33,8 @@ class SequenceConfig:
         num_layers: number of layers to compress, and again to expand.
         num_heads: number of attention heads.
         grid: default [D, T] of decoded cines.
+        method: `attention`, trained; or `harmonic`, which scripts/fit_sequence.py fits and which has no other options
+            than num_tokens and grid.
     """
 
     num_tokens: Tokens = 32
@@ -41,8 +43,11 @@ class SequenceConfig:
     num_layers: Layers = 3
     num_heads: Heads = 8
     grid: list[Positive] | None = None
+    method: str = "attention"
 
     def __post_init__(self) -> None:
+        if self.method not in ("attention", "harmonic"):
+            raise ValueError(f"method is {self.method!r}, expected attention or harmonic")
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         if self.grid is not None and len(self.grid) != 2:
@@ -113,7 +118,7 @@ class PositionEmbedding(nn.Module):
         return along_slices[:, :, None, None] + along_phases[:, None, :, None] + self.token
 
 
-class SequenceResampler(nn.Module):
+class SequenceResampler(Resampler):
     """All frames of a cine to N tokens, and back to a context for each frame.
 
     Args:
@@ -125,6 +130,8 @@ class SequenceResampler(nn.Module):
         config: options.
     """
 
+    reads = "latents"
+
     def __init__(
         self,
         latent_width: int,
@@ -134,10 +141,10 @@ class SequenceResampler(nn.Module):
         anatomy_width: int,
         config: SequenceConfig,
     ) -> None:
-        super().__init__()
+        fsq = FSQ(config.levels)
+        super().__init__(config.num_tokens, fsq.codebook_size)
         width = config.width
-        self.num_tokens, self.on_sphere = config.num_tokens, on_sphere
-        self.fsq = FSQ(config.levels)
+        self.fsq, self.on_sphere = fsq, on_sphere
         self.latent_embedder = nn.Sequential(nn.LayerNorm(latent_width), nn.Linear(latent_width, width))
         self.anatomy_embedder = nn.Linear(anatomy_width, width) if anatomy_width else None
         self.places_in, self.places_out = PositionEmbedding(frame_tokens, width), PositionEmbedding(frame_tokens, width)
@@ -219,6 +226,6 @@ class SequenceResampler(nn.Module):
         x = self.to_context(x).unflatten(1, shape[1:])
         return F.normalize(x.float(), dim=-1).to(x.dtype) if self.on_sphere else x
 
-    def context(self, ids: Tensor, position: Tensor, phase: Tensor) -> Tensor:
-        """Expand ids (B, N), -1 if not transmitted, see `expand`."""
-        return self.expand(self.fsq.lookup(ids.clamp(min=0)), ids != NOT_TRANSMITTED, position, phase)
+    def lookup(self, ids: Tensor) -> Tensor:  # (B, N), without -1
+        """Return the quantized values of ids, (B, N, C)."""
+        return self.fsq.lookup(ids)

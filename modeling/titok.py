@@ -33,6 +33,8 @@ from modeling.ladder.region import Region
 from modeling.ladder.tokens import Target, decode_cines, encode_cine
 from modeling.prediction import Prediction
 from modeling.resampler import SequenceResampler
+from modeling.resampling.base import Resampler
+from modeling.resampling.harmonic import HarmonicResampler
 from modeling.tokenizer import Tokenizer, vit_size
 from modeling.weights.identity import Identity, identity
 from modeling.weights.saving import Saving
@@ -68,7 +70,7 @@ class TiTok(nn.Module, Saving):
         )
         self.tokenizer = None  # type: ignore[assignment]
         self.adapters: Adapters | None = None
-        self.resampler: SequenceResampler | None = None
+        self.resampler: Resampler | None = None
         self.dit: DiT | None = None
         self.ladder: Ladder | None = None
         if config.layout == "ladder":
@@ -103,10 +105,12 @@ class TiTok(nn.Module, Saving):
             anatomy = (conditioning.num_tokens, conditioning.codebook_size)
             self.layout = FrameLayout(vq.num_latent_tokens, vq.codebook_size, *anatomy)
             return
-        self.resampler = SequenceResampler(
-            width, vq.num_latent_tokens, vq.token_size, vq.use_l2_norm, conditioning.width, config.sequence
-        )
-        self.layout = SequenceLayout(config.sequence.num_tokens, self.resampler.fsq.codebook_size)
+        sizes, options = (vq.num_latent_tokens, vq.token_size, vq.use_l2_norm), config.sequence
+        if options.method == "harmonic":
+            self.resampler = HarmonicResampler(*sizes, options.num_tokens)
+        else:
+            self.resampler = SequenceResampler(width, *sizes, conditioning.width, options)
+        self.layout = SequenceLayout(options.num_tokens, self.resampler.codebook_size)
 
     @torch.inference_mode()
     @exact_float32()

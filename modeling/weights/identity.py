@@ -43,11 +43,14 @@ def identity(model: nn.Module, config: Any) -> Identity:
     """
     options = asdict(config)
     conditioning = {key: value for key, value in options["conditioning"].items() if key != "weights"}
+    sequence = {key: value for key, value in options["sequence"].items() if key not in ("grid", "method")}
+    if config.sequence.method != "attention":  # the hashes of attention say no method
+        sequence["method"] = config.sequence.method
     shared = {
         "channels": config.channels,
         "vq_model": options["tokenizer"]["vq_model"],
         "layout": config.layout,
-        "sequence": {key: value for key, value in options["sequence"].items() if key != "grid"},
+        "sequence": sequence,
         "conditioning": conditioning,
     }
     if config.layout == "ladder":  # it has no tokenizer, and works at any size

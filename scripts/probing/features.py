@@ -152,7 +152,7 @@ def token_features(model: TiTok, x: Tensor, case: CineCase) -> tuple[Features, F
     x = x.expand(-1, model.config.channels, -1, -1, -1, -1)
     parts = model.layout.split(model.encode(x, ed=case.ed, es=case.es)[0], slices, phases)
     if model.resampler is not None:
-        return {"embeddings": model.resampler.fsq.lookup(parts["cine"]).cpu().numpy()}, {}
+        return {"embeddings": model.resampler.lookup(parts["cine"]).cpu().numpy()}, {}
     ids = parts["frames"]  # (D, T, K)
     codes = model.tokenizer.quantize.codebook()[ids]  # (D, T, K, C)
     mean, spread = codes.mean((0, 1)), codes.std(1, correction=0).mean(0)  # (K, C)

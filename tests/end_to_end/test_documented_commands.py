@@ -52,6 +52,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     TRAIN + "acdc128/stage2": QUICK,
     TRAIN + "acdc128/stage3": QUICK,
     "python scripts/evaluate.py --model acdc128_output/stage1": ("--limit", "1"),
+    "python scripts/fit_sequence.py": ("--limit", "3"),
     TRAIN + "acdc128/ladder": QUICK,
     "python scripts/evaluate.py --model acdc128_output/ladder": ("--limit", "1"),
     "python scripts/evaluate.py --recon_dir OTHER_METHOD": ("--limit", "1"),
