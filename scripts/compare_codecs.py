@@ -67,6 +67,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=float, nargs="+", default=STEPS, metavar="Q", help=steps)
     rates = "bytes a frame of a rate ladder, instead of --steps; slower, since each step is searched for"
     add("--rates", type=float, nargs="+", metavar="N", help=rates)
+    weight = "how many times the step of a rate ladder is finer around the heart, 1 to 64; several for several curves"
+    add("--heart_weight", type=float, nargs="+", default=[1.0], metavar="W", help=f"{weight} (default 1)")
     add("--limit", type=int, help="compare only the first LIMIT patients of the split")
     add("--field_of", type=Path, metavar="FOLDER", help="use the field of this model (default: of the last --model)")
     add("--image_size", type=int, help="side of the field, instead of a model's")
@@ -78,6 +80,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, least in (("batch_frames", 1), ("limit", 1), ("image_size", 11)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise ValueError(f"--{name} is {getattr(args, name)}, expected {least} or more")
+    for value in args.heart_weight:
+        if not 1 <= value <= 64:
+            raise ValueError(f"--heart_weight {value:g}: expected 1 to 64")
     folders = [("field_of", args.field_of), *(("model", path) for path in args.model)]
     folders += [("segmenter", path) for path in args.segmenter]
     for name, folder in folders:
@@ -219,7 +224,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rates: list[Rate] = [{"step": step} for step in sorted(args.steps)]
     if args.rates is not None:
         rates = [{"bytes_per_frame": rate} for rate in sorted(args.rates, reverse=True)]
-    points += [point for name, model in models.items() for point in points_of_model(name, model, rates)]
+    weights = list(dict.fromkeys(args.heart_weight))
+    points += [point for name, model in models.items() for point in points_of_model(name, model, rates, weights)]
     failed: dict[str, str] = {}
     rows = measure(points, reader, patients, field, [one.segmenter for one in opened], failed)
     named = "; ".join(f"{patient} ({reason})" for patient, reason in failed.items())

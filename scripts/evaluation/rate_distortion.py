@@ -5,6 +5,7 @@ Axes: h and w of the model's field, D slices, T phases.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -67,8 +68,8 @@ def code_slices(codec: Codec, original: np.ndarray, setting: float) -> Coded:
     return size, decoded
 
 
-def points_of_model(name: str, model: TiTok, rates: Sequence[Rate]) -> list[Point]:
-    """A model with all its tokens; a ladder at each rate."""
+def points_of_model(name: str, model: TiTok, rates: Sequence[Rate], heart_weights: Sequence[float]) -> list[Point]:
+    """A model with all its tokens; a ladder at each rate, as one method for each weight of the heart."""
 
     def at(rate: Rate | None) -> Callable[[Reference], Coded]:
         def code(reference: Reference) -> Coded:
@@ -80,8 +81,12 @@ def points_of_model(name: str, model: TiTok, rates: Sequence[Rate]) -> list[Poin
     if model.ladder is None:
         return [Point(name, "all tokens", True, at(None))]
     names = {"bytes_per_frame": "B a frame", "step": "step", "psnr": "dB"}
-    settings = [", ".join(f"{names[name]} {value:g}" for name, value in rate.items()) for rate in rates]
-    return [Point(name, setting, False, at(rate)) for setting, rate in zip(settings, rates, strict=True)]
+    points = []
+    for weight, rate in itertools.product(heart_weights, rates):
+        method = name if weight == 1 else f"{name} heart x{weight:g}"
+        setting = ", ".join(f"{names[key]} {value:g}" for key, value in rate.items())
+        points.append(Point(method, setting, False, at({**rate, "heart_weight": weight})))
+    return points
 
 
 def measure(
