@@ -35,6 +35,7 @@ from utils.equivalence import (
     Measured,
     agreement,
     by_group,
+    certain_ratio,
     criterion,
     headline,
     interval,
@@ -62,7 +63,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output_dir", type=Path, required=True, metavar="DIR", help="folder for the report")
     add("--dice", type=float, default=default.dice, help="largest decrease of the mean Dice (default 0.01)")
     add("--ef_bias", type=float, default=default.ef_bias, help="largest bias of the LV EF in points (default 1)")
-    limits = "largest increase of the reach of the limits of agreement of the LV EF in points (default 1)"
+    limits = "largest increase of the half-width of the limits of agreement of the LV EF in points (default 1)"
     add("--ef_limits", type=float, default=default.ef_limits, help=limits)
     add("--resamples", type=int, default=2000, help="resamples of the bootstrap (default 2000)")
     args = parser.parse_args(argv)
@@ -99,12 +100,13 @@ def analyse(methods: Sequence[Measured], margins: Margins, resamples: int) -> Ro
             tables["shown"][one.segmenter].append((ORIGINAL, ""))
         top = headline(one, margins, patients)
         samples = top.pop("resamples")
+        rows = criterion(one, margins, patients)
+        top["certain_ratio"] = certain_ratio(one.ratio, rows)
         ends = {"lowest": float(one.ratio[0]), "highest": float(one.ratio[-1])}
         tables["headline"].append({**place, **top, **ends, "found": _found(top["ratio"])})
         for method, other in best.setdefault(one.segmenter, []):
             tables["pairs"] += _pair({**place, "anchor": method}, samples, other)
         best[one.segmenter].append((one.method, samples))
-        rows = criterion(one, margins, patients)
         equivalent = [index for index, row in enumerate(rows) if row["equivalent"] and one.ratio[index] <= top["ratio"]]
         tables["shown"][one.segmenter].append((one.method, one.settings[equivalent[-1] if equivalent else 0]))
         for index, (setting, row) in enumerate(zip(one.settings, rows, strict=True)):

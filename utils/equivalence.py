@@ -179,8 +179,9 @@ def criterion(measured: Measured, margins: Margins, patients: np.ndarray) -> lis
         patients: (B, n) of the bootstrap.
 
     Returns:
-        For each setting: `equivalent`, `p_dice` (Wilcoxon, Dice against that of the original), `p_ef` (EF), and for
-        `dice`, `ef_bias` and `ef_limits` the change and its interval, such as `dice` and `dice_interval`.
+        For each setting: `equivalent`, `certain` (whether the whole intervals are within the margins), `p_dice`
+        (Wilcoxon, Dice against that of the original), `p_ef` (EF), and for `dice`, `ef_bias` and `ef_limits` the change
+        and its interval, such as `dice` and `dice_interval`.
     """
     everyone = changes(measured, np.arange(patients.shape[1])[None])
     samples, worst = changes(measured, patients), excess(everyone, margins)[0]
@@ -189,10 +190,27 @@ def criterion(measured: Measured, margins: Margins, patients: np.ndarray) -> lis
         row: dict[str, Any] = {"equivalent": bool(worst[index] <= 1)}
         for key, values in everyone.items():
             row |= {key: float(values[0, index]), f"{key}_interval": interval(samples[key][:, index])}
+        ends = {key: np.array(row[f"{key}_interval"])[:, None] for key in everyone}  # both ends as two resamples
+        row["certain"] = bool((excess(ends, margins) <= 1).all())
         for name, key in (("dice", "dice_mean"), ("ef", "lv_ef")):
             row[f"p_{name}"] = paired_test(measured.original[key], measured.hearts[key][index])
         rows.append(row)
     return rows
+
+
+def certain_ratio(ratio: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the highest measured ratio up to which the whole intervals of all settings are within the margins.
+
+    Args:
+        ratio: (S,) increasing.
+        rows: as `criterion` returns them.
+
+    Returns:
+        The ratio; None if the lowest one is not certain.
+    """
+    outside = [index for index, row in enumerate(rows) if not row["certain"]]
+    last = (outside[0] if outside else len(rows)) - 1
+    return float(ratio[last]) if last >= 0 else None
 
 
 def paired_test(before: np.ndarray, after: np.ndarray) -> float:

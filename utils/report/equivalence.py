@@ -42,7 +42,8 @@ def headline_table(rows: Rows) -> Table:
     """The highest equivalent ratio of each method by each segmenter.
 
     Args:
-        rows: `segmenter`, `method`, `ratio`, `interval`, `bytes_per_frame`, `lowest` and `highest` measured ratio.
+        rows: `segmenter`, `method`, `ratio`, `interval`, `bytes_per_frame`, `certain_ratio`, `lowest` and `highest`
+            measured ratio.
     """
     cells = [
         [
@@ -51,11 +52,21 @@ def headline_table(rows: Rows) -> Table:
             ratio_text(row["ratio"]),
             " to ".join(map(ratio_text, row["interval"])),
             number(row["bytes_per_frame"], 1),
+            "none measured" if row["certain_ratio"] is None else ratio_text(row["certain_ratio"]),
             f"{row['lowest']:,.0f}x to {row['highest']:,.0f}x",
         ]
         for row in rows
     ]
-    return Table(["", "segmenter", "highest equivalent ratio", "95 % interval", "bytes/frame", "measured"], cells)
+    headings = [
+        "",
+        "segmenter",
+        "highest equivalent ratio",
+        "95 % interval",
+        "bytes/frame",
+        "whole intervals",
+        "measured",
+    ]
+    return Table(headings, cells)
 
 
 def change_table(rows: Rows) -> Table:

@@ -12,6 +12,7 @@ from utils.equivalence import (
     Measured,
     agreement,
     by_group,
+    certain_ratio,
     changes,
     criterion,
     excess,
@@ -82,6 +83,15 @@ def test_equal_patients_have_an_interval_without_width_and_others_one_around_the
     found = headline(varied, Margins(), patients)
     low, high = found["interval"]
     assert low < found["ratio"] < high and found["ratio"] == pytest.approx(same["ratio"])
+
+
+def test_a_ratio_is_certain_only_where_whole_intervals_are_within_the_margins() -> None:
+    one = measured([0, 0.005, 0.009, 0.02], [0] * 4)
+    one.hearts["dice_mean"][2] += np.linspace(-0.01, 0.01, N)  # the same mean, and an interval beyond the margin
+    rows = criterion(one, Margins(), resampled(N, 500))
+    assert [row["equivalent"] for row in rows] == [True, True, True, False]
+    assert [row["certain"] for row in rows] == [True, True, False, False] and certain_ratio(RATIO, rows) == 100
+    assert certain_ratio(RATIO, rows[2:]) is None and certain_ratio(RATIO[:2], rows[:2]) == 100
 
 
 def test_equal_arguments_give_equal_resamples_of_whole_patients() -> None:
