@@ -59,7 +59,8 @@ def quantizers(values: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         edges, scale = (unit[1:] + unit[:-1]) / 2, np.sqrt(errors[0])
         for _ in range(SCALINGS):
             steps = unit[np.searchsorted(edges, values / np.maximum(scale, np.finfo(float).tiny))]
-            scale = np.maximum((values * steps).mean(0), 0) / np.square(steps).mean(0)
+            power = np.square(steps).mean(0)  # 0 where all values are 0 and one of the points is 0
+            scale = np.maximum((values * steps).mean(0), 0) / np.where(power > 0, power, 1)
         errors.append(np.square(values - steps * scale).mean(0))
         points.append(unit * scale[:, None])
     return np.stack(errors, axis=1), points

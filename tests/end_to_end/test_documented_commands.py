@@ -63,7 +63,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
         *("--codecs", "svt_av1", "x265", "--codec_option", "svt_av1.ladder=[63]", "x265.ladder=[40]"),
     ),
     "python scripts/equivalence.py codec_report": ("--resamples", "100"),
-    "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/sequence": ("--limit", "1"),
+    "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/harmonic": ("--limit", "1"),
     "python scripts/compare_codecs.py --data acdc_wds --split": CODECS,
     "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/stage1": CODECS,
     "python scripts/probe.py": (

@@ -205,3 +205,10 @@ def test_another_method_is_another_identity() -> None:
     before = model.identity()
     model.config.sequence.method = "harmonic"
     assert model.identity() != before
+
+
+def test_a_coefficient_that_is_always_zero_has_finite_points() -> None:
+    values = np.stack([np.zeros(6), np.linspace(-1, 1, 6)], axis=1)
+    errors, points = quantizers(values)
+    assert np.isfinite(errors).all() and all(np.isfinite(each).all() for each in points)
+    assert not errors[0].any() and errors[1, -1] < errors[1, 0]
