@@ -19,7 +19,8 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,6 @@ from utils.equivalence import (
     certain_ratio,
     criterion,
     headline,
-    interval,
-    plain,
     resampled,
     worst_group,
 )
@@ -75,13 +74,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def heart_means(hearts: Any) -> Row:
+def heart_means(hearts: Mapping[str, np.ndarray]) -> Row:
     """Means over patients of Dice and distances: each structure and key frame, and the mean of them."""
     found = {key: finite_mean(values) for key, values in hearts.items() if key.startswith(("dice", *DISTANCES))}
     for kind, suffix in itertools.product(DISTANCES, ("", "_to_original")):
         parts = [found[f"{kind}_{place}{suffix}"] for place in equivalence.PLACES if f"{kind}_{place}{suffix}" in found]
         found[f"{kind}_mean{suffix}"] = finite_mean(parts)
-    return {**{"dice_mean_to_original": math.nan}, **found}
+    found.setdefault("dice_mean_to_original", math.nan)
+    return found
 
 
 def analyse(methods: Sequence[Measured], margins: Margins, resamples: int) -> Row:
@@ -95,7 +95,7 @@ def analyse(methods: Sequence[Measured], margins: Margins, resamples: int) -> Ro
         if one.segmenter not in tables["shown"]:
             tables["shown"][one.segmenter] = []
             at = {"segmenter": one.segmenter, "method": ORIGINAL, "setting": ""}
-            tables["originals"].append({**at, **heart_means({k: list(v) for k, v in one.original.items()})})
+            tables["originals"].append({**at, **heart_means(one.original)})
             tables["agreement"] += _agreements(at, one.original, {"ground truth": one.truth}, patients)
             tables["shown"][one.segmenter].append((ORIGINAL, ""))
         top = headline(one, margins, patients)
@@ -105,16 +105,17 @@ def analyse(methods: Sequence[Measured], margins: Margins, resamples: int) -> Ro
         ends = {"lowest": float(one.ratio[0]), "highest": float(one.ratio[-1])}
         tables["headline"].append({**place, **top, **ends, "found": _found(top["ratio"])})
         for method, other in best.setdefault(one.segmenter, []):
-            tables["pairs"] += _pair({**place, "anchor": method}, samples, other)
+            share = float(np.mean(samples > other) + np.mean(samples == other) / 2)
+            tables["pairs"].append({**place, "anchor": method, "share": share})
         best[one.segmenter].append((one.method, samples))
         equivalent = [index for index, row in enumerate(rows) if row["equivalent"] and one.ratio[index] <= top["ratio"]]
         tables["shown"][one.segmenter].append((one.method, one.settings[equivalent[-1] if equivalent else 0]))
         for index, (setting, row) in enumerate(zip(one.settings, rows, strict=True)):
             at = {**place, "setting": setting}
             rate = {"bytes_per_frame": float(one.bytes_per_frame[index]), "ratio_int16": float(one.ratio[index])}
-            means = heart_means({key: list(values[index]) for key, values in one.hearts.items()})
-            tables["points"].append({**at, **rate, "psnr": float(one.psnr[index]), **row, **means})
             measured = {key: values[index] for key, values in one.hearts.items()}
+            quality = {"psnr": float(one.psnr[index]), **row, **heart_means(measured)}
+            tables["points"].append({**at, **rate, **quality})
             against = {"ground truth": one.truth, "original": one.original}
             tables["agreement"] += _agreements(at, measured, against, patients)
             groups = by_group(one, index)
@@ -136,14 +137,6 @@ def _agreements(at: Row, measured: Any, against: Row, patients: np.ndarray) -> l
     ]
 
 
-def _pair(place: Row, samples: np.ndarray, other: np.ndarray) -> list[Row]:
-    """The ratio of two methods, if both have one in every resample."""
-    if not (np.isfinite(samples).all() and np.isfinite(other).all() and samples.all() and other.all()):
-        return []
-    times = samples / other
-    return [{**place, "times": float(np.median(times)), "interval": interval(times)}]
-
-
 @user_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
@@ -159,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "caption": reports[0]["caption"],
         **{key: reports[0][key] for key in ("data", "split", "field")},
         "n": n,
-        "margins": plain(margins),
+        "margins": asdict(margins),
         "resamples": args.resamples,
         "segmenters": segmenters,
         **analyse(methods, margins, args.resamples),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -283,8 +283,3 @@ def worst_group(groups: Mapping[str, Mapping[str, float]], margins: Margins) -> 
         return math.inf if math.isnan(change) else change
 
     return max(groups, key=size)
-
-
-def plain(margins: Margins) -> dict[str, float]:
-    """The margins as plain data."""
-    return asdict(margins)

@@ -16,9 +16,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from utils.report.figures import COLORS, INK, save
+from utils.report.figures import COLORS, INK, log_axis, plain_panel, save
 from utils.text import read_text
 
 LOG = "log.jsonl"
@@ -182,10 +182,7 @@ def _style(ax: Axes, name: str, curves: Sequence[Curve], may_be_log: bool) -> No
     log = may_be_log and bool(finite) and min(finite) > 0 and max(finite) > LOG_FACTOR * min(finite)
     ax.set_title(f"{name} (log scale)" if log else name, fontsize=8, color=INK)
     if log:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        log_axis(ax.yaxis)
     else:
         numbers = ScalarFormatter(useOffset=False, useMathText=True)
         numbers.set_powerlimits((-3, 5))
@@ -195,5 +192,4 @@ def _style(ax: Axes, name: str, curves: Sequence[Curve], may_be_log: bool) -> No
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.tick_params(labelsize=7)
     ax.yaxis.get_offset_text().set_fontsize(7)
-    ax.grid(color="#e4e7eb", linewidth=0.6)
-    ax.spines[["top", "right"]].set_visible(False)
+    plain_panel(ax)

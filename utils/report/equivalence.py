@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from utils.clinical import DISTANCES, KEY_FRAMES, STRUCTURES
 from utils.report.columns import Table
-from utils.report.figures import COLORS, INK, save
+from utils.report.figures import COLORS, INK, legend_below, log_axis, plain_panel, save
 from utils.report.heart import MEASURED
 from utils.report.page import data_url, render
 from utils.report.tables import number
 
 Rows = Sequence[Mapping[str, Any]]
 PLACES = tuple(f"{name}_{phase}" for phase in KEY_FRAMES for name in STRUCTURES)
+SHOWN_MARGINS = 8  # range of the axis of a change, in margins
 CHANGES = {  # key of a change -> heading, decimals, key of its margin, whether it has two sides
     "dice": ("decrease of Dice", 4, False),
     "ef_bias": ("bias of LV EF (points)", 2, True),
@@ -153,33 +153,21 @@ def draw(path: Path, summary: Mapping[str, Any]) -> None:
         summary: as in equivalence.json.
     """
     segmenters, margins = summary["segmenters"], summary["margins"]
-    methods = list(dict.fromkeys(row["method"] for row in summary["points"]))
     figure = Figure(figsize=(13, 3.7 * len(segmenters) + 0.9), layout="constrained")
     axes = figure.subplots(len(segmenters), len(CHANGES), squeeze=False)
     for row, segmenter in zip(axes, segmenters, strict=True):
         for ax, (key, (heading, _, two_sided)) in zip(row, CHANGES.items(), strict=True):
-            for method in methods:
-                color, place = COLORS[methods.index(method) % len(COLORS)], (segmenter, method)
-                _curve(ax, [p for p in summary["points"] if (p["segmenter"], p["method"]) == place], key, color)
-                for top in summary["headline"]:
-                    if (top["segmenter"], top["method"]) == place and 0 < top["ratio"] < math.inf:
-                        ax.axvline(top["ratio"], color=color, linewidth=1.2, linestyle=":")
-            ax.axhspan(-margins[key] if two_sided else -10 * margins[key], margins[key], color="#009e73", alpha=0.08)
+            _draw_change(ax, summary, segmenter, key)
+            low, high = (-SHOWN_MARGINS, SHOWN_MARGINS) if two_sided else (-SHOWN_MARGINS / 2, SHOWN_MARGINS)
+            ax.set_ylim(low * margins[key], high * margins[key])
+            ax.axhspan(-margins[key] if two_sided else ax.get_ylim()[0], margins[key], color=COLORS[2], alpha=0.08)
             ax.axhline(0, color=INK, linewidth=0.8)
-            ax.set_ylim(-4 * margins[key], 8 * margins[key]) if not two_sided else ax.set_ylim(
-                -6 * margins[key], 6 * margins[key]
-            )
-            ax.set_xscale("log")
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.xaxis.set_major_formatter("{x:g}")
-            ax.xaxis.set_minor_formatter(NullFormatter())
+            log_axis(ax.xaxis)
             ax.set_xlabel("compression ratio (log scale)", fontsize=9)
             ax.set_ylabel(heading, fontsize=9)
-            ax.grid(color="#e4e7eb", linewidth=0.6)
-            ax.spines[["top", "right"]].set_visible(False)
+            plain_panel(ax)
         row[1].set_title(f"segmenter {segmenter}", fontsize=10, color=INK)
-    handles = {label: line for ax in figure.axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=8, fontsize=9, frameon=False)
+    legend_below(figure)
     title = (
         f"{summary['caption']}. Bands: 95 % intervals over patients; green: equivalent; dotted lines: highest "
         "equivalent ratios"
@@ -188,15 +176,17 @@ def draw(path: Path, summary: Mapping[str, Any]) -> None:
     save(figure, path)
 
 
-def _curve(ax: Any, points: Rows, key: str, color: str) -> None:
-    """One change of one method with its interval."""
-    known = [point for point in points if math.isfinite(point[key])]
-    if not known:
-        return
-    ratio, value = [point["ratio_int16"] for point in known], [point[key] for point in known]
-    low, high = zip(*(point[f"{key}_interval"] for point in known), strict=True)
-    ax.fill_between(ratio, low, high, color=color, alpha=0.15, linewidth=0)
-    ax.plot(ratio, value, color=color, linewidth=1.8, marker="o", markersize=4, label=known[0]["method"])
+def _draw_change(ax: Any, summary: Mapping[str, Any], segmenter: str, key: str) -> None:
+    """One change of all methods with its intervals, and their highest equivalent ratios, by one segmenter."""
+    methods = list(dict.fromkeys(row["method"] for row in summary["points"]))
+    for top in (row for row in summary["headline"] if row["segmenter"] == segmenter):
+        color, place = COLORS[methods.index(top["method"]) % len(COLORS)], (segmenter, top["method"])
+        points = [row for row in summary["points"] if (row["segmenter"], row["method"]) == place]
+        ratio, value = ([row[name] for row in points] for name in ("ratio_int16", key))
+        ax.fill_between(ratio, *zip(*(row[f"{key}_interval"] for row in points), strict=True), color=color, alpha=0.15)
+        ax.plot(ratio, value, color=color, linewidth=1.8, marker="o", markersize=4, label=top["method"])
+        if 0 < top["ratio"] < math.inf:
+            ax.axvline(top["ratio"], color=color, linewidth=1.2, linestyle=":")
 
 
 def html_page(summary: Mapping[str, Any], picture: Path) -> str:

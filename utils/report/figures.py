@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from utils.files import atomic_path
 
@@ -25,6 +26,7 @@ GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "
 ERROR: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": ERROR_SCALE, "interpolation": "none"}
 ERROR_LABEL = "absolute error (window = 0 to 1)"
 GRID = "#e4e7eb"
+LEGEND_LETTERS = 90  # in one line of a legend
 THEMED = {  # colour of a figure -> variable, colour in dark mode
     "#000000": ("ink", "#e4e7eb"),
     INK: ("ink", "#e4e7eb"),
@@ -163,6 +165,28 @@ def draw_profile(path: Path, picture: Picture) -> bytes:
 def _size_mm(picture: Picture) -> tuple[float, float]:
     height, width = picture.original.shape[2:]
     return height * picture.spacing_mm[0], width * picture.spacing_mm[1]
+
+
+def log_axis(axis: Any) -> None:
+    """Make an axis, such as `ax.xaxis`, logarithmic, with plain numbers at 1, 2 and 5."""
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def plain_panel(ax: Any) -> None:
+    """Give a panel a light grid, and no frame at its top and right."""
+    ax.grid(color=GRID, linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def legend_below(figure: Figure) -> None:
+    """Name the lines of all panels once, below them."""
+    handles = {label: line for ax in figure.axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    columns = max(1, min(len(handles), LEGEND_LETTERS // (max(map(len, handles), default=0) + 6)))
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
+    figure.legend(handles.values(), handles.keys(), **place)
 
 
 def save(figure: Figure, path: Path) -> None:

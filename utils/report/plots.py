@@ -11,15 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from utils.metrics import finite_mean
-from utils.report.figures import COLORS, GRID, INK, save_both
+from utils.report.figures import COLORS, INK, legend_below, log_axis, plain_panel, save_both
 
 MAX_BINS = 20
 MARKERS = "osD^v<>"
 LINES = ("-", "--", ":")  # one kind for each round of colours
-LEGEND_LETTERS = 90  # in one line of a legend
 LOG_FACTOR = 8  # ratio of largest and smallest rate from which their axis is logarithmic
 
 
@@ -84,19 +82,10 @@ def draw_phase_curve(path: Path, curves: Mapping[str, Sequence[Sequence[float]]]
     ax.set_xlim(0, 1)
     ax.set_xlabel("place in the stored cycle (fraction of T)", fontsize=10)
     ax.set_ylabel("PSNR (dB)", fontsize=10)
-    ax.grid(color=GRID, linewidth=0.8)
-    ax.spines[["top", "right"]].set_visible(False)
-    _legend(figure)
+    plain_panel(ax)
+    legend_below(figure)
     figure.suptitle(caption, fontsize=9, color=INK)
     return save_both(figure, path)
-
-
-def _legend(figure: Figure) -> None:
-    """Name the lines of all panels below them."""
-    handles = {label: line for ax in figure.axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    columns = max(1, min(len(handles), LEGEND_LETTERS // (max(map(len, handles)) + 6)))
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
-    figure.legend(handles.values(), handles.keys(), **place)
 
 
 def draw_rates(path: Path, points: Sequence[RatePoint], dice_original: float, caption: str) -> bytes:
@@ -126,16 +115,12 @@ def draw_rates(path: Path, points: Sequence[RatePoint], dice_original: float, ca
         if key == "dice" and np.isfinite(dice_original):
             ax.axhline(dice_original, color=INK, linestyle="--", linewidth=1, label="original")
         if max(rates) > LOG_FACTOR * min(rates):
-            ax.set_xscale("log")
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.xaxis.set_major_formatter("{x:g}")
-            ax.xaxis.set_minor_formatter(NullFormatter())
+            log_axis(ax.xaxis)
         else:
             ax.set_xlim(0, 1.08 * max(rates))
         ax.set_xlabel("bytes a frame", fontsize=10)
         ax.set_ylabel(label, fontsize=10)
-        ax.grid(color=GRID, linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
-    _legend(figure)
+        plain_panel(ax)
+    legend_below(figure)
     figure.suptitle(caption, fontsize=9, color=INK)
     return save_both(figure, path)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from utils.report.bjontegaard import LEAST_POINTS, bjontegaard
 from utils.report.columns import COLUMNS, Column, Table
-from utils.report.figures import COLORS, INK, save
+from utils.report.figures import COLORS, INK, legend_below, log_axis, plain_panel, save
 from utils.report.page import data_url, render
 from utils.report.tables import MARK, number
 
@@ -130,16 +129,11 @@ def draw(path: Path, rows: Rows, original: Mapping[str, Any], caption: str) -> N
         _draw_curves(ax, rows, key)
         if original.get(key) is not None:
             ax.axhline(original[key], color=INK, linestyle="--", linewidth=1, label=ORIGINAL)
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        log_axis(ax.xaxis)
         ax.set_xlabel("bytes a frame (log scale)", fontsize=9)
         ax.set_ylabel(SHOWN[key].heading, fontsize=9)
-        ax.grid(color="#e4e7eb", linewidth=0.6)
-        ax.spines[["top", "right"]].set_visible(False)
-    handles = {label: line for ax in figure.axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=8, fontsize=8, frameon=False)
+        plain_panel(ax)
+    legend_below(figure)
     figure.suptitle(caption, fontsize=9, color=INK)
     save(figure, path)
 
