@@ -88,9 +88,7 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/draw_strip.py": (
         *("--model", "mri_titok_e2e_stage3_output", "--data", "acdc_wds", "--patient", "patient001"),
     ),
-    "python scripts/benchmark.py bound": (
-        *("--split", "train", "--image_size", "32", "--grid", "2", "4", "--bits", "64"),
-    ),
+    "python scripts/benchmark.py bound": (*("--split", "train", "--image_size", "32", "--bits", "64"),),
     "python scripts/benchmark.py data": ("--seconds", "0.2", "--rounds", "1", "--workers", "0", "--image_size", "16"),
     "OMP_NUM_THREADS=2 python scripts/benchmark.py tokenizer": (
         *("--variants", "s128", "--batch", "1", "--rounds", "1", "--work", "encode", "--dtype", "fp32"),
