@@ -12,8 +12,8 @@ from typing import NoReturn
 import numpy as np
 
 from data.window import real_values
+from utils.labels import LABELS
 
-LABELS = {0: "background", 1: "RV", 2: "MYO", 3: "LV"}
 TIME_UNITS = {0: "unknown", 8: "s", 16: "ms", 24: "us"}  # codes of NIfTI
 
 RULES = {
@@ -157,8 +157,8 @@ class CineCase:
             if mask.dtype != np.uint8:
                 self._refuse("mask_labels", f"the mask of phase {phase} has dtype {mask.dtype}, expected uint8")
             if mask.max(initial=0) > max(LABELS):
-                found = sorted(int(v) for v in np.unique(mask) if v not in LABELS)
-                message = f"the mask of phase {phase} holds labels {found}, expected 0, 1 (RV), 2 (MYO), 3 (LV)"
+                unknown = sorted(int(v) for v in np.unique(mask) if v not in LABELS)
+                message = f"the mask of phase {phase} holds labels {unknown}, expected 0, 1 (RV), 2 (MYO), 3 (LV)"
                 self._refuse("mask_labels", message)
 
     def _refuse(self, rule: str, message: str) -> NoReturn:

@@ -171,7 +171,7 @@ def apply(images: np.ndarray, geometry: Geometry, order: int = 1) -> np.ndarray:
     """
     if images.shape[-2:] != geometry.native_hw:
         raise ValueError(f"images are {images.shape[-2:]} in plane, but the geometry is for {geometry.native_hw}")
-    return look(resize(images, geometry.resized_hw, order), geometry)
+    return cut_square(resize(images, geometry.resized_hw, order), geometry)
 
 
 def apply_mask(masks: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -188,7 +188,7 @@ def resized(frames: np.ndarray, window: tuple[float, float], geometry: Geometry)
 def to_grid(frames: np.ndarray, window: tuple[float, float], geometry: Geometry) -> np.ndarray:
     """Real values (..., H, W) -> float32 in [0, 1] on the model grid (..., S, S), 0 in the padding."""
     if geometry.resized_hw != geometry.native_hw:
-        return look(resized(frames, window, geometry), geometry)
+        return cut_square(resized(frames, window, geometry), geometry)
     images = normalize(apply(frames, geometry), window)  # no resampling: cutting first is faster
     if window[0] != 0:
         images[..., ~model_field(geometry)] = 0
@@ -199,7 +199,7 @@ def invert(images: np.ndarray, geometry: Geometry, order: int = 1) -> np.ndarray
     """Transform images (..., S, S) back to the native grid (..., H, W), zero outside the model's field."""
     if images.shape[-2:] != (geometry.size, geometry.size):
         raise ValueError(f"images are {images.shape[-2:]} in plane, but the model grid is {geometry.size} a side")
-    return resize(look(images, geometry, inverse=True), geometry.native_hw, order)
+    return resize(cut_square(images, geometry, inverse=True), geometry.native_hw, order)
 
 
 def native_field(geometry: Geometry) -> np.ndarray:
@@ -209,7 +209,7 @@ def native_field(geometry: Geometry) -> np.ndarray:
 
 def model_field(geometry: Geometry) -> np.ndarray:
     """(S, S) bool: True for pixels that correspond to a native pixel, False for padding."""
-    return look(np.ones(geometry.resized_hw, bool), geometry)
+    return cut_square(np.ones(geometry.resized_hw, bool), geometry)
 
 
 def model_spacing(spacing_mm: tuple[float, float, float], geometry: Geometry) -> tuple[float, float, float]:
@@ -218,7 +218,7 @@ def model_spacing(spacing_mm: tuple[float, float, float], geometry: Geometry) ->
     return spacing_mm[0] * height / new_height, spacing_mm[1] * width / new_width, spacing_mm[2]
 
 
-def look(images: np.ndarray, geometry: Geometry, inverse: bool = False) -> np.ndarray:
+def cut_square(images: np.ndarray, geometry: Geometry, inverse: bool = False) -> np.ndarray:
     """Cut the square out of resized images (..., h, w) -> (..., S, S), or put it back."""
     inside, window = [], []
     for length, start in zip(geometry.resized_hw, geometry.offset, strict=True):

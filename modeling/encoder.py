@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from modeling.adapters import Adapters
 from modeling.draws import Draws
 from modeling.heart.phases import along_stack, at_phases, cycle, key_phases
-from modeling.heart.segmenter import LV
 from modeling.layers.recompute import recomputed
 from modeling.quantizer.vq import Quantized
 from modeling.resampling.base import Resampler
 from modeling.tokenizer import Tokenizer
+from utils.labels import STRUCTURES
 from utils.layout import NOT_TRANSMITTED
 from utils.types import Batch
 
@@ -168,7 +168,7 @@ class FrameEncoder:
         if self.conditioning.segmenter is None:
             return None
         parts = frames.flatten(0, 2).split(self.chunks.frames)
-        areas = [(self.conditioning.segmenter.labels(part) == LV).sum((1, 2)) for part in parts]
+        areas = [(self.conditioning.segmenter.labels(part) == STRUCTURES["LV"]).sum((1, 2)) for part in parts]
         return torch.cat(areas).view(frames.shape[:3]).sum(1)
 
     def train(self, batch: Batch, draws: Draws) -> Encoded:

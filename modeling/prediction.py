@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 from torch import Tensor
 
 from modeling.heart.segmenter import FixedSegmenter
-from modeling.ladder.ladder import Trained
+from modeling.ladder.ladder import LadderOutput
 from modeling.quantizer.vq import Quantized
 
 NEEDS_DECODER = "a decoder (model.decoder)"
@@ -13,7 +13,7 @@ NEEDS_SEGMENTER = "a segmenter (model.conditioning) and key frames (dataset.key_
 Part = TypeVar("Part")
 
 
-def have(part: Part | None, needed: str) -> Part:
+def require(part: Part | None, needed: str) -> Part:
     """Return the part; raise a ValueError if it is None."""
     if part is None:
         raise ValueError(f"one of the losses needs {needed}, which this recipe does not have")
@@ -54,25 +54,25 @@ class Prediction(NamedTuple):
     segmenter: FixedSegmenter | None = None
     context: Tensor | None = None
     step: int = 0
-    ladder: Trained | None = None
+    ladder: LadderOutput | None = None
 
     def error(self) -> Tensor:
         """x̂ - x, (B, D, T, 1, H, W)."""
-        return have(self.reconstruction, NEEDS_DECODER) - self.image
+        return require(self.reconstruction, NEEDS_DECODER) - self.image
 
     def tokens(self) -> tuple[Quantized, Tensor]:
         """The quantized latents, and the codebook."""
         needed = "a tokenizer that encodes (model.decoder dit or titok, no dataset.tokens)"
-        return have(self.quantized, needed), have(self.codebook, needed)
+        return require(self.quantized, needed), require(self.codebook, needed)
 
-    def ladder_output(self) -> Trained:
+    def ladder_output(self) -> LadderOutput:
         """The output of the ladder."""
-        return have(self.ladder, "a ladder (model.layout)")
+        return require(self.ladder, "a ladder (model.layout)")
 
     def key_logits(self) -> Tensor:
         """Logits of the originals at ED and ES, (B, D, 2, 4, H, W)."""
-        return have(self.logits, NEEDS_SEGMENTER)
+        return require(self.logits, NEEDS_SEGMENTER)
 
     def fixed_segmenter(self) -> FixedSegmenter:
         """The segmenter with fixed weights."""
-        return have(self.segmenter, NEEDS_SEGMENTER)
+        return require(self.segmenter, NEEDS_SEGMENTER)

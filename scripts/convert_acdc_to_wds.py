@@ -148,14 +148,14 @@ def make_plan(args: argparse.Namespace) -> Plan:
     )
 
 
-def tell_passed_over(passed: dict[str, str]) -> None:
+def print_unread(unread: dict[str, str]) -> None:
     """Print the files that the source does not read; never written to a file, since names can be names of persons."""
-    if passed:
-        print(f"not read in the input folder ({len(passed)}):")
-    for name in sorted(passed)[:MOST_NAMED]:
-        print(f"  {name}: {passed[name]}")
-    if len(passed) > MOST_NAMED:
-        print(f"  and {len(passed) - MOST_NAMED} more")
+    if unread:
+        print(f"not read in the input folder ({len(unread)}):")
+    for name in sorted(unread)[:MOST_NAMED]:
+        print(f"  {name}: {unread[name]}")
+    if len(unread) > MOST_NAMED:
+        print(f"  and {len(unread) - MOST_NAMED} more")
 
 
 def report(manifest: dict[str, Any], plan: Plan, output_dir: Path) -> None:
@@ -191,7 +191,7 @@ def main() -> None:
     args = parse_arguments()
     check(args)
     plan = make_plan(args)
-    tell_passed_over(plan.source.passed_over())
+    print_unread(plan.source.unread_files())
     if is_done(plan, args.output_dir):
         print(f"{args.output_dir} already holds these patients with these settings: nothing to do")
     elif args.part is not None:

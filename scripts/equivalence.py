@@ -76,12 +76,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def heart_means(hearts: Mapping[str, np.ndarray]) -> Row:
     """Means over patients of Dice and distances: each structure and key frame, and the mean of them."""
-    found = {key: finite_mean(values) for key, values in hearts.items() if key.startswith(("dice", *DISTANCES))}
+    means = {key: finite_mean(values) for key, values in hearts.items() if key.startswith(("dice", *DISTANCES))}
     for kind, suffix in itertools.product(DISTANCES, ("", "_to_original")):
-        parts = [found[f"{kind}_{place}{suffix}"] for place in equivalence.PLACES if f"{kind}_{place}{suffix}" in found]
-        found[f"{kind}_mean{suffix}"] = finite_mean(parts)
-    found.setdefault("dice_mean_to_original", math.nan)
-    return found
+        parts = [means[f"{kind}_{place}{suffix}"] for place in equivalence.PLACES if f"{kind}_{place}{suffix}" in means]
+        means[f"{kind}_mean{suffix}"] = finite_mean(parts)
+    means.setdefault("dice_mean_to_original", math.nan)
+    return means
 
 
 def analyse(methods: Sequence[Measured], margins: Margins, resamples: int) -> Row:
@@ -103,7 +103,7 @@ def analyse(methods: Sequence[Measured], margins: Margins, resamples: int) -> Ro
         rows = criterion(one, margins, patients)
         top["certain_ratio"] = certain_ratio(one.ratio, rows)
         ends = {"lowest": float(one.ratio[0]), "highest": float(one.ratio[-1])}
-        tables["headline"].append({**place, **top, **ends, "found": _found(top["ratio"])})
+        tables["headline"].append({**place, **top, **ends, "found": _position_of(top["ratio"])})
         for method, other in best.setdefault(one.segmenter, []):
             share = float(np.mean(samples > other) + np.mean(samples == other) / 2)
             tables["pairs"].append({**place, "anchor": method, "share": share})
@@ -124,7 +124,7 @@ def analyse(methods: Sequence[Measured], margins: Margins, resamples: int) -> Ro
     return tables
 
 
-def _found(ratio: float) -> str:
+def _position_of(ratio: float) -> str:
     """Where the highest equivalent ratio lies, for JSON and CSV, which have no infinity."""
     return {0.0: "below all measured ratios", math.inf: "above all measured ratios"}.get(ratio, "measured range")
 

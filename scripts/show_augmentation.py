@@ -26,9 +26,10 @@ from data.loading.augment import AugmentConfig
 from data.loading.dataset import CineDataset
 from modeling.config import ModelConfig
 from scripts.recipe import RunConfig
-from utils.clinical import KEY_FRAMES, STRUCTURES, volume_ml
+from utils.clinical import KEY_FRAMES, volume_ml
 from utils.config.recipe import parse
 from utils.errors import user_errors
+from utils.labels import STRUCTURES
 from utils.report.figures import GREY, INK, save
 from utils.report.overlays import CONTOURS, outline
 

@@ -149,9 +149,9 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
             if held_out is not None and (done % options.preview_every == 0 or done == options.max_steps):
                 with ema.swapped():
                     batch = held_out[0].to(device)
-                    seen = preview(model, batch, no_draws(batch), held_out[1], done, log)
-                    if options.best_by and is_better(options.best_by, seen, best):
-                        best = seen[options.best_by.removeprefix("-")]
+                    scores = preview(model, batch, no_draws(batch), held_out[1], done, log)
+                    if options.best_by and is_better(options.best_by, scores, best):
+                        best = scores[options.best_by.removeprefix("-")]
                         write_output(folder / "best", plain, model, done)
             if done % options.checkpoint_every == 0 or done == options.max_steps or status:
                 state = {name: part.state_dict() for name, part in stateful.items()}

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from medpy.metric.binary import assd, dc, hd95
 
-STRUCTURES = {"RV": 1, "MYO": 2, "LV": 3}
+from utils.labels import STRUCTURES
+
 KEY_FRAMES = ("ED", "ES")
 MYOCARDIUM_G_PER_ML = 1.05
 
@@ -77,9 +78,9 @@ def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def phase_error_percent(found: int, truth: int, phases: int) -> float:
+def phase_error_percent(phase: int, truth: int, phases: int) -> float:
     """Distance of two phases around the cycle, in % of the cycle: 0 to 50."""
-    apart = abs(found - truth) % phases
+    apart = abs(phase - truth) % phases
     return 100 * min(apart, phases - apart) / phases
 
 
@@ -106,10 +107,10 @@ def body_surface_m2(height_cm: float | None, weight_kg: float | None) -> float:
 DISTANCES = {"hd95": hausdorff95, "assd": mean_surface_distance}
 
 
-def overlaps(truth: Masks, found: Masks) -> dict[str, float]:
+def overlaps(truth: Masks, prediction: Masks) -> dict[str, float]:
     """`dice_RV_ED` ... of each structure and key frame over the whole stack, and `dice_mean` of those that apply."""
     values = {
-        f"dice_{name}_{phase}": dice(mask == label, found[phase] == label)
+        f"dice_{name}_{phase}": dice(mask == label, prediction[phase] == label)
         for phase, mask in truth.items()
         for name, label in STRUCTURES.items()
     }
@@ -117,10 +118,10 @@ def overlaps(truth: Masks, found: Masks) -> dict[str, float]:
     return {**values, "dice_mean": float(np.mean(known)) if known else math.nan}
 
 
-def distances(truth: Masks, found: Masks, spacing_mm: Sequence[float]) -> dict[str, float]:
+def distances(truth: Masks, prediction: Masks, spacing_mm: Sequence[float]) -> dict[str, float]:
     """`hd95_RV_ED` ... and `assd_RV_ED` ... in mm."""
     return {
-        f"{kind}_{name}_{phase}": measure(mask == label, found[phase] == label, spacing_mm)
+        f"{kind}_{name}_{phase}": measure(mask == label, prediction[phase] == label, spacing_mm)
         for kind, measure in DISTANCES.items()
         for phase, mask in truth.items()
         for name, label in STRUCTURES.items()
@@ -133,12 +134,12 @@ def function(masks: Masks, spacing_mm: Sequence[float]) -> dict[str, float]:
     Returns:
         lv_edv, lv_esv, lv_ef, rv_edv, rv_esv, rv_ef, lv_mass.
     """
-    found: dict[str, float] = {}
+    measures: dict[str, float] = {}
     for side, label in (("lv", STRUCTURES["LV"]), ("rv", STRUCTURES["RV"])):
         edv, esv = (volume_ml(masks[p], label, spacing_mm) if p in masks else math.nan for p in KEY_FRAMES)
-        found |= {f"{side}_edv": edv, f"{side}_esv": esv, f"{side}_ef": ejection_fraction(edv, esv)}
+        measures |= {f"{side}_edv": edv, f"{side}_esv": esv, f"{side}_ef": ejection_fraction(edv, esv)}
     wall = volume_ml(masks["ED"], STRUCTURES["MYO"], spacing_mm) if "ED" in masks else math.nan
-    return {**found, "lv_mass": MYOCARDIUM_G_PER_ML * wall}
+    return {**measures, "lv_mass": MYOCARDIUM_G_PER_ML * wall}
 
 
 FUNCTION = tuple(function({}, (1.0, 1.0, 1.0)))

@@ -87,7 +87,7 @@ def over_ranks() -> Iterator[None]:
             yield
             gather([])
     except (Exception, SystemExit) as error:
-        first = error.rank if isinstance(error, _RankError) else _tell_failure()
+        first = error.rank if isinstance(error, _RankError) else _share_failure()
         atexit.register(_leave, first is not None)  # not now: the error is printed first
         if first in (None, dist.get_rank()) or isinstance(error, SystemExit):
             raise
@@ -138,7 +138,7 @@ def _exchange(items: list[Any] | None) -> list[Any]:
     return [item for of_rank in of_ranks for item in of_rank]
 
 
-def _tell_failure() -> int | None:
+def _share_failure() -> int | None:
     """Tell the others that this rank has failed; return the first rank that failed, or None if the others are lost."""
     try:
         _exchange(None)

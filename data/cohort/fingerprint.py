@@ -22,8 +22,9 @@ from data.case import CineCase
 from data.cohort.rules import RULES, warnings_of
 from data.preprocess import Geometry, Placement, native_field, place, plan, to_grid
 from data.window import percentiles, real_values
-from utils.clinical import FUNCTION, KEY_FRAMES, STRUCTURES, body_surface_m2, function, volume_ml
+from utils.clinical import FUNCTION, KEY_FRAMES, body_surface_m2, function, volume_ml
 from utils.files import jsonable, write_json, write_text
+from utils.labels import STRUCTURES
 from utils.metrics import true_depth_bits
 
 Record = dict[str, Any]

@@ -20,7 +20,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
-from data.preprocess import Geometry, look
+from data.preprocess import Geometry, cut_square
 from utils.config.ranges import BelowOne, Fraction, Range
 from utils.seeding import stable_seed
 
@@ -144,7 +144,7 @@ def augment(
         frames = (linear if drawn.resamples else nearest)(frames, source) * field[:, None]
         spacing[:2] /= drawn.zoom  # a magnified image has smaller pixels
     else:  # no interpolation: pixels stay exactly equal
-        frames, mask, field = (look(part, geometry) for part in (frames, mask, field))
+        frames, mask, field = (cut_square(part, geometry) for part in (frames, mask, field))
     frames = _intensity(frames, field, drawn, rng)
     return {**arrays, "image": frames[:, :, None], "mask": mask, "field": field, "spacing_mm": spacing}
 

@@ -87,7 +87,7 @@ class CineStream:
     def _samples(self, patients: Iterable[streamed.Slices]) -> Iterator[tuple[CineDataset, int]]:
         for patient in patients:
             # A sample keeps in memory what it is taken from: of a frame or slice no more than that slice.
-            for part in [patient] if self.unit == "stack" else patient.apart():
+            for part in [patient] if self.unit == "stack" else patient.single_slices():
                 dataset = self._over(part)
                 yield from ((dataset, index) for index in range(len(dataset)))
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.case import LABELS, CaseRefused
+from data.case import CaseRefused
 from data.nifti.file import DAMAGE, NotNifti, read_file
 from data.nifti.grids import Grid, grid_of, turned
+from utils.labels import LABELS
 
 AXES = {3: "(H, W, D)", 4: "(H, W, D, T)"}
 LABEL_TOLERANCE = 1e-3  # labels with a slope differ from whole numbers by rounding

@@ -60,9 +60,11 @@ class HeartPainter:
 
         # tissue outside the heart moves with its surface and is at rest 20 mm and more away
         outside = radius - sac
-        pull = (heart.sac[z, heart.ed][bins] - sac) * np.exp(-np.maximum(outside, 0) / np.float32(9)) * (outside > -3)
+        displacement = (
+            (heart.sac[z, heart.ed][bins] - sac) * np.exp(-np.maximum(outside, 0) / np.float32(9)) * (outside > -3)
+        )
         rows, cols = self._pixel_axes()
-        toward = pull / np.maximum(radius, 1)
+        toward = displacement / np.maximum(radius, 1)
         dx = (self.grid.x.ravel()[where] - heart.center_mm[z][:, :1]) * toward
         dy = (self.grid.y.ravel()[where] - heart.center_mm[z][:, 1:]) * toward
         at = [where // size + dx * rows[0] + dy * rows[1], where % size + dx * cols[0] + dy * cols[1]]

@@ -20,13 +20,13 @@ from utils.clinical import (
     DISTANCES,
     FUNCTION,
     KEY_FRAMES,
-    STRUCTURES,
     Masks,
     distances,
     function,
     overlaps,
     phase_error_percent,
 )
+from utils.labels import STRUCTURES
 
 SEGMENTED = ("", "_original")  # suffixes of the metrics of the reconstruction and of the original
 

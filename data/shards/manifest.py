@@ -49,13 +49,13 @@ def check_manifest(manifest: Any, path: str) -> dict[str, Any]:
         lists = manifest.get(field)
         if not isinstance(lists, dict) or not all(isinstance(lists.get(name), list) for name in SPLITS):
             raise ValueError(f"{path}: `{field}` must list train, val and test; convert the data again")
-    seen: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for name in SPLITS:
         for patient in manifest["split"][name]:
             if not isinstance(patient, str):
                 raise ValueError(f"{path}: a name in `split` is {patient!r:.80}, expected text; convert the data again")
-            if seen.setdefault(patient, name) != name:
-                raise ValueError(f"{path}: {patient} is in both {seen[patient]} and {name}; convert the data again")
+            if split_of.setdefault(patient, name) != name:
+                raise ValueError(f"{path}: {patient} is in both {split_of[patient]} and {name}; convert the data again")
         for shard in manifest["shards"][name]:
             file, size = (shard.get("file"), shard.get("bytes")) if isinstance(shard, dict) else (shard, None)
             named = isinstance(file, str) and re.fullmatch(rf"{name}-[0-9]{{6}}\.tar", file)

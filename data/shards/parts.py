@@ -113,7 +113,7 @@ def merge_parts(plan: Plan, output_dir: Path, log: Callable[[str], None] = print
         ValueError: when a part, which is named, is missing, incomplete or damaged, or was made with other settings.
     """
     stored: dict[str, _Stored] = {}
-    for part, folder in _found(parts_folder(output_dir)).items():
+    for part, folder in _all_folders(parts_folder(output_dir)).items():
         stored |= _read_journal(plan, part, folder)
 
     def read(patients: Sequence[str]) -> Generator[Outcome, None, None]:
@@ -138,20 +138,20 @@ def _folders(folder: Path) -> dict[Part, Path]:
     return dict(sorted((Part(int(match[1]), int(match[2])), path) for match, path in matches if match))
 
 
-def _found(folder: Path) -> dict[Part, Path]:
+def _all_folders(folder: Path) -> dict[Part, Path]:
     """Return the folders of all parts; raise an error if some are missing."""
-    found = _folders(folder)
-    if not found:
+    folders = _folders(folder)
+    if not folders:
         raise FileNotFoundError(f"{folder}: holds no parts; run the command with --part 1/N to N/N first")
-    counts = sorted({part.total for part in found})
+    counts = sorted({part.total for part in folders})
     if len(counts) > 1:
         named = " and ".join(f"*-of-{count}" for count in counts)
         raise ValueError(f"{folder}: holds parts of several numbers of parts ({named}); remove all but those of one")
-    missing = [part for part in (Part(k, counts[0]) for k in range(1, counts[0] + 1)) if part not in found]
+    missing = [part for part in (Part(k, counts[0]) for k in range(1, counts[0] + 1)) if part not in folders]
     if missing:
         named = ", ".join(map(str, missing))
         raise ValueError(f"{folder}: {len(missing)} of {counts[0]} parts are missing; run --part for {named}")
-    return found
+    return folders
 
 
 def _read_journal(plan: Plan, part: Part, folder: Path) -> dict[str, _Stored]:

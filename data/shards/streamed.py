@@ -40,7 +40,7 @@ class Slices(ShardReader):
         self.samples = [entry for entry, _ in slices]
         self._data = {entry.key: data for entry, data in slices}
 
-    def apart(self) -> list[Slices]:
+    def single_slices(self) -> list[Slices]:
         """Each slice by itself."""
         return [Slices([(entry, self._data[entry.key])]) for entry in self.samples]
 
@@ -96,14 +96,14 @@ class ShardStream:
         """
         while self.read(remote.CHUNK_BYTES):
             pass
-        found = None
+        difference = None
         if self._count != self._shard["bytes"]:
             more = "more than " if self._count > self._shard["bytes"] else ""
-            found = f"{more}{min(self._count, self._shard['bytes'])} bytes instead of {self._shard['bytes']}"
+            difference = f"{more}{min(self._count, self._shard['bytes'])} bytes instead of {self._shard['bytes']}"
         elif self._digest is not None and self._digest.hexdigest() != self._shard.get("blake2b"):
-            found = "another content (BLAKE2b)"
-        if found:
-            raise ValueError(f"{self.name}: has {found}, which is not what the manifest describes; restore it")
+            difference = "another content (BLAKE2b)"
+        if difference:
+            raise ValueError(f"{self.name}: has {difference}, which is not what the manifest describes; restore it")
 
     def close(self) -> None:
         """Close the connection or file."""

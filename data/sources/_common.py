@@ -16,7 +16,7 @@ import numpy as np
 from data.case import CaseRefused, CineCase
 from utils.text import read_text
 
-DEAD = "a broken link"
+BROKEN_LINK = "a broken link"
 
 
 def check_folder(input_dir: Path) -> None:
@@ -49,11 +49,11 @@ def files_below(root: Path) -> tuple[list[Path], dict[str, str]]:
         The files, sorted, links last; and folders that were not opened: path below root -> reason.
     """
     files: list[Path] = []
-    passed: dict[str, str] = {}
+    unread: dict[str, str] = {}
     entered = {os.path.realpath(root): "the input folder"}  # a link may point to a folder above it
 
     def refused(error: OSError) -> None:
-        passed[below(root, Path(error.filename))] = f"cannot be opened: {error.strerror}"
+        unread[below(root, Path(error.filename))] = f"cannot be opened: {error.strerror}"
 
     for place, folders, leaves in os.walk(root, followlinks=True, onerror=refused):
         files += [Path(place, leaf) for leaf in leaves]
@@ -61,13 +61,13 @@ def files_below(root: Path) -> tuple[list[Path], dict[str, str]]:
         for name in known:
             path, real = Path(place, name), os.path.realpath(Path(place, name))
             if name.startswith("."):
-                passed[below(root, path)] = "a hidden folder"
+                unread[below(root, path)] = "a hidden folder"
             elif real in entered:
-                passed[below(root, path)] = f"the same folder as {entered[real]}"
+                unread[below(root, path)] = f"the same folder as {entered[real]}"
             else:
                 entered[real] = below(root, path)
                 folders.append(name)
-    return sorted(files, key=lambda path: (path.is_symlink(), path)), passed
+    return sorted(files, key=lambda path: (path.is_symlink(), path)), unread
 
 
 def below(root: Path, path: Path) -> str:
@@ -75,7 +75,7 @@ def below(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def is_dead(path: Path) -> bool:
+def is_broken_link(path: Path) -> bool:
     """Whether a path is a broken link."""
     return path.is_symlink() and not path.exists()
 
@@ -84,7 +84,7 @@ def entries_but(parents: Iterable[Path], known: Iterable[Path], root: Path) -> d
     """Entries of folders that are not among the known paths: path below root -> description."""
     read = set(known)
     odd = (path for parent in parents if parent.is_dir() for path in sorted(parent.iterdir()) if path not in read)
-    return {below(root, path): DEAD if is_dead(path) else "not a folder of a patient" for path in odd}
+    return {below(root, path): BROKEN_LINK if is_broken_link(path) else "not a folder of a patient" for path in odd}
 
 
 def read_table(path: Path, key: str) -> dict[str, dict[str, str]]:

@@ -25,7 +25,7 @@ from data.sources._common import (
     check_folder,
     entries_but,
     hash_files,
-    is_dead,
+    is_broken_link,
     measure,
     refuse_empty_frames,
 )
@@ -64,8 +64,8 @@ class AcdcSource:
             raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}")
         check_folder(input_dir)
         self.input_dir, self.modality = input_dir, modality
-        found = _find_patients(input_dir)
-        self.folders = {name: found[name] for name in sorted(found)}
+        folders = _find_patients(input_dir)
+        self.folders = {name: folders[name] for name in sorted(folders)}
         if not self.folders:
             raise ValueError(
                 f"{input_dir}: no patients found; expected folders with an Info.cfg, such as patient001, "
@@ -76,18 +76,18 @@ class AcdcSource:
         """Names of the patients, sorted; reads no image."""
         return list(self.folders)
 
-    def passed_over(self) -> dict[str, str]:
+    def unread_files(self) -> dict[str, str]:
         """Files that are not read: path below the folder -> reason; other entries, and labels of other frames."""
         parents = [self.input_dir / name for name in FOLDERS]
-        passed = entries_but(parents, [*parents, *self.folders.values()], self.input_dir)
+        unread = entries_but(parents, [*parents, *self.folders.values()], self.input_dir)
         for patient, folder in self.folders.items():
             try:
                 read = self._masks(patient, _read_info(patient, folder / "Info.cfg"))
             except CaseRefused:
                 continue  # the conversion reports this
             odd = sorted(path for path in folder.glob(f"{patient}_frame*_gt.nii*") if path not in read)
-            passed |= {below(self.input_dir, path): "labels of a frame other than ED and ES" for path in odd}
-        return passed
+            unread |= {below(self.input_dir, path): "labels of a frame other than ED and ES" for path in odd}
+        return unread
 
     def group(self, patient: str) -> str | None:
         """Diagnosis from Info.cfg, None if unknown."""
@@ -150,16 +150,16 @@ def _required(patient: str, name: str, path: Path | None, hint: str | None) -> P
 
 
 def _find_patients(input_dir: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for parent in (input_dir / name for name in FOLDERS):
         for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-            is_folder = folder.is_dir() or is_dead(folder)  # a broken link is a missing patient
+            is_folder = folder.is_dir() or is_broken_link(folder)  # a broken link is a missing patient
             if not (is_folder and (PATIENT_FOLDER.fullmatch(folder.name) or (folder / "Info.cfg").is_file())):
                 continue
             if not re.fullmatch(r"[A-Za-z0-9_-]+", folder.name):
                 raise ValueError(f"{folder}: expected a name of letters, digits, - and _ only; rename it")
-            add_once(found, folder.name, folder)
-    return found
+            add_once(folders, folder.name, folder)
+    return folders
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _read_keys(path: Path) -> dict[str, str]:
 
 def _read_info(patient: str, path: Path) -> Info:
     if not path.is_file():
-        what = "its folder is a broken link" if is_dead(path.parent) else "Info.cfg is missing"
+        what = "its folder is a broken link" if is_broken_link(path.parent) else "Info.cfg is missing"
         raise CaseRefused("missing_file", patient, f"{what}; re-download the case")
     try:
         keys = _read_keys(path)

@@ -23,7 +23,7 @@ from data.sources._common import (
     check_folder,
     entries_but,
     hash_files,
-    is_dead,
+    is_broken_link,
     measure,
     phase_of,
     read_table,
@@ -71,7 +71,7 @@ class MnmsSource:
         """Codes of the patients, sorted; reads no image."""
         return list(self.folders)
 
-    def passed_over(self) -> dict[str, str]:
+    def unread_files(self) -> dict[str, str]:
         """Files and rows that are not read: path below the folder, or code in the CSV -> reason."""
         parts = [self.root / part for part in PARTS]
         known = [self.root / self.table, self.root / "Training", *parts, *self.folders.values()]
@@ -134,10 +134,10 @@ class MnmsSource:
 
 
 def _find_patients(root: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for folder in (folder for part in PARTS for folder in sorted((root / part).glob("[!.]*"))):
-        if folder.is_dir() or is_dead(folder):  # a broken link is a missing patient
-            add_once(found, folder.name, folder)
-    if not found:
+        if folder.is_dir() or is_broken_link(folder):  # a broken link is a missing patient
+            add_once(folders, folder.name, folder)
+    if not folders:
         raise ValueError(f"{root}: no patients found; expected one folder a patient in {', '.join(PARTS)}")
-    return {patient: found[patient] for patient in sorted(found)}
+    return {patient: folders[patient] for patient in sorted(folders)}

@@ -25,13 +25,13 @@ import numpy as np
 from data.case import CaseRefused, CineCase
 from data.nifti.volume import Volume, find_nifti, read_mask, read_masks, read_nifti
 from data.sources._common import (
-    DEAD,
+    BROKEN_LINK,
     add_once,
     below,
     check_folder,
     files_below,
     hash_files,
-    is_dead,
+    is_broken_link,
     measure,
     phase_of,
     read_table,
@@ -68,7 +68,7 @@ class NiftiSource:
 
     def __init__(self, input_dir: Path, pattern: str = "**/*.nii*") -> None:
         check_folder(input_dir)
-        self.cines, self._passed_over = _find_cines(input_dir, pattern)
+        self.cines, self._unread_files = _find_cines(input_dir, pattern)
         table = input_dir / CASES
         self.rows = _read_cases(table, set(self.cines)) if table.is_file() else {}
 
@@ -76,9 +76,9 @@ class NiftiSource:
         """Names of the patients, sorted; reads no image."""
         return list(self.cines)
 
-    def passed_over(self) -> dict[str, str]:
+    def unread_files(self) -> dict[str, str]:
         """Files below the folder that are not read: path -> reason."""
-        return self._passed_over
+        return self._unread_files
 
     def group(self, patient: str) -> str | None:
         """Diagnosis from cases.csv, None if unknown."""
@@ -147,8 +147,8 @@ def _find_cines(input_dir: Path, pattern: str) -> tuple[dict[str, Path], dict[st
     """Patient -> cine, including broken links; and path -> reason why it is not read."""
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts or not pattern:
         raise ValueError(f"pattern is {pattern!r}, expected a glob inside {input_dir}, such as **/*.nii*")
-    files, passed = files_below(input_dir)
-    found: dict[str, Path] = {}
+    files, unread = files_below(input_dir)
+    cines: dict[str, Path] = {}
     names: dict[str, str] = {}  # of the files behind all links
     masks = []
     for path in files:
@@ -156,21 +156,21 @@ def _find_cines(input_dir: Path, pattern: str) -> tuple[dict[str, Path], dict[st
         if stem.endswith("_gt"):
             masks.append(path)
         elif not stem:
-            passed |= {} if name == CASES else {name: DEAD if is_dead(path) else "not a NIfTI file name"}
+            unread |= {} if name == CASES else {name: BROKEN_LINK if is_broken_link(path) else "not a NIfTI file name"}
         elif not _matches(Path(name).parts, Path(pattern).parts):
-            passed[name] = "does not match the pattern"
+            unread[name] = "does not match the pattern"
         elif not (path.is_file() or path.is_symlink()):
-            passed[name] = "not a regular file"
+            unread[name] = "not a regular file"
         elif real in names:
-            passed[name] = f"the same file as {names[real]}"
+            unread[name] = f"the same file as {names[real]}"
         else:
             names[real] = name
-            add_once(found, _safe(stem), path)
-    if not found:
+            add_once(cines, _safe(stem), path)
+    if not cines:
         raise ValueError(f"{input_dir}: no cines found; expected 4-D NIfTI files that match {pattern}")
-    read = {mask for cine in found.values() for mask in _masks_of(cine).values()}
-    passed |= {below(input_dir, mask): "labels without a cine" for mask in masks if mask not in read}
-    return {patient: found[patient] for patient in sorted(found)}, passed
+    read = {mask for cine in cines.values() for mask in _masks_of(cine).values()}
+    unread |= {below(input_dir, mask): "labels without a cine" for mask in masks if mask not in read}
+    return {patient: cines[patient] for patient in sorted(cines)}, unread
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

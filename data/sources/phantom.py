@@ -72,7 +72,7 @@ class PhantomSource:
         """Names of all patients, in order."""
         return [f"patient{n:03d}" for n in range(1, self.options.patients + 1)]
 
-    def passed_over(self) -> dict[str, str]:
+    def unread_files(self) -> dict[str, str]:
         """Always empty: phantoms are generated, not read."""
         return {}
 

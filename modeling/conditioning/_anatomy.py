@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from modeling.heart.segmenter import NUM_CLASSES
 from modeling.quantizer.fsq import FSQ
 from utils.config.ranges import Fraction, Levels, Tokens, Width
+from utils.labels import STRUCTURES
 from utils.layout import NOT_TRANSMITTED
 
-STRUCTURES = NUM_CLASSES - 1
-SHAPE = 3 * STRUCTURES + 1  # numbers of `morphology`
+NUM_STRUCTURES = len(STRUCTURES)
+SHAPE = 3 * NUM_STRUCTURES + 1  # numbers of `morphology`
 
 
 @dataclass

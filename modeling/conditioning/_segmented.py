@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyOptions, AnatomyTokens, morphology
+from modeling.conditioning._anatomy import NUM_STRUCTURES, SHAPE, Anatomy, AnatomyOptions, AnatomyTokens, morphology
 from modeling.heart.segmenter import FrameSegmenter, Segmented
 from utils.config.ranges import Pixels
 
@@ -50,7 +50,7 @@ class SegmentedConditioning(nn.Module):
         self.mask_grid = options.mask_grid
         self.segmenter = segmenter
         self.segmenter.mirror = options.mirror
-        size = STRUCTURES * (options.mask_grid**2 + segmenter.feature_channels) + SHAPE
+        size = NUM_STRUCTURES * (options.mask_grid**2 + segmenter.feature_channels) + SHAPE
         self.tokens = AnatomyTokens(size, options.num_tokens, options.levels, options.width)
         self.codebook_size = self.tokens.fsq.codebook_size
 

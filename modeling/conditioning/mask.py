@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.conditioning._anatomy import SHAPE, STRUCTURES, Anatomy, AnatomyOptions, AnatomyTokens, morphology
+from modeling.conditioning._anatomy import NUM_STRUCTURES, SHAPE, Anatomy, AnatomyOptions, AnatomyTokens, morphology
 from modeling.heart.segmenter import NUM_CLASSES
 from utils.config.ranges import Pixels
 
@@ -42,18 +42,18 @@ class MaskConditioning(nn.Module):
         super().__init__()
         self.num_tokens, self.width, self.dropout = options.num_tokens, options.width, options.dropout
         self.mask_grid = options.mask_grid
-        size = STRUCTURES * options.mask_grid**2 + SHAPE
+        size = NUM_STRUCTURES * options.mask_grid**2 + SHAPE
         self.tokens = AnatomyTokens(size, options.num_tokens, options.levels, options.width)
         self.codebook_size = self.tokens.fsq.codebook_size
 
     def forward(self, key_frames: Tensor, transmitted: Tensor, masks: Tensor | None = None) -> Anatomy:
         """Context of training slices, from masks (G, 2, H, W) alone; transmitted is (G,) bool."""
-        summary = self.summarize(given(masks).flatten(0, 1)).unflatten(0, key_frames.shape[:2])
+        summary = self.summarize(require_masks(masks).flatten(0, 1)).unflatten(0, key_frames.shape[:2])
         return Anatomy(self.tokens.train_context(summary, transmitted))
 
     def encode(self, key_frames: Tensor, masks: Tensor | None = None) -> Tensor:  # (N, 1, H, W), (N, H, W)
         """Anatomy token ids of ED or ES frames, (N, A), from their masks alone."""
-        return self.tokens.quantize(self.summarize(given(masks)))[1]
+        return self.tokens.quantize(self.summarize(require_masks(masks)))[1]
 
     def context(self, ids: Tensor) -> Tensor:  # (G, 2 * A)
         """Return the input of the decoder's cross-attention, (G, 2 * A, width)."""
@@ -65,7 +65,7 @@ class MaskConditioning(nn.Module):
         return torch.cat([F.adaptive_avg_pool2d(p, self.mask_grid).flatten(1), morphology(p)], dim=1)
 
 
-def given(masks: Tensor | None) -> Tensor:
+def require_masks(masks: Tensor | None) -> Tensor:
     """Return the masks; raise a ValueError if there are none."""
     if masks is None:
         raise ValueError(

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.conditioning._anatomy import Anatomy, AnatomyOptions, AnatomyTokens
-from modeling.weights.hub import silence
+from modeling.weights.hub import no_answer
 from utils.config.ranges import Pixels, Width
 from utils.files import atomic_path
 
@@ -173,10 +173,10 @@ def load_encoder(weights: str, revision: str | None) -> Any:
             "model.conditioning sam3 needs transformers 5 or newer: pip install 'transformers>=5', "
             "or choose another conditioning"
         ) from None
-    silent = None if Path(weights).is_dir() else silence(weights, "model.safetensors", revision)
+    problem = None if Path(weights).is_dir() else no_answer(weights, "model.safetensors", revision)
     try:
         safe: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
-        safe["local_files_only"] = silent is not None
+        safe["local_files_only"] = problem is not None
         config = AutoConfig.from_pretrained(weights, **safe)
         if config.model_type == "sam3_vision_model":
             encoder = Sam3VisionModel.from_pretrained(weights, use_safetensors=True, **safe)
@@ -184,7 +184,7 @@ def load_encoder(weights: str, revision: str | None) -> Any:
             encoder = Sam3Model.from_pretrained(weights, use_safetensors=True, **safe).vision_encoder
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"model.conditioning.weights {weights}: cannot be had ({silent or str(error).splitlines()[0]}); "
+            f"model.conditioning.weights {weights}: cannot be had ({problem or str(error).splitlines()[0]}); "
             "facebook/sam3 is gated: ask for access on its page, then `hf auth login`; without a network, copy the "
             "Hub's cache and set HF_HUB_OFFLINE=1, or give a local folder"
         ) from None

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from modeling.heart.region import near
 from modeling.heart.segmenter import NUM_CLASSES
+from utils.labels import STRUCTURES
 from utils.types import Batch
 
-RV, MYO, LV = range(3)  # places along S
-STRUCTURES = 3
+RV_INDEX, MYO_INDEX, LV_INDEX = (label - 1 for label in STRUCTURES.values())  # along S
+NUM_STRUCTURES = len(STRUCTURES)
 SEGMENTS = 6  # segments of the wall in a slice
 EMPTY_MM2 = 0.01  # keeps the gradient of a radius finite at area 0
 
@@ -94,7 +95,7 @@ def ejection_fraction(ml: Tensor, truth_ml: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (B, 2) fractions of RV and LV, and (B, 2) bool where the true EDV is above 0.
     """
-    sides = [RV, LV]
+    sides = [RV_INDEX, LV_INDEX]
     edv, esv, true_edv = ml[:, 0, sides], ml[:, 1, sides], truth_ml[:, 0, sides]
     known = true_edv > 0
     floor = torch.where(known, 0.5 * true_edv, torch.ones_like(true_edv))
@@ -113,7 +114,7 @@ def wall_thickness_mm(masks: Tensor, truth: Tensor, spacing_mm: Tensor) -> tuple
         (B, D, SEGMENTS) in mm, and (B, D) bool, True if the true wall surrounds the LV.
     """
     batch, depth, _, height, width = truth.shape
-    lv = truth[:, :, LV]
+    lv = truth[:, :, LV_INDEX]
     total = lv.sum((2, 3)).clamp(min=1)
     rows, columns = torch.arange(height, device=lv.device), torch.arange(width, device=lv.device)
     row = (lv.sum(3) * rows).sum(2) / total  # (B, D)
@@ -128,6 +129,7 @@ def wall_thickness_mm(masks: Tensor, truth: Tensor, spacing_mm: Tensor) -> tuple
         return empty.scatter_add(3, segment.expand(-1, -1, mask.shape[2], -1), mask.flatten(3))
 
     mm2 = areas(masks) * spacing_mm[:, :2].prod(1).view(-1, 1, 1, 1)
-    circle = SEGMENTS * torch.stack([mm2[:, :, LV], mm2[:, :, LV] + mm2[:, :, MYO]])  # of a segment's inner, outer arc
+    inside = mm2[:, :, LV_INDEX]
+    circle = SEGMENTS * torch.stack([inside, inside + mm2[:, :, MYO_INDEX]])  # of a segment's inner, outer arc
     inner, outer = (circle / math.pi + EMPTY_MM2).sqrt()
-    return outer - inner, (areas(truth)[:, :, [MYO, LV]] > 0).all(3).all(2)
+    return outer - inner, (areas(truth)[:, :, [MYO_INDEX, LV_INDEX]] > 0).all(3).all(2)

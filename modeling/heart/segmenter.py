@@ -19,9 +19,9 @@ from timm.layers import GroupNorm
 from torch import Tensor, nn
 
 from modeling.layers.recompute import recomputed
+from utils.labels import LABELS
 
-LV = 3
-NUM_CLASSES = 4  # background, RV, MYO, LV, in the order of the labels
+NUM_CLASSES = len(LABELS)  # channels in the order of the labels
 WIDTHS = (128, 64, 48, 32)  # channels of the decoder at /16, /8, /4, /2
 
 

@@ -182,21 +182,21 @@ def _pooled(image: Tensor, height: int, width: int) -> Tensor:
     return (F.avg_pool2d(image[:, None], 2, divisor_override=1)[:, 0] / 4).floor()
 
 
-def reach(busy: Tensor, size: int) -> Tensor:
+def dilated(nonzero: Tensor, size: int) -> Tensor:
     """Return the positions whose window holds a busy position, (n, h, w) bool -> bool."""
-    image = F.max_pool2d(busy[:, None].float(), (size, 1), 1, (size // 2, 0))
+    image = F.max_pool2d(nonzero[:, None].float(), (size, 1), 1, (size // 2, 0))
     return F.max_pool2d(image, (1, size), 1, (0, size // 2))[:, 0] > 0
 
 
 @cache
 def known_masks(device: torch.device) -> Tensor:
     """Return which neighbours of a position of pass p earlier passes coded, (passes, 25), 0 or 1."""
-    side, reach = DYNAMIC_SIZE, DYNAMIC_SIZE // 2
+    side, half = DYNAMIC_SIZE, DYNAMIC_SIZE // 2
     masks = torch.zeros(len(PASSES), side, side)
     for number, (row, column) in enumerate(PASSES):
         for i in range(side):
             for j in range(side):
-                at = ((row + i - reach) % 2, (column + j - reach) % 2)
+                at = ((row + i - half) % 2, (column + j - half) % 2)
                 masks[number, i, j] = float(PASSES.index(at) < number)
     return masks.flatten(1).to(device)
 

@@ -29,10 +29,10 @@ from modeling.ladder.context import (
     TOP,
     Images,
     Positions,
+    dilated,
     framed_logs,
     known_masks,
     neighbours,
-    reach,
     static_windows,
 )
 from modeling.ladder.network import UNIT, ContextModel, places, step_inputs
@@ -146,7 +146,7 @@ class IntegerContext:
         return self.logits(static, dynamic, bias).float() / PER_UNIT
 
     @exact_float32()
-    def quiet(self, bias: Tensor) -> Tensor:
+    def zero_logits(self, bias: Tensor) -> Tensor:
         """Return the logits where all inputs are 0, far from the border, (n, passes, DECISIONS) int16."""
         zeros = torch.zeros(len(PASSES), 2 * DYNAMIC_SIZE**2 + STATIC * STATIC_SIZE**2, device=self.device)
         x = torch.cat([zeros, TOP * known_masks(self.device)], 1).repeat(len(bias), 1)
@@ -154,8 +154,10 @@ class IntegerContext:
         return self.logits(x[:, :size], x[:, size:], bias.flatten(0, 1)).unflatten(0, bias.shape[:2])
 
     @exact_float32()
-    def of_pass(self, number: int, static: Tensor, active: Tensor, logs: Tensor, bias: Tensor, quiet: Tensor) -> Tensor:
-        """Logits of all positions of a pass; where all inputs are 0, they are those of `quiet`.
+    def of_pass(
+        self, number: int, static: Tensor, active: Tensor, logs: Tensor, bias: Tensor, zero_logits: Tensor
+    ) -> Tensor:
+        """Logits of all positions of a pass; where all inputs are 0, they are those of `zero_logits`.
 
         Args:
             number: of the pass.
@@ -163,17 +165,17 @@ class IntegerContext:
             active: (n, h, w) bool, where an input from `static` is not 0.
             logs: (n, h, w) symbols of earlier passes as inputs, 0 elsewhere.
             bias: (n, passes, width).
-            quiet: (n, passes, DECISIONS).
+            zero_logits: (n, passes, DECISIONS).
 
         Returns:
             (n, positions, DECISIONS) int16, row by row.
         """
         row, column = PASSES[number]
         border = DYNAMIC_SIZE // 2  # there the network sees that the band ends
-        active = active | reach(logs != 0, DYNAMIC_SIZE) if number else active.clone()
+        active = active | dilated(logs != 0, DYNAMIC_SIZE) if number else active.clone()
         active[:, :border], active[:, -border:], active[:, :, :border], active[:, :, -border:] = True, True, True, True
         active = active[:, row::2, column::2]
-        result = quiet[:, number, None].repeat(1, active[0].numel(), 1)
+        result = zero_logits[:, number, None].repeat(1, active[0].numel(), 1)
         image, rows, columns = active.nonzero().unbind(1)
         flat = result.flatten(0, 1)
         place = image * active[0].numel() + rows * active.shape[2] + columns

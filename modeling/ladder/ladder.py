@@ -81,7 +81,7 @@ class Analysis(NamedTuple):
     region: Region | None = None
 
 
-class Trained(NamedTuple):
+class LadderOutput(NamedTuple):
     """Output of a training pass.
 
     Args:
@@ -158,7 +158,7 @@ class Ladder(nn.Module):
         step = step_size(step_index)
         return torch.cat([self.refinement(part, step, step_index, options) for part in components.split(1)])
 
-    def forward(self, batch: Batch) -> tuple[Trained, Tensor | None]:
+    def forward(self, batch: Batch) -> tuple[LadderOutput, Tensor | None]:
         """Run a training pass on stacks or slices, in float32 whatever the precision of the run.
 
         Steps and slices are functions of the seed of each sample.
@@ -170,7 +170,7 @@ class Ladder(nn.Module):
             decoded = None if torch.is_grad_enabled() else self.preview(batch)
             return self._train(batch), decoded
 
-    def _train(self, batch: Batch) -> Trained:
+    def _train(self, batch: Batch) -> LadderOutput:
         context = IntegerContext(self.context) if self.config.search else None
         rows = []
         for seed, image, valid in zip(batch.sample_seed.tolist(), batch.image, batch.valid(), strict=True):
@@ -180,7 +180,7 @@ class Ladder(nn.Module):
                 [self._draw(pyramid, context, stable_seed(seed, f"ladder {n}")) for n in range(self.config.draws)]
             )
         columns = ([[draw[i] for draw in row] for row in rows] for i in range(3))
-        return Trained(*(torch.stack([torch.stack(row) for row in column]) for column in columns))
+        return LadderOutput(*(torch.stack([torch.stack(row) for row in column]) for column in columns))
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Tensor:

@@ -106,10 +106,10 @@ def bits_at(
         (m,) bits for each candidate.
     """
     static, logs = framed_static(known.static(images)), framed_logs(known.band(images))
-    found: list[list[Tensor]] = [[] for _ in candidates]
+    collected: list[list[Tensor]] = [[] for _ in candidates]
     for start in range(0, len(at.image), CHUNK):
         part = Positions(*(index[start : start + CHUNK] for index in at))
         values = logits(static_windows(static, part), neighbours(logs, part), bias[part.image, part.passes()])
-        for bits, candidate in zip(found, candidates, strict=True):
+        for bits, candidate in zip(collected, candidates, strict=True):
             bits.append(symbol_bits(values, candidate[start : start + CHUNK]))
-    return [torch.cat(bits) if bits else logs.new_zeros(0) for bits in found]
+    return [torch.cat(bits) if bits else logs.new_zeros(0) for bits in collected]

@@ -83,8 +83,8 @@ def token_bytes(ladder: Ladder, analysis: Analysis, symbols: Symbols, step_index
         device = ladder.context.out.weight.device
         bits = float(sampled_bits(ladder.context, symbols, step_index, energies.to(device), SAMPLED, 0))
     used = energies.any(0).nonzero()[:, 0]
-    sent = int(used[-1]) + 1 if len(used) else 0
-    bits += BASIS_BITS * phases * sent + CLASS_BITS * int((energies > 0).sum())
+    num_components = int(used[-1]) + 1 if len(used) else 0
+    bits += BASIS_BITS * phases * num_components + CLASS_BITS * int((energies > 0).sum())
     return bits / 8 + SLICE_BYTES * len(symbols[0][0]) + VOLUME_BYTES
 
 

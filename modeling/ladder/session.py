@@ -23,11 +23,11 @@ from modeling.ladder.context import (
     STATIC_SIZE,
     Images,
     Known,
+    dilated,
     energies_of,
     energy_inputs,
     framed_static,
     images_of,
-    reach,
 )
 from modeling.ladder.integer import IntegerContext
 from utils.ladder.pyramid import PASSES, BandId, band_ids, band_shapes
@@ -54,7 +54,7 @@ class _Band(NamedTuple):
     static: Tensor
     active: Tensor
     bias: Tensor
-    quiet: Tensor
+    zero_logits: Tensor
 
 
 class Session:
@@ -101,9 +101,9 @@ class Session:
     def logits(self, site: Site) -> np.ndarray:
         """Return the logits of the decisions at a site, (D, positions, DECISIONS) int16, row by row."""
         assert self._band is not None
-        images, static, active, bias, quiet = self._band
+        images, static, active, bias, zero_logits = self._band
         logs = self.known.band(images)
-        return self.context.of_pass(site.number, static, active, logs, bias, quiet).cpu().numpy()
+        return self.context.of_pass(site.number, static, active, logs, bias, zero_logits).cpu().numpy()
 
     def take(self, site: Site, symbols: list[list[np.ndarray]]) -> np.ndarray:
         """Return the symbols of a site, (D, positions), of all symbols (D, R, h, w) a band."""
@@ -116,16 +116,16 @@ class Session:
         (level, orientation), (row, column) = site.band, PASSES[site.number]
         target = self.symbols[level][orientation][:, site.component, row::2, column::2]
         target[...] = symbols.reshape(target.shape)
-        found = torch.from_numpy(np.ascontiguousarray(target)).to(self.context.device)
-        self.known.add(site.band, site.component, site.number, found)
+        coded = torch.from_numpy(np.ascontiguousarray(target)).to(self.context.device)
+        self.known.add(site.band, site.component, site.number, coded)
 
     def _open(self, component: int, row: int, band: BandId) -> _Band:
         images = images_of(band, self.slices, torch.tensor([component], device=self.context.device))
         static = self.known.static(images)
         energies = self.inputs[row, component].expand(self.slices, 3)
         bias = self.context.bias(images, self.step_index, energies)
-        active = reach((static != 0).any(-1), STATIC_SIZE)
-        return _Band(images, framed_static(static), active, bias, self.context.quiet(bias))
+        active = dilated((static != 0).any(-1), STATIC_SIZE)
+        return _Band(images, framed_static(static), active, bias, self.context.zero_logits(bias))
 
 
 class SymbolCoder:

@@ -44,10 +44,10 @@ class Target:
     step: float | None = None
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        if len(given) != 1:
-            raise ValueError(f"{given or 'no target'}: give exactly one of bytes_per_frame, psnr and step")
-        ((name, value),) = given.items()
+        targets = {name: value for name, value in vars(self).items() if value is not None}
+        if len(targets) != 1:
+            raise ValueError(f"{targets or 'no target'}: give exactly one of bytes_per_frame, psnr and step")
+        ((name, value),) = targets.items()
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value}: expected a number above 0")
 
@@ -98,9 +98,9 @@ def to_tokens(
     most = max(int(np.abs(band).max(initial=0)) for band in bands)
     if most > LARGEST:
         raise ValueError(f"a symbol is {most}, expected at most {LARGEST}; choose a larger step or fewer bytes")
-    busy = np.stack([np.abs(band).max((0, 2, 3), initial=0) > 0 for band in bands])  # (bands, R)
+    nonzero = np.stack([np.abs(band).max((0, 2, 3), initial=0) > 0 for band in bands])  # (bands, R)
     slices, rank = len(bands[0]), analysis.ids.shape[1]
-    used = np.flatnonzero(busy.any(0))
+    used = np.flatnonzero(nonzero.any(0))
     basis = analysis.ids + LIMIT
     basis[:, int(used[-1]) + 1 if used.size else 0 :] = -1
     sized = LadderLayout(layout.num_tokens, layout.codebook_size, height=size[0], width=size[1], rank=rank)
@@ -109,7 +109,7 @@ def to_tokens(
         "region": np.full((slices, 4), -1) if analysis.region is None else np.tile(analysis.region, (slices, 1)),
         "base": np.full((slices, layout.num_tokens), -1),
         "basis": np.tile(basis, (slices, 1, 1)),
-        "residual": residual_ids(bands, busy),
+        "residual": residual_ids(bands, nonzero),
     }
     return torch.from_numpy(sized.join(parts))
 
@@ -140,10 +140,10 @@ def decode_rows(ladder: Ladder, tokens: Tensor, options: SamplerOptions | None =
     cines = []
     fields = (rows[name] for name in ("step", "region", "basis", "residual"))
     for number, (step, place, basis, residual) in enumerate(zip(*fields, strict=True)):
-        sent = int((basis[0] >= 0).sum())
-        levels = from_residual_ids(residual[None, : max(1, sent)], sized.height, sized.width)
+        num_components = int((basis[0] >= 0).sum())
+        levels = from_residual_ids(residual[None, : max(1, num_components)], sized.height, sized.width)
         symbols = [[torch.from_numpy(band).to(device) for band in level] for level in levels]
-        vectors = orthonormal(np.where(basis < 0, 0, basis - LIMIT)[:, : max(1, sent)])
+        vectors = orthonormal(np.where(basis < 0, 0, basis - LIMIT)[:, : max(1, num_components)])
         own = None if options is None else options._replace(seed=stable_seed(options.seed, number) % 2**62)
         region = Region(*place.tolist()) if (place >= 0).all() else None
         if region is not None:

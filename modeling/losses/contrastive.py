@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.objective import LossOptions
-from modeling.prediction import Prediction, have
+from modeling.prediction import Prediction, require
 from utils.config.ranges import AboveZero, NotNegative, Width
 from utils.ranks import gather_rows
 from utils.types import Batch
@@ -70,7 +70,7 @@ class Contrastive(nn.Module):
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Sum over frames with at least one positive and one negative."""
-        latents = have(prediction.latents, "an encoder that runs (model.decoder titok, no dataset.tokens)")
+        latents = require(prediction.latents, "an encoder that runs (model.decoder titok, no dataset.tokens)")
         groups, phases, _, width = latents.shape
         if width != self.width:
             raise ValueError(

@@ -24,7 +24,7 @@ from torch import Tensor
 from modeling.heart.measures import slice_volumes_ml, soft_masks
 from modeling.heart.region import near
 from modeling.objective import LossOptions
-from modeling.prediction import NEEDS_DECODER, Prediction, have
+from modeling.prediction import NEEDS_DECODER, Prediction, require
 from utils.config.ranges import AboveZero, Count, Millimetres, NotNegative, Range
 from utils.types import Batch
 
@@ -87,7 +87,7 @@ class Cycle:
     def curve_error(self, prediction: Prediction, batch: Batch, rows: Tensor) -> Tensor:  # counted samples
         """Return the error of the volume curves in each slice, a mean over phases and structures, (rows, D)."""
         options, segmenter = self.options, prediction.fixed_segmenter()
-        reconstruction = have(prediction.reconstruction, NEEDS_DECODER)[rows]  # (rows, D, T, C, H, W)
+        reconstruction = require(prediction.reconstruction, NEEDS_DECODER)[rows]  # (rows, D, T, C, H, W)
         with torch.no_grad():
             original = segmenter.segment(prediction.image[rows]).logits
         heart = near(original.argmax(3) > 0, options.margin_mm, batch, rows)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from modeling.heart.measures import (
-    LV,
-    RV,
+    LV_INDEX,
+    RV_INDEX,
     Measured,
     ejection_fraction,
     measure,
@@ -53,7 +53,7 @@ GROUPS = {
     ),
     "RV": (Criterion("rv_edvi", 110, 1), Criterion("rv_ef", 40, -1)),
 }
-ONE_IS_ENOUGH = ("RV",)
+ANY_CRITERION = ("RV",)
 
 
 @dataclass
@@ -120,7 +120,7 @@ class Disease:
             thresholds = values.new_tensor([criterion.threshold for criterion in criteria])
             scale = values.new_tensor([c.side / margins[place] for c, place in zip(criteria, places, strict=True)])
             distance = (values[:, places] - thresholds) * scale
-            if group in ONE_IS_ENOUGH:
+            if group in ANY_CRITERION:
                 evidence.append(torch.where(known[:, places], distance, -torch.inf).amax(1))
             else:
                 evidence.append(torch.where(known[:, places], distance, torch.inf).amin(1))
@@ -143,7 +143,7 @@ def measures(measured: Measured, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         ef, has_ef = ejection_fraction(volumes, true_ml)
         wall, closed = wall_thickness_mm(masks[:, :, 0], truth_at_ed, batch.spacing_mm)
         wall = torch.where(closed.unsqueeze(2), wall, torch.zeros_like(wall)).flatten(1).amax(1)
-        values.append(torch.cat([100 * ef, volumes[:, 0, [RV, LV]] / bsa[:, None], wall[:, None]], dim=1))
+        values.append(torch.cat([100 * ef, volumes[:, 0, [RV_INDEX, LV_INDEX]] / bsa[:, None], wall[:, None]], dim=1))
     known = torch.cat([has_ef, has_bsa[:, None].expand(-1, 2), closed.any(1, keepdim=True)], dim=1)
     return values[0], values[1], known
 

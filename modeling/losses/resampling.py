@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from modeling.objective import LossOptions
-from modeling.prediction import Prediction, have
+from modeling.prediction import Prediction, require
 from utils.types import Batch
 
 
@@ -30,7 +30,7 @@ class Resampling:
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Sum over frames."""
         needed = "a resampler (model.layout sequence)"
-        context = have(prediction.context, needed).float().flatten(0, 1)  # (B * D * T, K, token_size)
+        context = require(prediction.context, needed).float().flatten(0, 1)  # (B * D * T, K, token_size)
         target = prediction.tokens()[0].codes.detach()
         error = (context - target).square().sum(-1).mean(1)
         return error[batch.valid_frames()].sum()

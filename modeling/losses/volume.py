@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.heart.measures import STRUCTURES, ejection_fraction, measure, slice_volumes_ml, whole_stacks
+from modeling.heart.measures import NUM_STRUCTURES, ejection_fraction, measure, slice_volumes_ml, whole_stacks
 from modeling.objective import LossOptions
 from modeling.prediction import Prediction
 from utils.config.ranges import AboveZero, Millimetres, NotNegative
@@ -47,7 +47,7 @@ class Volume:
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
         """Return the number of structures in labelled key frames of one-step samples."""
-        return (batch.key_labels()[1] & one_step[:, None, None]).sum() * STRUCTURES
+        return (batch.key_labels()[1] & one_step[:, None, None]).sum() * NUM_STRUCTURES
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return the sum over labelled key frames that are decoded from tokens alone, and over their structures."""

@@ -116,8 +116,8 @@ def _is_unchanged(path: Path) -> bool:
         text = read_text(path)
     except ValueError:
         return False
-    found = LAST_LINE.search(text)
-    return found is not None and found[1] == _hash(text[: found.start()])
+    match = LAST_LINE.search(text)
+    return match is not None and match[1] == _hash(text[: match.start()])
 
 
 def _hash(text: str) -> str:

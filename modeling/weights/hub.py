@@ -103,7 +103,7 @@ def _weights_name(config: dict[str, Any]) -> str | None:
     return Path(name).name if isinstance(name, str) and name else None
 
 
-def silence(source: str, name: str, revision: str | None = None) -> str | None:
+def no_answer(source: str, name: str, revision: str | None = None) -> str | None:
     """Request a file of the Hub once, without reading it; return the reason if there is no answer, else None.
 
     The request runs in a thread, because name resolution and hosts of many addresses ignore the client's timeout.
@@ -162,12 +162,12 @@ def _fetch_first(source: str, revision: str | None, cache_dir: str | None) -> st
 
 def _fetch(source: str, name: str, revision: str | None, cache_dir: str | None) -> str:
     """Download one file; use only the cache if the Hub does not answer."""
-    silent = silence(source, name, revision)
-    cached = silent is not None
+    problem = no_answer(source, name, revision)
+    cached = problem is not None
     try:
         return hf_hub_download(source, name, revision=revision, cache_dir=cache_dir, local_files_only=cached)
     except LocalEntryNotFoundError:
-        raise LocalEntryNotFoundError(silent or f"{constants.ENDPOINT} fell silent") from None
+        raise LocalEntryNotFoundError(problem or f"{constants.ENDPOINT} did not answer") from None
 
 
 def _reason(source: str, revision: str | None, cache_dir: str | None, error: Exception) -> str:

@@ -50,7 +50,7 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
         fresh = start_from(model, used, source)
     weights = config.conditioning.get("weights")
     if weights is not None and model.segmenter is not None:  # sam3 loads its own weights
-        taught_by |= bring_segmenter(model, weights)
+        taught_by |= load_segmenter(model, weights)
         fresh = ["conditioning but its segmenter" if name == "conditioning" else name for name in fresh]
     model.taught_by = sorted(taught_by)
     if model.segmenter is not None and "conditioning" not in fresh:  # its segmenter comes from a file
@@ -58,7 +58,7 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
     return model, fresh
 
 
-def bring_segmenter(model: TiTok, source: str) -> set[str]:
+def load_segmenter(model: TiTok, source: str) -> set[str]:
     """Load the segmenter of a trained model into the conditioning and return the lineage of that model."""
     prefix = "conditioning.segmenter."
     try:

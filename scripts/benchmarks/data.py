@@ -164,8 +164,8 @@ class WidsReader(ShardReader):
             tar = self._tars[entry.shard] = IndexedTarSamples(path=str(self.folder / entry.shard))
             names = list(tar.reader.names())
             self._place |= {names[places[0]].split(".")[0]: at for at, places in enumerate(tar.samples)}
-        found = self._tars[entry.shard][self._place[entry.key]]
-        raw = {kind.lstrip("."): part.read() for kind, part in found.items() if kind.startswith(".")}
+        members = self._tars[entry.shard][self._place[entry.key]]
+        raw = {kind.lstrip("."): part.read() for kind, part in members.items() if kind.startswith(".")}
         whole = decoded({"__key__": entry.key, **raw})._replace(entry=entry)
         return whole if times is None else at([whole], np.array(list(times)))[0][0]
 
@@ -237,13 +237,13 @@ def run(args: argparse.Namespace) -> None:
             for _ in range(args.rounds):
                 for side in SIDES:
                     turns[side].append(measure(make_side(side, reading, workers), args.batch, args.seconds))
-            found = {
+            medians = {
                 side: {name: statistics.median(turn[name] for turn in turns[side]) for name in turns[side][0]}
                 for side in SIDES
             }
-            for side, values in found.items():
+            for side, values in medians.items():
                 rates = ("samples_per_s", "samples_per_cpu_s")
-                ratios = [found["loader"][name] / values[name] for name in rates]
+                ratios = [medians["loader"][name] / values[name] for name in rates]
                 named = {f"loader_over_side_{name}": ratio for name, ratio in zip(rates, ratios, strict=True)}
                 rows.append({"unit": unit, "workers": workers, "side": side, **values, **named})
                 print(f"{unit:6} {workers:7} {side:16} {values['samples_per_s']:10.1f} {ratios[0]:6.2f} "

@@ -85,12 +85,12 @@ def run(args: argparse.Namespace) -> None:
             millions = sum(p.numel() for name, p in model.named_parameters() if name.startswith(decoding)) / 1e6
             for batch in args.batch:
                 for steps in args.steps:
-                    found = measure(model, batch, args.phases, steps, args.rounds, device)
+                    result = measure(model, batch, args.phases, steps, args.rounds, device)
                     config = {"image_size": model.config.image_size, "draft": model.config.dit.draft, "dtype": dtype,
                               "batch": batch, "phases": args.phases, "steps": steps}  # fmt: skip
-                    rows.append({"model": name, **config, "parameters_m": millions, **found})
+                    rows.append({"model": name, **config, "parameters_m": millions, **result})
                     cells = (name, str(model.config.image_size), dtype, str(batch), str(args.phases), str(steps),
-                             f"{found['ms']:.2f}", f"{found['gflop']:.1f}", f"{found['peak_mib']:.0f}",
+                             f"{result['ms']:.2f}", f"{result['gflop']:.1f}", f"{result['peak_mib']:.0f}",
                              f"{millions:.1f}")  # fmt: skip
                     print("  ".join(cell.rjust(10) for cell in cells), flush=True)
     if args.output:

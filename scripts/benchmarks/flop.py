@@ -99,9 +99,9 @@ class _ByType(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before = self.counter.get_total_flops()
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         count = self.counter.get_total_flops() - before
         if count and self.flop.innermost is self:
             first = next(x for x in args if isinstance(x, Tensor))
             self.flop.counts[self.flop.part, first.dtype] += self.flop.times * count
-        return found
+        return result

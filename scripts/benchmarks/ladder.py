@@ -90,8 +90,8 @@ def measure_codec(reference: Reference, crf: float) -> dict[str, Any]:
     hw = reference.original.shape[2:]
     decoded, decoding = timed(lambda: np.stack([codec.decode(part, hw) for part in parts]))
     size = sum(len(packet) for part in parts for packet in part)
-    found = quality(reference, decoded, size)
-    return {"method": "svt_av1", "setting": f"CRF {crf:g}", **found, "encode_s": encoding, "decode_s": decoding}
+    result = quality(reference, decoded, size)
+    return {"method": "svt_av1", "setting": f"CRF {crf:g}", **result, "encode_s": encoding, "decode_s": decoding}
 
 
 def quality(reference: Reference, decoded: np.ndarray, size: int) -> dict[str, float]:

@@ -121,7 +121,7 @@ def set_up(config: RunConfig, slices: int, phases: int) -> Setup:
     model.recompute(config.training.recompute_frames)
     trainable = select_trainable(model, config.training.trainable)
     samples = config.training.global_batch_size // config.training.gradient_accumulation_steps
-    return Setup(model, objective, trainable, samples, made_up(config, slices, phases))
+    return Setup(model, objective, trainable, samples, synthetic_batch(config, slices, phases))
 
 
 def needed(config: RunConfig, slices: int = 18, phases: int = 35) -> Needed:
@@ -166,7 +166,7 @@ def size(tensors: Any) -> int:
     return sum(x.nbytes for x in tensors)
 
 
-def made_up(config: RunConfig, slices: int, phases: int) -> Batch:
+def synthetic_batch(config: RunConfig, slices: int, phases: int) -> Batch:
     """One labelled sample of the recipe's shape, a ring beside a box in every frame."""
     data, side = config.dataset, config.model.image_size
     depth = slices if data.unit == "stack" else 1
@@ -259,19 +259,19 @@ def run_losses(
         return of_one, objective.total(sums, torch.ones_like(sums))
 
 
-def table(found: Needed) -> str:
+def table(result: Needed) -> str:
     """The table as text."""
     names = {
         "parameters": "parameters", "gradients": "gradients", "moments": "Adam's moments", "ema": "EMA",
         "batch": "batch", "saved": "saved activations", "chunk": "largest chunk",
     }  # fmt: skip
-    rows = [(names[name], value) for name, value in found._asdict().items()] + [("sum", found.total)]
+    rows = [(names[name], value) for name, value in result._asdict().items()] + [("sum", result.total)]
     return "\n".join(f"{name:<20}{value / GB:>8.2f} GB" for name, value in rows)
 
 
 def run(args: argparse.Namespace) -> None:
     """Calculate, print a table and write it to a file."""
-    found = needed(parse(RunConfig, ["experiment.output_dir=unused", *args.recipe]), args.slices, args.phases)
-    print(table(found))
+    result = needed(parse(RunConfig, ["experiment.output_dir=unused", *args.recipe]), args.slices, args.phases)
+    print(table(result))
     if args.output:
-        write_json(args.output, {"command": "memory", "recipe": args.recipe, **found._asdict(), "total": found.total})
+        write_json(args.output, {"command": "memory", "recipe": args.recipe, **result._asdict(), "total": result.total})

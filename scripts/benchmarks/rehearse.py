@@ -72,5 +72,5 @@ def run(args: argparse.Namespace) -> None:
         seconds, gib = measured([sys.executable, str(SCRIPTS / "train_mri_titok.py"), *options], "the training")
     print(f"{args.recipe[0]}: {seconds:.0f} s, peak resident memory {gib:.1f} GiB")
     if args.output:
-        found: dict[str, Any] = {"command": "rehearse", "recipe": args.recipe, "seconds": seconds, "peak_gib": gib}
-        write_json(args.output, found)
+        result: dict[str, Any] = {"command": "rehearse", "recipe": args.recipe, "seconds": seconds, "peak_gib": gib}
+        write_json(args.output, result)

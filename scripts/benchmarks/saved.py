@@ -90,11 +90,11 @@ class Saved:
         return alike(self.known[key][0])
 
 
-def alike(found: Any) -> Any:
+def alike(tensors: Any) -> Any:
     """New tensors of the shapes of others, that ask for a gradient where those do."""
-    if isinstance(found, Tensor):
-        return torch.empty_like(found).detach().requires_grad_(found.requires_grad)
-    return type(found)._make(map(alike, found)) if hasattr(found, "_make") else tuple(map(alike, found))
+    if isinstance(tensors, Tensor):
+        return torch.empty_like(tensors).detach().requires_grad_(tensors.requires_grad)
+    return type(tensors)._make(map(alike, tensors)) if hasattr(tensors, "_make") else tuple(map(alike, tensors))
 
 
 class like_a_gpu(TorchFunctionMode):  # noqa: N801 - used as a context manager

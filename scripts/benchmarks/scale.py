@@ -137,14 +137,14 @@ def with_gradient(prediction: Prediction, of_one: Prediction) -> list[Tensor]:
         of_one: its real zeros after the backward pass of the losses.
     """
     pairs = [(fake, leaf) for fake, leaf in zip(tensors(prediction), tensors(of_one), strict=True) if fake is not None]
-    found = [fake for fake, leaf in pairs if leaf is not None and leaf.grad is not None]
+    outputs = [fake for fake, leaf in pairs if leaf is not None and leaf.grad is not None]
     segmenter, frames = of_one.segmenter, prediction.reconstruction
     if isinstance(segmenter, CountedSegmenter):
         segmented = [fake for fake, leaf in segmenter.pairs if leaf.grad is not None]
-        if segmented and frames is not None and all(fake is not frames for fake in found):
-            found.append(frames)  # it is what the segmenter segments
-        found += segmented
-    return found
+        if segmented and frames is not None and all(fake is not frames for fake in outputs):
+            outputs.append(frames)  # it is what the segmenter segments
+        outputs += segmented
+    return outputs
 
 
 def tensors(prediction: Prediction) -> list[Tensor | None]:
@@ -211,34 +211,34 @@ def count(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(result: Mapping[str, Any]) -> str:
     """The result as text, with its assumptions.
 
     Args:
-        found: see `count`.
+        result: see `count`.
     """
-    assumed, samples = found["assumed"], found["samples_per_gpu"]
+    assumed, samples = result["assumed"], result["samples_per_gpu"]
     memory_gib = assumed["memory_gib"]
-    passes = {name: samples * sum(of[name] for of in found["flop_of_sample"].values()) / T for name in Passes._fields}
+    passes = {name: samples * sum(of[name] for of in result["flop_of_sample"].values()) / T for name in Passes._fields}
     total = sum(passes.values())
-    memory = Needed(**{name: found["memory"][name] for name in Needed._fields})
+    memory = Needed(**{name: result["memory"][name] for name in Needed._fields})
     fits = memory.total <= (1 - KEPT_FREE) * memory_gib * GIB
     lines = [
-        f"{' '.join(found['recipe'])}: {found['note']}",
+        f"{' '.join(result['recipe'])}: {result['note']}",
         f"assumed: peak {assumed['tflops']:g} TFLOP/s in bf16 and {assumed['tflops_float32']:g} in float32, of which "
         f"{assumed['mfu']:.0%} are used (--mfu); each GPU sends {assumed['bandwidth_gb_s']:g} GB/s, while it computes "
         "nothing; loading and other operations take no time",
-        f"parameters {found['parameters'] / 1e6:.1f} M, of which {found['parameters_trained'] / 1e6:.1f} M train",
-        f"a step of one GPU: {samples} samples, {found['frames_per_gpu']} frames, {total:.1f} TFLOP ("
+        f"parameters {result['parameters'] / 1e6:.1f} M, of which {result['parameters_trained'] / 1e6:.1f} M train",
+        f"a step of one GPU: {samples} samples, {result['frames_per_gpu']} frames, {total:.1f} TFLOP ("
         + ", ".join(f"{name} {value:.1f}" for name, value in passes.items())
-        + f"); {found['flop_of_step_per_gpu']['float32'] / T:.1f} of them in float32",
+        + f"); {result['flop_of_step_per_gpu']['float32'] / T:.1f} of them in float32",
         memory_table(memory),
         f"{memory.total / GIB:.1f} of {memory_gib:g} GiB" + ("" if fits else ": does not fit, a tenth has to stay free")
         + f"; on several GPUs {memory.ema / GB:.2f} GB more, the buckets of the exchange",
-        f"gradients exchanged: {found['gradient_bytes'] / GB:.2f} GB a step",
+        f"gradients exchanged: {result['gradient_bytes'] / GB:.2f} GB a step",
         f"{'GPUs':>6}{'global batch':>14}{'compute (s)':>13}{'exchange (s)':>14}{'step (s)':>10}{'frames/s':>10}",
     ]  # fmt: skip
-    for row in (Expected(**row) for row in found["expected"]):
+    for row in (Expected(**row) for row in result["expected"]):
         lines.append(f"{row.gpus:>6}{row.global_batch:>14}{row.compute_s:>13.3f}{row.exchange_s:>14.3f}"
                      f"{row.step_s:>10.3f}{row.frames_per_s:>10.0f}")  # fmt: skip
     return "\n".join(lines)
@@ -247,7 +247,7 @@ def table(found: Mapping[str, Any]) -> str:
 def run(args: argparse.Namespace) -> None:
     """Count, calculate, print and write."""
     check(args)
-    found = count(parse(RunConfig, ["experiment.output_dir=unused", *args.recipe]), args)
-    print(table(found))
+    result = count(parse(RunConfig, ["experiment.output_dir=unused", *args.recipe]), args)
+    print(table(result))
     if args.output:
-        write_json(args.output, found)
+        write_json(args.output, result)

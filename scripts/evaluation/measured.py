@@ -74,13 +74,13 @@ def collect(reports: Sequence[Row]) -> list[Measured]:
             for row in of_patient:
                 if row["method"] != ORIGINAL and row["patient"] in labelled:
                     rows.setdefault((segmenter, row["method"]), {}).setdefault(row["setting"], []).append(row)
-    found = []
+    methods = []
     for (segmenter, method), settings in rows.items():
         for setting, of_setting in settings.items():
             if len(of_setting) != len(originals[segmenter]):
                 raise ValueError(f"{method}, {setting}, stands in two reports by {segmenter}; give each of them once")
-        found.append(_measured(segmenter, method, settings, originals[segmenter]))
-    return found
+        methods.append(_measured(segmenter, method, settings, originals[segmenter]))
+    return methods
 
 
 def _measured(segmenter: str, method: str, settings: dict[str, list[Row]], originals: list[Row]) -> Measured:

@@ -180,6 +180,6 @@ def means(rows: Sequence[Row], points: Sequence[Point]) -> tuple[list[Row], dict
 
 
 def _means(rows: Sequence[Row]) -> Row:
-    found = cohort(rows, (*QUALITY, *HEART))
-    known = {key: value for key, value in found["mean"].items() if found["n_of"][key]}
+    summary = cohort(rows, (*QUALITY, *HEART))
+    known = {key: value for key, value in summary["mean"].items() if summary["n_of"][key]}
     return {key: value if math.isfinite(value) else None for key, value in known.items()}

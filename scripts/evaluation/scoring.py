@@ -164,6 +164,6 @@ def of_all_ranks(
         The rows of all ranks, in the order of the patients.
     """
     if failed is not None:
-        found = dict(ranks.gather(list((failures or {}).items())))
-        failed.update({patient: found[patient] for patient in patients if patient in found})
+        failures_of_all = dict(ranks.gather(list((failures or {}).items())))
+        failed.update({patient: failures_of_all[patient] for patient in patients if patient in failures_of_all})
     return ranks.gather(rows)

@@ -84,23 +84,23 @@ def notes(
     config: RunConfig, saved: dict[str, Any] | None, precision: str, loader: Loader, model: TiTok, has_val: bool
 ) -> list[str]:
     """What a user should know before the first step, a line each."""
-    found = environment_notes(precision)
+    lines = environment_notes(precision)
     before, now = saved["config"]["training"]["max_steps"] if saved else 0, config.training.max_steps
     if saved and before != now:
         step = min(before, now) - 1
         rates = [learning_rate(step, config.optimizer, steps) for steps in (before, now)]
-        found.append(
+        lines.append(
             f"training.max_steps was {before} and is {now}: from here on the learning rate follows the schedule of "
             f"{now} steps; at step {step} it is {rates[1]:.3g} instead of {rates[0]:.3g}"
         )
     if saved and saved["step"] > now:
-        found.append(
+        lines.append(
             f"the run has {saved['step']} steps already, more than training.max_steps {now}: nothing is trained"
         )
     if loader.note is not None:
-        found.append(loader.note)
+        lines.append(loader.note)
     if model.conditioning.leak is not None:
-        found.append(f"LEAK: {model.conditioning.leak}")
+        lines.append(f"LEAK: {model.conditioning.leak}")
     if not has_val:
-        found.append("the val split is empty, so there is no val_psnr and no preview")
-    return found
+        lines.append("the val split is empty, so there is no val_psnr and no preview")
+    return lines

@@ -24,7 +24,7 @@ def type_hints(schema: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.init}
 
 
-def found(value: object) -> str:
+def described(value: object) -> str:
     """Return a value and its type for an error message."""
     return "null" if value is None else f"{value!r} ({type(value).__name__})"
 
@@ -57,7 +57,7 @@ def coerce(hint: Any, value: Any, where: str, section: Callable) -> Any:
     if origin is Literal:
         if value in arguments and type(value) in {type(choice) for choice in arguments}:
             return value
-        raise ConfigError(f"{where}: expected one of {', '.join(map(str, arguments))}, found {found(value)}")
+        raise ConfigError(f"{where}: expected one of {', '.join(map(str, arguments))}, found {described(value)}")
     kind = origin or hint
     if kind is dict and isinstance(value, dict):
         key_type, value_type = arguments or (Any, Any)
@@ -77,7 +77,7 @@ def coerce(hint: Any, value: Any, where: str, section: Callable) -> Any:
         if result is not None:
             return result
     hint_for_text = "; quote it to give it as text" if hint is str and isinstance(value, (bool, float)) else ""
-    raise ConfigError(f"{where}: expected {_name(hint)}, found {found(value)}{hint_for_text}")
+    raise ConfigError(f"{where}: expected {_name(hint)}, found {described(value)}{hint_for_text}")
 
 
 def _in_range(value: Any, limits: tuple[Any, ...], where: str) -> Any:
@@ -91,7 +91,7 @@ def _in_range(value: Any, limits: tuple[Any, ...], where: str) -> Any:
 def _coerce_typed_dict(hint: Any, value: Any, where: str, section: Callable) -> dict[str, Any]:
     hints = get_type_hints(hint, include_extras=True)
     if not isinstance(value, dict) or set(value) != set(hints):
-        raise ConfigError(f"{where}: expected a section of {', '.join(hints)}, found {found(value)}")
+        raise ConfigError(f"{where}: expected a section of {', '.join(hints)}, found {described(value)}")
     return {name: coerce(entry, value[name], f"{where}.{name}", section) for name, entry in hints.items()}
 
 
@@ -108,7 +108,7 @@ def _coerce_union(members: tuple[Any, ...], value: Any, where: str, section: Cal
             return coerce(member, value, where, section)
         except ConfigError:
             continue
-    raise ConfigError(f"{where}: expected {_name(hint)}, found {found(value)}")
+    raise ConfigError(f"{where}: expected {_name(hint)}, found {described(value)}")
 
 
 def _entry_types(kind: type, arguments: tuple[Any, ...], length: int) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from utils.config.coerce import ConfigError, coerce, found, type_hints
+from utils.config.coerce import ConfigError, coerce, described, type_hints
 from utils.config.references import ALLOWED, resolve
 from utils.config.yaml_text import read_value, read_yaml
 
@@ -106,7 +106,7 @@ def from_plain(schema: type[T], data: dict[str, Any], where: str = "") -> T:
         ConfigError: naming the full dotted key.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"{where or 'config'}: expected a section of `key: value` lines, found {found(data)}")
+        raise ConfigError(f"{where or 'config'}: expected a section of `key: value` lines, found {described(data)}")
     hints = type_hints(schema)
     for name in data:
         if name not in hints:
@@ -161,7 +161,7 @@ def to_plain(config: Any) -> Any:
         return str(config)
     if config is None or isinstance(config, (str, bool, int, float)):
         return config
-    raise TypeError(f"a config may contain plain values only, found {found(config)}")
+    raise TypeError(f"a config may contain plain values only, found {described(config)}")
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

@@ -30,7 +30,7 @@ LADDER_GAIN = 32  # largest gain of a region
 ENERGIES = 24  # classes of the mean magnitude of a band; class 0 holds only zeros
 
 
-def residual_ids(bands: list[np.ndarray], busy: np.ndarray) -> np.ndarray:
+def residual_ids(bands: list[np.ndarray], nonzero: np.ndarray) -> np.ndarray:
     """Return the residual ids (D, R, H * W) int64 of symbols.
 
     Args:
@@ -39,7 +39,7 @@ def residual_ids(bands: list[np.ndarray], busy: np.ndarray) -> np.ndarray:
     """
     wide = (band.astype(np.int64) for band in bands)
     ids = [np.where(band > 0, 2 * band - 1, -2 * band) for band in wide]
-    return to_flat([np.where(row[None, :, None, None], band, -1) for row, band in zip(busy, ids, strict=True)])
+    return to_flat([np.where(row[None, :, None, None], band, -1) for row, band in zip(nonzero, ids, strict=True)])
 
 
 def from_residual_ids(residual: np.ndarray, height: int, width: int) -> list[list[np.ndarray]]:

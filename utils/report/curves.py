@@ -90,13 +90,13 @@ def read_curves(folder: str | Path) -> dict[str, Curve]:
 
 def flat(line: Mapping[str, Any]) -> dict[str, float | None]:
     """The numbers and nulls of a line and of its sections, by their own names."""
-    found: dict[str, float | None] = {}
+    values: dict[str, float | None] = {}
     for name, value in line.items():
         if isinstance(value, dict):
-            found |= flat(value)
+            values |= flat(value)
         elif value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-            found[name] = value
-    return found
+            values[name] = value
+    return values
 
 
 def pick_keys(runs: Mapping[str, Mapping[str, Curve]], chosen: Sequence[str] | None = None) -> list[str]:
@@ -172,8 +172,8 @@ def style_of(index: int) -> dict[str, Any]:
 def _draw_curve(ax: Axes, curve: Curve, index: int) -> None:
     """One run in one panel; few points have markers, so that a point between two gaps is seen; many, a thin line."""
     few = len(curve.steps) <= FEW_POINTS
-    look: dict[str, Any] = {"marker": "o", "markersize": 2.5, "linewidth": 1.3} if few else {"linewidth": 0.8}
-    ax.plot(curve.steps, curve.values, **style_of(index), **look)
+    style: dict[str, Any] = {"marker": "o", "markersize": 2.5, "linewidth": 1.3} if few else {"linewidth": 0.8}
+    ax.plot(curve.steps, curve.values, **style_of(index), **style)
 
 
 def _style(ax: Axes, name: str, curves: Sequence[Curve], may_be_log: bool) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from utils.clinical import DISTANCES, KEY_FRAMES, STRUCTURES
+from utils.clinical import DISTANCES, KEY_FRAMES
+from utils.labels import STRUCTURES
 from utils.report.columns import Table
 from utils.report.figures import COLORS, INK, legend_below, log_axis, plain_panel, save
 from utils.report.heart import MEASURED

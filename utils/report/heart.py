@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from utils.clinical import KEY_FRAMES, STRUCTURES, bland_altman
+from utils.clinical import KEY_FRAMES, bland_altman
+from utils.labels import STRUCTURES
 from utils.metrics import cohort, finite_mean
 from utils.report.columns import Table
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from utils.clinical import dice
+from utils.labels import STRUCTURES
 from utils.metrics import finite_mean, psnr
 from utils.run.log import RunLog
 from utils.types import Batch
 
 ERROR_SCALE = 4.0
-STRUCTURES = {"RV": 1, "MYO": 2, "LV": 3}
 
 
 @torch.no_grad()

@@ -47,15 +47,15 @@ def differences(rows: Rows) -> list[dict[str, Any]]:
         {"anchor", "method", "rate_percent", "psnr_db"} of each pair; None where the curves have no common range.
     """
     known = {name: [row for row in of if row.get("psnr") is not None] for name, of in curves(rows).items()}
-    found = []
+    pairs = []
     for anchor, method in itertools.combinations([name for name, of in known.items() if len(of) >= LEAST_POINTS], 2):
         rate, quality = bjontegaard(
             *([row[key] for row in known[name]] for name in (anchor, method) for key in (BYTES, "psnr"))
         )
         values = {"rate_percent": rate, "psnr_db": quality}
         known_values = {key: value if math.isfinite(value) else None for key, value in values.items()}
-        found.append({"anchor": anchor, "method": method, **known_values})
-    return found
+        pairs.append({"anchor": anchor, "method": method, **known_values})
+    return pairs
 
 
 def csv_text(rows: Rows) -> str:
@@ -97,9 +97,9 @@ def point_table(rows: Rows, original: Mapping[str, Any], marked: Sequence[str]) 
     return Table(["", "setting", *(SHOWN[key].heading for key in keys)], cells)
 
 
-def difference_table(found: Rows) -> Table:
+def difference_table(rows: Rows) -> Table:
     """The table of `differences`."""
-    cells = [[row["method"], row["anchor"], signed(row["rate_percent"], 1), signed(row["psnr_db"], 2)] for row in found]
+    cells = [[row["method"], row["anchor"], signed(row["rate_percent"], 1), signed(row["psnr_db"], 2)] for row in rows]
     return Table(["", "against", "bytes at equal PSNR (%)", "PSNR at equal bytes (dB)"], cells)
 
 

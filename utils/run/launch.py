@@ -12,7 +12,7 @@ PINNED = {  # ignored variable -> setting that is used instead
     "ACCELERATE_MIXED_PRECISION": "training.mixed_precision",
     "ACCELERATE_DYNAMO_BACKEND": "no compilation",
 }
-NO_SAY = ("ACCELERATE_DYNAMO_", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_USE_CPU", "ACCELERATE_DEBUG_MODE")
+HARMLESS = ("ACCELERATE_DYNAMO_", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_USE_CPU", "ACCELERATE_DEBUG_MODE")
 SPLIT = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 UNSET = ("", "no", "none", "false", "0")
 NEUTRAL = (*UNSET, "1")
@@ -57,6 +57,6 @@ def environment_notes(precision: str, environ: Mapping[str, str] = os.environ) -
         if name in PINNED:
             if value.lower() not in ((precision,) if name == "ACCELERATE_MIXED_PRECISION" else NEUTRAL):
                 notes.append(f"{name}={value} is ignored; used instead: {PINNED[name]}")
-        elif name.startswith(("ACCELERATE_", "FSDP_")) and not (name.startswith(NO_SAY) or value.lower() in UNSET):
+        elif name.startswith(("ACCELERATE_", "FSDP_")) and not (name.startswith(HARMLESS) or value.lower() in UNSET):
             notes.append(f"{name}={value} of the environment has an effect on this run")
     return notes

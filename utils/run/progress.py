@@ -165,10 +165,10 @@ def named_tensors(data: Any, name: str = "") -> dict[str, Tensor]:
     if isinstance(data, Tensor):
         return {name: data}
     pairs = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list | tuple) else ()
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in pairs:
-        found |= named_tensors(value, f"{name}.{key}" if name else str(key))
-    return found
+        tensors |= named_tensors(value, f"{name}.{key}" if name else str(key))
+    return tensors
 
 
 def codebook_use(usage: Tensor) -> dict[str, float]:

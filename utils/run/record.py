@@ -39,13 +39,13 @@ def record_start(folder: Path, step: int, device: str, ranks: int) -> dict[str, 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def code_state() -> dict[str, Any] | None:

@@ -89,12 +89,12 @@ def one_run(folder: Path) -> Iterator[dict[str, Any] | None]:
         yield None if newest is None else newest[1]
 
 
-def newest_training(folder: str | Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+def newest_training(folder: str | Path, report: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
     """Read the newest state of a run that is not damaged; damaged ones that are newer are renamed.
 
     Args:
         folder: the run's output folder.
-        tell: called with a line about each damaged state.
+        report: called with a line about each damaged state.
     Returns:
         The folder and the payload of `save_training`, tensors on the CPU; None if the run has no state yet.
     Raises:
@@ -111,7 +111,7 @@ def newest_training(folder: str | Path, tell: Callable[[str], None]) -> tuple[Pa
             aside = other.with_name(f"damaged_{other.name}")
             shutil.rmtree(aside, ignore_errors=True)
             other.rename(aside)
-            tell(f"{error}; it is now {aside.name}, and {path.name} is used")
+            report(f"{error}; it is now {aside.name}, and {path.name} is used")
         return path, payload
     if states:
         raise ValueError(
@@ -128,8 +128,8 @@ def sweep_run(folder: str | Path) -> list[str]:
 
 
 def _states(folder: str | Path) -> list[Path]:
-    found = [path.parent for path in (Path(folder) / "checkpoints").glob("step_*/state.pth")]
-    return sorted((path for path in found if STEP.fullmatch(path.name)), key=_step)
+    folders = [path.parent for path in (Path(folder) / "checkpoints").glob("step_*/state.pth")]
+    return sorted((path for path in folders if STEP.fullmatch(path.name)), key=_step)
 
 
 def _step(path: Path) -> int:

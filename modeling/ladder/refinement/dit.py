@@ -106,8 +106,8 @@ class DiTRefinement(nn.Module):
         logit = torch.randn((), generator=random, device=error.device)
         t = logit.sigmoid() * (which > 0.5)
         noise = torch.randn(error.shape, generator=random, device=error.device) * (t > 0)
-        found = self.error(t * error + (1 - t) * noise, t.expand(len(error)), draft, step_index)
-        left = (found - error).square().sum() / error.square().sum().clamp(min=1e-6)
+        prediction = self.error(t * error + (1 - t) * noise, t.expand(len(error)), draft, step_index)
+        left = (prediction - error).square().sum() / error.square().sum().clamp(min=1e-6)
         return left / (1 - t).clamp(min=0.2) ** 2
 
     def error(self, x: Tensor, t: Tensor, draft: Tensor, step_index: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from modeling.objective import build_objective
 from modeling.titok import TiTok
 from scripts import benchmark
-from scripts.benchmarks.memory import GB, forward, made_up, needed
+from scripts.benchmarks.memory import GB, forward, needed, synthetic_batch
 from scripts.benchmarks.saved import Saved
 from scripts.recipe import RunConfig
 from tests.tiny import REPOSITORY
@@ -80,7 +80,7 @@ def test_what_is_counted_without_computing_is_what_a_real_pass_keeps(text: str, 
     if "cycle" in text:
         more += ["model.conditioning={name: resnet18}", "dataset.key_frames=true"]
     config = parse(RunConfig, [f"config={tmp_path / 'r.yaml'}", *more])
-    model, batch, real, fake = TiTok(config.model), made_up(config, 2, 4), Saved(), Saved()
+    model, batch, real, fake = TiTok(config.model), synthetic_batch(config, 2, 4), Saved(), Saved()
     model.recompute(recompute)
     select_trainable(model, config.training.trainable)
     real.leave_out(model.parameters())

@@ -108,7 +108,7 @@ def test_two_files_of_one_name_are_refused(folder, nifti):
         NiftiSource(folder)
 
 
-def test_hidden_and_foreign_files_are_passed_over(folder):
+def test_hidden_and_foreign_files_are_not_read(folder):
     (folder / "._one.nii.gz").write_bytes(b"left by a file system")
     (folder / "one.nii.txt").write_text("notes")
     assert NiftiSource(folder).patients() == ["one", "two"]

@@ -103,8 +103,8 @@ def test_a_source_can_be_sent_to_another_process(source):
     assert np.array_equal(sent.load(patient).cine, source.load(patient).cine)
 
 
-def test_of_a_sound_folder_nothing_is_passed_over(source):
-    assert source.passed_over() == {}
+def test_every_file_of_a_valid_folder_is_read(source):
+    assert source.unread_files() == {}
 
 
 def test_no_text_of_a_header_reaches_a_case(source):

@@ -5,7 +5,7 @@ import torch
 
 from data.loading.loader import collate
 from modeling.draws import no_draws
-from modeling.ladder.ladder import Trained
+from modeling.ladder.ladder import LadderOutput
 from modeling.objective import build_objective
 from modeling.prediction import Prediction
 from modeling.titok import TiTok
@@ -21,7 +21,7 @@ BOTH = ("rate", "refinement")
 def given(bits: list[list[float]], steps: list[list[float]], error: list[list[float]]) -> tuple[Prediction, Batch]:
     """Two samples of 2 slices, 3 phases and 4 x 5 pixels with a known output of the ladder."""
     batch = batch_of(torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5))
-    trained = Trained(*(torch.tensor(values) for values in (bits, steps, error)))
+    trained = LadderOutput(*(torch.tensor(values) for values in (bits, steps, error)))
     zero = torch.zeros(2)
     return Prediction(batch.image, None, zero, zero == 0, ladder=trained), batch
 

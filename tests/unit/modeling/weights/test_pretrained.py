@@ -143,7 +143,7 @@ RESPONSE = SimpleNamespace(headers={}, status_code=403, request=None)
             True,
             "not in the cache CACHE, while HF_HUB_OFFLINE is set; run scripts/fetch",
         ),
-        (errors.LocalEntryNotFoundError, False, "not in the cache CACHE, while https://huggingface.co fell silent"),
+        (errors.LocalEntryNotFoundError, False, "not in the cache CACHE, while https://huggingface.co did not answer"),
         (errors.EntryNotFoundError, False, "has no config.json with model.safetensors or pytorch_model.bin"),
     ],
 )
@@ -153,7 +153,7 @@ def test_what_the_hub_does_not_give_is_said_with_what_to_do(
     raised = error.__new__(error)
     Exception.__init__(raised, "from the Hub")
     monkeypatch.setattr(hub, "hf_hub_download", fails_with(raised))
-    monkeypatch.setattr(hub, "silence", lambda *asked: "HF_HUB_OFFLINE is set" if offline else None)
+    monkeypatch.setattr(hub, "no_answer", lambda *asked: "HF_HUB_OFFLINE is set" if offline else None)
     with pytest.raises(FileNotFoundError, match=r"^owner/name: ") as found:
         TiTok.from_pretrained("owner/name", revision="v2", cache_dir="CACHE")
     assert message in str(found.value)
@@ -168,7 +168,7 @@ def test_the_hub_is_asked_for_the_revision_and_safetensors_come_first(
         asked.append((source, name, revision, cache_dir))
         return str(published / name)
 
-    monkeypatch.setattr(hub, "silence", lambda *asked: None)
+    monkeypatch.setattr(hub, "no_answer", lambda *asked: None)
     monkeypatch.setattr(hub, "hf_hub_download", download)
     assert tokens(TiTok.from_pretrained("owner/name", revision="v2", cache_dir="CACHE")).shape == (2, 8)
     assert asked == [("owner/name", name, "v2", "CACHE") for name in ("config.json", "model.safetensors")]
@@ -182,7 +182,7 @@ def test_a_repository_without_safetensors_gives_its_bin(monkeypatch: pytest.Monk
             raise errors.EntryNotFoundError("404")
         return str(copy / name)
 
-    monkeypatch.setattr(hub, "silence", lambda *asked: None)
+    monkeypatch.setattr(hub, "no_answer", lambda *asked: None)
     monkeypatch.setattr(hub, "hf_hub_download", download)
     assert hub.find_pretrained("owner/name").weights.name == "pytorch_model.bin"
 

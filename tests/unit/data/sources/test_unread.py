@@ -30,7 +30,7 @@ def test_linked_folders_and_files_are_read(folder: Path):
     (folder / "three.nii.gz").symlink_to(folder.parent / "elsewhere" / "two.nii.gz")
     source = NiftiSource(folder)
     assert source.patients() == ["one", "two"] and len(source.load("two").masks) == 4
-    assert source.passed_over() == {"three.nii.gz": "the same file as site/two.nii.gz"}
+    assert source.unread_files() == {"three.nii.gz": "the same file as site/two.nii.gz"}
     (folder / "site").unlink()
     assert NiftiSource(folder).patients() == ["one", "three"]
 
@@ -41,7 +41,7 @@ def test_links_in_a_circle_are_walked_once(folder: Path):
     (folder / "b").symlink_to(folder / "a")
     source = NiftiSource(folder)
     assert source.patients() == ["one"]
-    assert source.passed_over() == {"a/up": "the same folder as the input folder", "b": "the same folder as a"}
+    assert source.unread_files() == {"a/up": "the same folder as the input folder", "b": "the same folder as a"}
 
 
 def test_a_cine_that_is_a_dead_link_is_a_patient_whose_file_is_missing(folder: Path):
@@ -68,7 +68,7 @@ def test_whatever_else_lies_there_is_named(folder: Path, nifti):
     nifti(folder / "one_ed_gt.nii.gz", np.ones(SHAPE[:3], np.uint8))
     (folder / "site").symlink_to(folder / "gone")
     os.mkfifo(folder / "pipe.nii.gz")
-    assert NiftiSource(folder).passed_over() == {
+    assert NiftiSource(folder).unread_files() == {
         "notes.txt": "not a NIfTI file name",
         "ONE.NII.GZ": "not a NIfTI file name",
         "._one.nii.gz": "not a NIfTI file name",
@@ -88,7 +88,7 @@ def test_a_pattern_is_a_glob_below_the_folder(folder: Path, pattern: str, patien
     (folder / "site").symlink_to(folder.parent / "elsewhere")
     source = NiftiSource(folder, pattern)
     assert source.patients() == (patients or ["one", "two"])
-    assert ("does not match the pattern" in source.passed_over().values()) == (patients is not None)
+    assert ("does not match the pattern" in source.unread_files().values()) == (patients is not None)
 
 
 def test_acdc_names_what_is_no_patient_and_labels_that_it_does_not_read(tmp_path: Path, acdc_patient):
@@ -100,7 +100,7 @@ def test_acdc_names_what_is_no_patient_and_labels_that_it_does_not_read(tmp_path
     (tmp_path / "training" / "patient003").symlink_to(tmp_path / "gone")
     source = AcdcSource(tmp_path)
     assert source.patients() == ["patient001", "patient003"]
-    assert source.passed_over() == {
+    assert source.unread_files() == {
         "LICENSE.md": "not a folder of a patient",
         "more": "not a folder of a patient",
         "training/scans": "a broken link",
@@ -120,7 +120,7 @@ def test_mnms_names_what_is_no_patient_and_lines_without_a_folder(tmp_path: Path
     (tmp_path / "readme.txt").write_text("")
     source = MnmsSource(tmp_path)
     assert source.patients() == ["A1", "C3"]
-    assert source.passed_over() == {
+    assert source.unread_files() == {
         "readme.txt": "not a folder of a patient",
         "Training/Extra": "not a folder of a patient",
         "B2": "a row of 211230_M&Ms_Dataset_information_diagnosis_opendataset.csv without a folder",
