@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "scripts": {"scripts", "data", "modeling", "utils"},
 }
 FILES_IN_A_FOLDER = 15
-REGISTRIES = {"modeling/losses", "modeling/conditioning", "modeling/quantizer", "data/codecs", "data/sources"}
+REGISTRIES = {"modeling/losses", "modeling/conditioning", "data/codecs", "data/sources"}
 COMMANDS = {"scripts"}  # a file is a command that users type: its path cannot move to a folder; shared code is below it
 LINES_OF_A_FILE = 300
 FILES = [path for folder in MAY_IMPORT for path in sorted((REPOSITORY / folder).rglob("*.py"))]
