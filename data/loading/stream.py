@@ -1,9 +1,10 @@
-"""The train split as a stream: shards are read from front to back where they are, for cohorts larger than a disk.
+"""The train split as a stream, for cohorts larger than a disk: shards are read sequentially, without a local copy.
 
-    shards in the order of the epoch ─ every n-th is this process's ─► patients ─► samples ─► shuffle buffer ─► batches
+    shards of this process, in the order of the epoch ─► patients ─► samples ─► shuffle buffer ─► batches
 
-The pipeline is webdataset's, over the checked reading of data/shards/streamed.py. A sample of (epoch, key) has the
-arrays of data/loading/loader.py to the bit; the order is another one, and follows from (seed, epoch, ranks, workers).
+The pipeline is that of webdataset; data/shards/streamed.py reads and checks the shards. A sample of (epoch, key) has
+exactly the arrays of data/loading/loader.py. The order of the samples differs: it is a function of (seed, epoch, ranks,
+workers).
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ SHUFFLE_BUFFER = {"frame": 1000, "slice": 100, "stack": 10}  # samples, so that 
 
 
 class CineStream:
-    """What `CineDataset` gives by index, as a stream; nothing is written to the disk.
+    """The samples of `CineDataset` as a stream; nothing is written to the disk.
 
     Args:
-        folder: shards with their manifest.json, a local folder or the URL of one (data/shards/remote.py).
+        folder: folder of shards with manifest.json, as a local path or URL (data/shards/remote.py).
         split: train, val or test.
         unit: `frame`, `slice` or `stack`.
-        shuffle_buffer: samples that each loading process holds to mix them; None takes SHUFFLE_BUFFER of the unit.
-        options: further ones of `CineDataset`; `cache_dir` is not used.
+        shuffle_buffer: number of samples in the buffer of each loading process; None for SHUFFLE_BUFFER of the unit.
+        options: further options of `CineDataset`; `cache_dir` is not used.
     Raises:
-        OSError: when the manifest is missing or cannot be fetched.
-        ValueError: naming the option that cannot be used, or what is wrong with the manifest.
+        OSError: when the manifest is missing or cannot be downloaded.
+        ValueError: for an invalid option, which is named, or an invalid manifest.
     """
 
     def __init__(
@@ -56,16 +57,16 @@ class CineStream:
         self._length = _count(manifest, split, unit, self.place)
 
     def __len__(self) -> int:
-        """Samples of an epoch, of all ranks and workers together."""
+        """Return the number of samples of an epoch, of all ranks and workers together."""
         return self._length
 
     def epoch(self, number: int, part: int = 0, parts: int = 1) -> Iterator[tuple[CineDataset, int]]:
-        """The samples of an epoch whose shards are this part's: each as a dataset and its index there.
+        """Iterate over the samples of one part of the shards in an epoch, each as a dataset and an index in it.
 
         Args:
-            number: of the epoch, from 0.
-            part: which of the parts.
-            parts: loading processes of all ranks.
+            number: index of the epoch, from 0.
+            part: index of the part, from 0.
+            parts: number of parts, which is the number of loading processes of all ranks.
         """
         shards = [self.shards[index] for index in epoch_order(len(self.shards), self.seed, number)[part::parts]]
         rng = random.Random(stable_seed(self.seed, "shuffle buffer", number, part, parts))
@@ -86,14 +87,14 @@ class CineStream:
 
     def _samples(self, patients: Iterable[streamed.Slices]) -> Iterator[tuple[CineDataset, int]]:
         for patient in patients:
-            # A sample keeps in memory what it is taken from: of a frame or slice no more than that slice.
+            # A sample keeps the data of its dataset in memory, so frames and slices have a dataset of one slice.
             for part in [patient] if self.unit == "stack" else patient.single_slices():
                 dataset = self._over(part)
                 yield from ((dataset, index) for index in range(len(dataset)))
 
 
 def _count(manifest: dict[str, Any], split: str, unit: str, place: Path | str) -> int:
-    """Samples of a split, as the manifest says."""
+    """Return the number of samples of a split according to the manifest."""
     try:
         if unit == "frame":
             return int(manifest["counts"][split]["frames"])
@@ -107,7 +108,7 @@ def _count(manifest: dict[str, Any], split: str, unit: str, place: Path | str) -
 
 
 class _Batches(IterableDataset[list[Sample]]):
-    """The endless line of one rank's batches; of W loading processes, each makes every W-th of them."""
+    """The endless sequence of the batches of one rank; each of W loading processes makes every W-th batch."""
 
     def __init__(self, stream: CineStream, steps: Stream) -> None:
         self.stream, self.steps = stream, steps
@@ -136,15 +137,15 @@ def make_loader(
     start_step: int = 0,
     steps_per_update: int = 1,
 ) -> Loader:
-    """An endless loader of this rank's share of each global batch, by index or from a stream.
+    """Return an endless loader of the samples of this rank in each global batch, by index or from a stream.
 
-    A stream that begins at a later step begins with the first sample of the epoch that the step lies in.
+    A stream that starts at a later step starts with the first sample of the epoch of that step.
 
     Args:
-        dataset: the split to train on.
-        global_batch_size: see `train_loader`, and so for the others.
+        dataset: training split.
+        global_batch_size: this and the other arguments as in `train_loader`.
     Raises:
-        ValueError: for an impossible share, or fewer shards than loading processes of all ranks.
+        ValueError: for a batch size, rank or step out of range, or fewer shards than loading processes of all ranks.
     """
     if isinstance(dataset, CineDataset):
         return train_loader(dataset, global_batch_size, rank, world_size, workers, start_step, steps_per_update)

@@ -1,7 +1,8 @@
-"""Pixel grid, smooth random fields, simple shapes, and chest and abdomen at rest of a phantom.
+"""Chest and abdomen of a phantom at rest, with its pixel grid, smooth random fields and simple shapes.
 
-The scene has millimetre coordinates: LV centre near (0, 0), RV to the left, front of the chest above, liver below. The
-pixel grid contains rotation, mirroring and position of the patient. Signals are relative to bright blood = 1.
+The coordinates of the scene are in mm: LV centre near (0, 0), RV to the left, front of the chest above, liver below.
+The pixel grid contains rotation, mirroring and position of the patient. The signal of bright blood is 1.
+
 Axes: H, W image grid (displayed as x, y), as a NIfTI file stores them.
 """
 
@@ -24,8 +25,8 @@ TISSUES = {  # range of the signal relative to blood
     "vessel": (0.75, 1.1),
     "myocardium": (0.26, 0.42),
 }
-# name, tissue, centre x y, half axes a b (mm), jitter of the centre (mm), growth of the axes a mm of depth, dark rim
-# (chemical shift blackens the border between water and fat)
+# name, tissue, centre x y, half axes a b (mm), jitter of the centre (mm), relative growth of the axes for each mm of
+# depth, dark rim (chemical shift makes the border between water and fat dark)
 ORGANS = (
     ("right lung", "lung", -92, -8, 58, 72, 8, -0.001, 0.0),
     ("left lung", "lung", 52, -14, 62, 78, 8, -0.002, 0.0),
@@ -53,12 +54,12 @@ class Grid:
 
 
 def make_grid(rng: np.random.Generator, size: int, spacing_mm: float, free_mm: float) -> Grid:
-    """Place the scene in a square image: any plausible turn, either handedness, off centre as far as there is room.
+    """Place the scene in a square image with random rotation, mirroring and shift.
 
     Args:
         size: H = W in pixels.
         spacing_mm: pixel size.
-        free_mm: how far the heart may be moved from the image's centre.
+        free_mm: largest distance of the heart from the centre of the image.
     """
     turn = rng.normal(0, 0.45)
     mirror = -1.0 if rng.random() < 0.5 else 1.0
@@ -74,8 +75,8 @@ class SmoothField:
     """A random field (H, W) of unit variance that changes smoothly over the image and from slice to slice.
 
     Args:
-        cell_mm: distance over which it changes in the image.
-        reach_mm: distance over which it changes through the slices.
+        cell_mm: correlation length in the image.
+        reach_mm: correlation length across the slices.
     """
 
     def __init__(self, rng: np.random.Generator, grid: Grid, cell_mm: float, reach_mm: float = 40.0) -> None:
@@ -88,24 +89,24 @@ class SmoothField:
         self.rate = 1.0 / reach_mm
 
     def at(self, depth_mm: float) -> np.ndarray:
-        """The field in the slice at this depth, (H, W) float32."""
+        """Return the field in the slice at this depth, (H, W) float32."""
         return np.cos(self.rate * depth_mm) * self.parts[0] + np.sin(self.rate * depth_mm) * self.parts[1]
 
 
 def ellipse(x: np.ndarray, y: np.ndarray, center: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Distance in mm to an ellipse along the ray from its centre, positive inside."""
+    """Return the distance in mm to an ellipse, along the ray from its centre, positive inside."""
     dx, dy = x - np.float32(center[0]), y - np.float32(center[1])
     level = np.sqrt((dx / np.float32(axes[0])) ** 2 + (dy / np.float32(axes[1])) ** 2) + np.float32(1e-6)
     return np.sqrt(dx * dx + dy * dy) * (1 / level - 1)
 
 
 def cover(distance_mm: np.ndarray, edge_mm: float) -> np.ndarray:
-    """Share of a pixel that lies inside a shape, from its centre's signed distance, for an edge of the given width."""
+    """Return the fraction of a pixel inside a shape, from the signed distance of its centre and the edge width."""
     return np.clip(distance_mm / np.float32(edge_mm) + np.float32(0.5), 0, 1)
 
 
 class Chest:
-    """Everything around the heart of one patient; `paint` draws one slice of it, at rest."""
+    """All tissue around the heart of one patient; `paint` draws one slice at rest."""
 
     def __init__(self, rng: np.random.Generator, grid: Grid) -> None:
         self.grid = grid
@@ -129,7 +130,7 @@ class Chest:
         self.drift = rng.normal(0, 0.08, size=2)
 
     def paint(self, depth_mm: float) -> np.ndarray:
-        """The slice at this depth below the LV's middle, (H, W) float32."""
+        """Return the slice at this depth below the middle of the LV, (H, W) float32."""
         edge = 1.2 * self.grid.spacing_mm
         x = self.grid.x + self.bend_mm * self.bend[0].at(depth_mm)
         y = self.grid.y + self.bend_mm * self.bend[1].at(depth_mm)

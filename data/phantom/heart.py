@@ -1,7 +1,9 @@
-"""The beating heart of a phantom: closed-form short-axis contours whose areas, and so volumes, are known exactly.
+"""The beating heart of a phantom: short-axis contours in closed form, with exactly known areas and volumes.
 
-Every contour is a radius R(angle) about the LV centre; angle 0 points at the middle of the RV. Areas add to the squared
-radius, R_epi^2 = R_endo^2 + (wall area / pi) * share(angle) with a share of mean 1: the enclosed areas are exact.
+Every contour is a radius R(angle) around the LV centre; angle 0 is the direction of the middle of the RV. Areas are
+added to the squared radius: R_epi^2 = R_endo^2 + (wall area / pi) * share(angle), where the mean of share is 1. So the
+enclosed areas are exact.
+
 Axes: D slices (base first), T phases, K angles.
 """
 
@@ -19,7 +21,7 @@ BASE, LEFT_VENTRICLE, BEYOND_APEX = -1, 0, 1
 
 @dataclass(frozen=True)
 class Group:
-    """Ranges that a diagnosis draws from: volumes in mL, EF in %, wall in mm, at end-diastole."""
+    """Ranges of the parameters of a diagnosis at end-diastole: volumes in mL, EF in %, wall thickness in mm."""
 
     lv_edv_ml: tuple[float, float]
     lv_ef: tuple[float, float]
@@ -42,9 +44,9 @@ class Heart:
     """Contours of one patient's heart over the cycle.
 
     Args:
-        endo, epi, rv, wall, sac: (D, T, K) radii in mm of the LV cavity, the LV wall's outside, the RV cavity,
-            the RV wall's outside and the epicardial fat's outside; each lies on or outside the one before it.
-        center_mm: (D, T, 2) LV centre relative to the heart's place in the scene.
+        endo, epi, rv, wall, sac: (D, T, K) radii in mm of the LV cavity, the LV wall, the RV cavity, the RV wall and
+            the epicardial fat, each to its outer border; each radius is at least as large as the one before it.
+        center_mm: (D, T, 2) LV centre relative to the position of the heart in the scene.
         angle: (D, T) direction of the RV in radians.
         contraction: (T,) 0 at end-diastole, 1 at end-systole.
         level: (D,) BASE, LEFT_VENTRICLE or BEYOND_APEX; only LEFT_VENTRICLE slices are labelled.
@@ -67,14 +69,14 @@ class Heart:
     es: int
 
     def volumes_ml(self) -> dict[str, np.ndarray]:
-        """Exact volumes of the labelled slices: RV, MYO and LV, each (T,) in mL."""
+        """Return the exact volumes of RV, MYO and LV in the labelled slices, each (T,) in mL."""
         area_mm2 = (np.pi * np.mean(r.astype(np.float64) ** 2, axis=2) for r in (self.endo, self.epi, self.rv))
         lv, epi, rv = (np.sum(a[self.level == LEFT_VENTRICLE], axis=0) * self.thickness_mm / 1000 for a in area_mm2)
         return {"RV": rv - epi, "MYO": epi - lv, "LV": lv}
 
 
 def contraction_curve(rng: np.random.Generator, phases: int) -> np.ndarray:
-    """Contraction over a cycle, (T,) from 0 (ED) to 1 (ES): ejection, early filling, diastasis, atrial kick."""
+    """Return the contraction over a cycle, (T,), 0 at ED, 1 at ES: ejection, early filling, diastasis, atrial kick."""
     es = rng.uniform(0.30, 0.45)
     filled = es + rng.uniform(0.16, 0.24)
     plateau = rng.uniform(0.18, 0.38)
@@ -90,13 +92,13 @@ def make_heart(rng: np.random.Generator, group: str, slices: int, phases: int, r
     """Draw one heart.
 
     Args:
-        rng: source of everything random; the same state gives the same heart.
+        rng: random generator; the same state gives the same heart.
         group: a key of GROUPS.
         slices: D, at least 1.
         phases: T, at least 2.
-        reach_mm: largest radius about the LV centre that may be used; a larger heart is scaled down to it.
+        reach_mm: largest allowed radius around the LV centre; a larger heart is scaled down.
     Returns:
-        the heart; its volumes are exact for the contours it holds.
+        The heart; its volumes are exactly those of its contours.
     """
     ranges = GROUPS[group]
     curve = contraction_curve(rng, phases)
@@ -118,7 +120,7 @@ def make_heart(rng: np.random.Generator, group: str, slices: int, phases: int, r
 
     wall_mm = rng.uniform(*ranges.wall_mm) * (1 - 0.25 * depth) * np.where(level == BASE, 0.35, 1.0) * in_heart
     wall_area = np.pi * ((np.sqrt(lv_area / np.pi) + wall_mm) ** 2 - lv_area / np.pi)
-    growth = 1 + rng.uniform(0.0, 0.05) * curve  # a wall hardly changes its volume as it thickens
+    growth = 1 + rng.uniform(0.0, 0.05) * curve  # the volume of a wall changes little when it thickens
     epi2 = endo2 + (wall_area / np.pi)[:, None, None] * growth[None, :, None] * share[:, None]
 
     bump, edges = _rv_bump(rng)
@@ -138,7 +140,7 @@ def make_heart(rng: np.random.Generator, group: str, slices: int, phases: int, r
 
 
 def _slice_levels(rng: np.random.Generator, slices: int, length_mm: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Which slice cuts what: level (D,), depth (D,), thickness in mm; long stacks may pass the valve or the apex."""
+    """Return level (D,), depth (D,) and thickness in mm of the slices; long stacks can extend beyond valve or apex."""
     above = int(slices >= 6 and rng.random() < 0.4)
     below = int(slices >= 7 and rng.random() < 0.4)
     cut = slices - above - below
@@ -151,17 +153,17 @@ def _slice_levels(rng: np.random.Generator, slices: int, length_mm: float) -> tu
 
 
 def _lv_profile(depth: np.ndarray) -> np.ndarray:
-    """LV cross-section along the long axis, 1 at its widest: a bullet that narrows a little at the valve."""
+    """Return the relative area of the LV along the long axis; it is a little smaller at the valve."""
     return (1 - depth**2.5) * (0.8 + 0.2 * np.minimum(1, depth / 0.25))
 
 
 def _rv_profile(depth: np.ndarray) -> np.ndarray:
-    """RV cross-section along the LV's long axis: largest near the base, gone before the apex."""
+    """Return the area of the RV along the long axis of the LV: largest near the base, zero before the apex."""
     return np.maximum(0, 1 - (depth / 0.92) ** 2)
 
 
 def _local_ef(ef: float, area: np.ndarray, depth: np.ndarray, in_lv: np.ndarray) -> np.ndarray:
-    """Ejection fraction of each slice, (D,): more at the apex, the volume's mean kept; atria (base) fill instead."""
+    """Return the EF of each slice, (D,): higher at the apex, `ef` in the whole volume, negative in the atria."""
     weight = area * in_lv
     local = 1 + 0.4 * (depth - np.average(depth, weights=weight))
     local = np.clip(ef * local / np.average(local, weights=weight), 0.0, 0.93)
@@ -169,7 +171,7 @@ def _local_ef(ef: float, area: np.ndarray, depth: np.ndarray, in_lv: np.ndarray)
 
 
 def _wall_pattern(rng: np.random.Generator, group: str, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How the LV differs around the ring: contour shape, share of the wall, share of the motion; each (D, K)."""
+    """Return contour shape, share of the wall and share of the motion at each angle of the LV, each (D, K)."""
     shape = np.ones((len(depth), ANGLES))
     for order, amplitude in ((2, 0.05), (3, 0.025), (4, 0.015), (7, 0.008)):
         phase = rng.uniform(0, 2 * np.pi) + rng.uniform(-1.5, 1.5) * depth[:, None]
@@ -187,13 +189,13 @@ def _wall_pattern(rng: np.random.Generator, group: str, depth: np.ndarray) -> tu
         away = (THETA - rng.uniform(-np.pi, np.pi) + np.pi) % (2 * np.pi) - np.pi
         below = depth[:, None] - rng.uniform(0.3, 0.8)
         scar = np.exp(-((away / rng.uniform(0.5, 0.9)) ** 2) - (below / 0.5) ** 2)
-        still = np.minimum(1, 1.6 * scar)  # the segment's core does not move at all
+        still = np.minimum(1, 1.6 * scar)  # the middle of the scar does not move
         share, motion = share * (1 - 0.45 * scar), motion * (1 - still)
     return shape, share / np.mean(share, axis=1, keepdims=True), motion
 
 
 def _rv_bump(rng: np.random.Generator) -> tuple[np.ndarray, tuple[float, float]]:
-    """Share of the RV's area at each angle, (K,) of mean 1, and the two angles where it meets the LV."""
+    """Return the share of the RV's area at each angle, (K,) of mean 1, and the two angles where the RV meets the LV."""
     upper, lower = rng.uniform(1.15, 1.6, size=2)
     x = np.where(THETA > 0, THETA / upper, THETA / lower)
     bump = np.cos(np.pi / 2 * np.clip(x, -1, 1)) ** rng.uniform(0.5, 0.95) * (1 + rng.uniform(-0.55, 0.55) * x)
@@ -202,7 +204,7 @@ def _rv_bump(rng: np.random.Generator) -> tuple[np.ndarray, tuple[float, float]]
 
 
 def _rigid_motion(rng: np.random.Generator, curve: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """LV centre (D, T, 2) in mm and RV direction (D, T) in radians: axis tilt, breath-hold shifts, sway and twist."""
+    """Return LV centre (D, T, 2) in mm and RV direction (D, T) in radians: tilt, breath-hold shifts, sway and twist."""
     tilt = rng.uniform(-12, 12, size=2)
     breath = rng.normal(0, 0.8, size=(len(depth), 1, 2))
     sway = rng.uniform(-3.0, 3.0, size=2) * curve[:, None]

@@ -1,4 +1,4 @@
-"""Paints and labels the beating heart for each phase, inside a chest that is painted at rest.
+"""Drawing and labels of the beating heart in each phase, inside a chest at rest.
 
 Axes: H, W image grid, T phases, P selected pixels.
 """
@@ -13,7 +13,7 @@ from data.phantom.heart import ANGLES, LEFT_VENTRICLE, Heart
 
 
 class HeartPainter:
-    """Draws one patient's heart into a painted chest; the tissue around it follows the heart's surface."""
+    """Draws the heart of one patient into the image of the chest; the tissue around the heart moves with it."""
 
     def __init__(self, rng: np.random.Generator, grid: Grid, heart: Heart, signal: dict[str, np.float32]) -> None:
         self.grid, self.heart, self.signal = grid, heart, signal
@@ -26,7 +26,7 @@ class HeartPainter:
         self.swirl = rng.uniform(0, 2 * np.pi, size=2)
 
     def polar(self, z: int, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Radius in mm and angle's bin of pixels (P,) by flat index, about the beating LV centre, each (T, P)."""
+        """Return radius in mm and angle bin of pixels (P,) by flat index, around the moving LV centre, each (T, P)."""
         center, angle = self.heart.center_mm[z], self.heart.angle[z]
         dx = self.grid.x.ravel()[where] - center[:, :1]
         dy = self.grid.y.ravel()[where] - center[:, 1:]
@@ -35,7 +35,7 @@ class HeartPainter:
         return np.sqrt(dx * dx + dy * dy), bins
 
     def masks(self, z: int, phases: list[int]) -> np.ndarray:
-        """Labels of the slice at these phases, (len(phases), H, W) uint8, by the pixel's centre: 1 RV, 2 MYO, 3 LV."""
+        """Return labels at the pixel centres of a slice, (len(phases), H, W) uint8: 1 RV, 2 MYO, 3 LV."""
         size = self.grid.x.shape
         labels = np.zeros((len(phases), *size), np.uint8)
         if self.heart.level[z] == LEFT_VENTRICLE:
@@ -47,7 +47,7 @@ class HeartPainter:
         return labels
 
     def paint(self, chest: np.ndarray, z: int) -> np.ndarray:
-        """The slice's cine, (T, H, W) float32, from its chest at rest (H, W)."""
+        """Return the cine of a slice, (T, H, W) float32, from its chest at rest (H, W)."""
         heart, signal = self.heart, self.signal
         size, spacing = chest.shape[0], np.float32(self.grid.spacing_mm)
         frames = np.repeat(chest[None], len(heart.contraction), axis=0)
@@ -58,7 +58,7 @@ class HeartPainter:
         contours = (heart.endo, heart.epi, heart.rv, heart.wall, heart.sac)
         endo, epi, rv, wall, sac = (np.take_along_axis(c[z], bins, axis=1) for c in contours)
 
-        # tissue outside the heart moves with its surface and is at rest 20 mm and more away
+        # tissue outside the heart moves with its surface; it does not move at a distance of 20 mm or more
         outside = radius - sac
         displacement = (
             (heart.sac[z, heart.ed][bins] - sac) * np.exp(-np.maximum(outside, 0) / np.float32(9)) * (outside > -3)
@@ -70,7 +70,7 @@ class HeartPainter:
         at = [where // size + dx * rows[0] + dy * rows[1], where % size + dx * cols[0] + dy * cols[1]]
         paint = ndimage.map_coordinates(chest, at, order=1, mode="nearest", output=np.float32)
 
-        edge = float(spacing) * (1 + 1.2 * heart.depth[z] ** 2)  # the wall runs oblique to the slice near the apex
+        edge = float(spacing) * (1 + 1.2 * heart.depth[z] ** 2)  # near the apex the wall is oblique to the slice
         slow, medium, quick, grain = self._material_texture(z, radius, bins, endo)
         muscle = signal["myocardium"] * (1 + 0.06 * medium + 0.07 * grain)
         stream = self._flow()
@@ -89,19 +89,19 @@ class HeartPainter:
         return frames
 
     def _pixel_axes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels along rows and along columns for one millimetre along the scene's x and y."""
+        """Return the pixels along rows and along columns for one millimetre along x and y of the scene."""
         x, y, s = self.grid.x, self.grid.y, self.grid.spacing_mm
         along_rows = np.array([x[1, 0] - x[0, 0], y[1, 0] - y[0, 0]]) / s**2
         along_cols = np.array([x[0, 1] - x[0, 0], y[0, 1] - y[0, 0]]) / s**2
         return along_rows.astype(np.float32), along_cols.astype(np.float32)
 
     def _flow(self) -> np.ndarray:
-        """How blood's brightness pattern changes over the cycle, (2, T, 1): RV, LV."""
+        """Return the factors of the blood's brightness pattern over the cycle, (2, T, 1): RV, LV."""
         turn = 2 * np.pi * np.arange(len(self.heart.contraction)) / len(self.heart.contraction)
         return np.sin(turn + self.swirl[:, None])[:, :, None].astype(np.float32)
 
     def _material_texture(self, z: int, radius: np.ndarray, bins: np.ndarray, endo: np.ndarray) -> list[np.ndarray]:
-        """Textures that move with the tissue, looked up by angle and distance from the cavity's wall, each (T, P)."""
+        """Return textures that move with the tissue, by angle and distance from the wall of the cavity, each (T, P)."""
         angle = bins * np.float32(2 * np.pi / ANGLES)
         rest = radius + (self.heart.endo[z, self.heart.ed][bins] - endo)
         u = (rest * np.cos(angle)).astype(np.int32) + 13 * z
@@ -119,14 +119,18 @@ class HeartPainter:
         rough: np.ndarray,
         edge: float,
     ) -> None:
-        """Two rough-edged papillary muscles in the middle slices; the labels count them as cavity, as ACDC's do."""
+        """Draw two papillary muscles in the middle slices; their labels are those of the cavity, as in ACDC."""
         depth = self.heart.depth[z]
         if self.heart.level[z] != LEFT_VENTRICLE or not 0.2 < depth < 0.85:
             return
         angle = bins * np.float32(2 * np.pi / ANGLES)
         cavity = np.sqrt(np.mean(self.heart.endo[z] ** 2, axis=1))[:, None]  # (T, 1)
         at_rest = np.float32(cavity.max())
-        for direction, place, width in self.papillary:  # angle, distance and radius as shares of the cavity's
+        for (
+            direction,
+            place,
+            width,
+        ) in self.papillary:  # angle, and distance and radius as fractions of the cavity's radius
             far, apart = place * cavity, angle - np.float32(direction)
             gap2 = radius**2 + far**2 - 2 * radius * far * np.cos(apart)
             reach = np.minimum(width * at_rest, 0.4 * cavity)

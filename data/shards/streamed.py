@@ -1,9 +1,9 @@
-"""Shards read from front to back where they are, on a disk or behind a URL; nothing is copied to the disk.
+"""Sequential reading of shards on a disk or at a URL; nothing is copied to the disk.
 
-    open shard ─ members, each checked ─► webdataset puts them together to samples ─ decoded, checked ─► patients
+    open shard ─► members, each checked ─► samples, grouped by webdataset ─► decoded and checked ─► patients
 
-webdataset's own way from a URL to members is not taken: it runs commands (`pipe:`, curl), unpacks gzip, fills up sparse
-files and passes over links without a word. Its decoder, which unpickles, is not used either.
+Opening and decoding by webdataset are not used. It runs commands (`pipe:`, curl), unpacks gzip, expands sparse files
+and skips links without an error, and its decoder unpickles.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from data.shards.reader import ShardReader, check_stack
 from data.shards.samples import SampleEntry, entry_of, known
 from data.shards.tar_index import Member, NpyPlace, check_plain
 
-BUFFER_BYTES = 1 << 17  # of one read from a connection
+BUFFER_BYTES = 1 << 17  # largest read from a connection
 
 
 class Slices(ShardReader):
-    """Slices in memory, read by index as those of a folder are.
+    """Slices in memory, read by index like the slices of a folder.
 
     Args:
-        slices: entry and bytes of each; the places of an entry are places in its bytes.
+        slices: entry and bytes of each slice; the positions in an entry are positions in these bytes.
     """
 
     def __init__(self, slices: list[tuple[SampleEntry, bytes]]) -> None:
@@ -41,7 +41,7 @@ class Slices(ShardReader):
         self._data = {entry.key: data for entry, data in slices}
 
     def single_slices(self) -> list[Slices]:
-        """Each slice by itself."""
+        """Return each slice as a reader of one slice."""
         return [Slices([(entry, self._data[entry.key])]) for entry in self.samples]
 
     def _fill(self, entry: SampleEntry, place: NpyPlace, out: np.ndarray | None = None) -> np.ndarray:
@@ -52,13 +52,13 @@ class Slices(ShardReader):
 
 
 class ShardStream:
-    """An open shard, which must be what the manifest says by its end.
+    """An open shard, compared with the manifest at its end.
 
     Args:
         place: a local folder or a URL, from `remote.checked_place`.
-        shard: of the manifest; `file` and `bytes`, and of a URL `blake2b`. A local shard is not hashed.
+        shard: record of the manifest with `file` and `bytes`, and for a URL `blake2b`. A local shard is not hashed.
     Raises:
-        OSError: naming the shard, when it cannot be opened, here, or is cut off or far too slow, in `read`.
+        OSError: naming the shard, when it cannot be opened; from `read`, when it ends too early or is too slow.
     """
 
     def __init__(self, place: Path | str, shard: dict[str, Any]) -> None:
@@ -67,32 +67,32 @@ class ShardStream:
         self._count, self._waited = 0, 0.0
         try:
             self._stream = remote.open_shard(place, shard["file"], shard["bytes"])
-        except Exception as error:  # each protocol has a library with errors of its own
+        except Exception as error:  # the libraries of the protocols raise different errors
             raise self._broken(error) from error
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes, none at the end."""
+        """Return up to `size` bytes; no bytes at the end."""
         started = time.monotonic()
         try:
             data = self._stream.read(min(size, self._shard["bytes"] + 1 - self._count))
         except Exception as error:
             raise self._broken(error) from error
-        self._waited += time.monotonic() - started  # the training's own time does not count
+        self._waited += time.monotonic() - started  # only the time of reading is counted
         self._count += len(data)
         if self._waited > remote.SILENCE_SECONDS + self._count / remote.SLOWEST_BYTES_PER_SECOND:
             raise OSError(
-                f"{self.name}: gave {self._count} bytes in {self._waited:.0f} s, expected at least "
-                f"{remote.SLOWEST_BYTES_PER_SECOND} bytes a second; look at server and network, and start again"
+                f"{self.name}: received {self._count} bytes in {self._waited:.0f} s, expected at least "
+                f"{remote.SLOWEST_BYTES_PER_SECOND} bytes a second; check server and network, and start again"
             )
         if self._digest is not None:
             self._digest.update(data)
         return data
 
     def finish(self) -> None:
-        """Read what is left.
+        """Read to the end, and compare size and hash with the manifest.
 
         Raises:
-            ValueError: when size or hash are not those of the manifest.
+            ValueError: when size or hash differ.
         """
         while self.read(remote.CHUNK_BYTES):
             pass
@@ -103,7 +103,7 @@ class ShardStream:
         elif self._digest is not None and self._digest.hexdigest() != self._shard.get("blake2b"):
             difference = "another content (BLAKE2b)"
         if difference:
-            raise ValueError(f"{self.name}: has {difference}, which is not what the manifest describes; restore it")
+            raise ValueError(f"{self.name}: has {difference}, which differs from the manifest; restore it")
 
     def close(self) -> None:
         """Close the connection or file."""
@@ -112,20 +112,20 @@ class ShardStream:
     def _broken(self, error: Exception) -> OSError:
         return OSError(
             f"{self.name}: could not be read after {self._count} of {self._shard['bytes']} bytes "
-            f"({type(error).__name__}: {error}); check that it is there and the connection, and start again"
+            f"({type(error).__name__}: {error}); check that it exists, and the connection, and start again"
         )
 
 
 def patients(place: Path | str, shard: dict[str, Any], listed: set[str]) -> Iterator[Slices]:
-    """The patients of one shard, each with all slices in their order.
+    """Iterate over the patients of one shard, each with all slices in order.
 
     Args:
         place: a local folder or a URL, from `remote.checked_place`.
-        shard: of the manifest.
-        listed: the patients of its split.
+        shard: record of the manifest.
+        listed: patients of the split in the manifest.
     Raises:
         OSError: naming the shard, when it cannot be opened or read to its end.
-        ValueError: naming the shard, when something is damaged, unknown or unsafe, or is not what the manifest says.
+        ValueError: naming the shard, when it is damaged, has unknown or unsafe members, or differs from the manifest.
     """
     with closing(ShardStream(place, shard)) as stream:
         stack: list[tuple[SampleEntry, bytes]] = []
@@ -147,14 +147,14 @@ def patients(place: Path | str, shard: dict[str, Any], listed: set[str]) -> Iter
             check_stack([entry for entry, _ in stack], stream.name)
         if count != shard.get("samples"):
             expected = shard.get("samples")
-            raise ValueError(f"{stream.name}: has {count} samples, the manifest says {expected}; restore it")
+            raise ValueError(f"{stream.name}: has {count} samples instead of {expected} as in the manifest; restore it")
 
 
 def entries(shards: str | Path, split: str) -> Iterator[SampleEntry]:
-    """All slices of a split, in the order of the shards; as long as nobody asks on, no further shard is opened.
+    """Iterate over all slices of a split, in the order of the shards; a shard is opened only when it is needed.
 
     Args:
-        shards: a local folder, or the URL of one.
+        shards: a local folder, or its URL.
         split: train, val or test.
     """
     place = remote.checked_place(shards)
@@ -165,7 +165,7 @@ def entries(shards: str | Path, split: str) -> Iterator[SampleEntry]:
 
 
 def _members(stream: ShardStream) -> Iterator[dict[str, Any]]:
-    """The members of a shard as webdataset hands them on: fname, data, __url__."""
+    """The members of a shard as webdataset's `group_by_keys` expects them: fname, data, __url__."""
     names: set[str] = set()
     try:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=BUFFER_BYTES) as tar:  # type: ignore[call-overload]  # it only reads
@@ -177,14 +177,14 @@ def _members(stream: ShardStream) -> Iterator[dict[str, Any]]:
                 names.add(info.name)
                 data = tar.extractfile(info)
                 yield {"fname": info.name, "data": data.read() if data else b"", "__url__": stream.name}
-                tar.members = []  # of a long shard, tarfile would keep every header
+                tar.members = []  # otherwise tarfile keeps all headers in memory
     except tarfile.TarError as error:
-        stream.finish()  # a size that is wrong says more
-        raise ValueError(f"{stream.name}: is not a whole tar file ({error}); restore it or convert again") from error
+        stream.finish()  # if the size is wrong, this error is more precise
+        raise ValueError(f"{stream.name}: is not a complete tar file ({error}); restore it or convert again") from error
 
 
 def _decoded(sample: dict[str, Any], shard: str, where: str) -> tuple[SampleEntry, bytes]:
-    """Entry and bytes of one of webdataset's samples, checked as those of a shard on the disk."""
+    """Return entry and bytes of a sample of webdataset, with the checks of a shard on the disk."""
     key, members = sample["__key__"], dict[str, Member]()
     parts = {kind: data for kind, data in sample.items() if not kind.startswith("__")}
     for kind, data in parts.items():

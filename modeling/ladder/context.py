@@ -1,4 +1,4 @@
-"""Inputs of the context model: what is known of a volume when a symbol is coded.
+"""Inputs of the context model: the symbols of a volume that are known when a symbol is coded.
 
     order       components by falling energy; in each, bands from coarse to fine; in each band, four passes over the
                 positions (row, column) modulo 2, see utils/ladder/pyramid.py
@@ -78,7 +78,7 @@ def log_symbols(symbols: Tensor) -> Tensor:
 
 
 class Known:
-    """The symbols that are known, as inputs; it grows band by band.
+    """The known symbols as inputs; symbols are added band by band.
 
     Args:
         shapes: of the bands.
@@ -123,7 +123,7 @@ class Known:
         return self.logs[band.level][band.orientation][slices, components + 2]
 
     def static(self, images: Images) -> Tensor:
-        """Return what is known of images before the first pass of their band.
+        """Return the inputs of images that are known before the first pass of their band.
 
         Returns:
             (n, h, w, STATIC), integers from -127 to 127 as float32.

@@ -52,7 +52,7 @@ class LadderConfig:
         draws: number of steps drawn for each sample.
         slices: number of slices of a sample that are used for each draw.
         positions: about how many positions of each band are used for each draw.
-        search: train on symbols as a file has them, after the search with the context model; slower.
+        search: train on the symbols after the search with the context model, which are those of a file; slower.
     """
 
     context: ContextConfig = field(default_factory=ContextConfig)
@@ -113,7 +113,7 @@ class Ladder(nn.Module):
         )
 
     def coder(self) -> SymbolCoder:
-        """Return the context model in integers, of the weights of this moment."""
+        """Return the context model in integers, made from the current weights."""
         return SymbolCoder(IntegerContext(self.context))
 
     def check_precision(self) -> None:
@@ -159,7 +159,7 @@ class Ladder(nn.Module):
         return torch.cat([self.refinement(part, step, step_index, options) for part in components.split(1)])
 
     def forward(self, batch: Batch) -> tuple[LadderOutput, Tensor | None]:
-        """Run a training pass on stacks or slices, in float32 whatever the precision of the run.
+        """Run a training pass on stacks or slices, always in float32, also if the run has another precision.
 
         Steps and slices are functions of the seed of each sample.
 

@@ -63,7 +63,7 @@ class ContextModel(nn.Module):
         self.register_buffer("frequencies", frequency_table())  # stored, so that every machine has the same
 
     def bias(self, images: Images, step_index: int, energies: Tensor) -> Tensor:
-        """What the first layer adds for the place, the step and the energies.
+        """Bias of the first layer by place (component, band and pass), step and energies.
 
         Args:
             images: of one band.

@@ -1,7 +1,7 @@
 """Uniform quantizer of coefficients; its step is given by an index, 32 steps an octave.
 
-One step size serves all coefficients. A symbol q stands for the value q * step; values are rounded towards zero by
-more than half (`OFFSET` below 1/2), since small coefficients cost more bits than they are worth.
+One step size serves all coefficients. A symbol q stands for the value q * step. Values are rounded with an offset below
+1/2 (`OFFSET`), so more of them become the smaller symbol. This saves bits and costs little error.
 
 Source: Sullivan, Efficient scalar quantization of exponential and Laplacian random variables, 1996.
 """

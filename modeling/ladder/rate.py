@@ -1,8 +1,8 @@
 """Code length of symbols under the context model, exact or estimated from a sample of positions.
 
-Most coefficients are zeros among zeros and cost next to nothing. For training, positions are therefore drawn with a
-probability that grows with the inputs around them, and their bits are divided by this probability; the estimate has no
-bias.
+Most coefficients are zeros among zeros and cost very few bits. For training, positions are therefore drawn at random,
+with a higher probability where the inputs around them are larger. The bits of a position are divided by its
+probability, so the estimate has no bias.
 
 Axes: D slices, R components, n images of a band, m positions.
 """
@@ -92,7 +92,7 @@ Logits = Callable[[Tensor, Tensor, Tensor], Tensor]
 def bits_at(
     logits: Logits, known: Known, images: Images, bias: Tensor, at: Positions, candidates: list[Tensor]
 ) -> list[Tensor]:
-    """Return the bits of candidate symbols at positions of a band, given all other symbols as they are.
+    """Return the bits of candidate symbols at positions of a band, with all other symbols unchanged.
 
     Args:
         logits: of windows and bias, such as a context model.

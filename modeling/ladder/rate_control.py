@@ -1,7 +1,7 @@
 """Choice of the step for a number of bytes or a PSNR.
 
-Bits are nearly proportional to the number of coefficients that a step leaves non-zero, and PSNR to its logarithm. So a
-few trials of the real search suffice: each corrects the proportion.
+Bits are nearly proportional to the number of coefficients that are not quantized to zero, and PSNR to the logarithm of
+this number. Each trial of the real search corrects the proportion, so a few trials are enough.
 
 Axes: D slices, T phases, R components, h and w of a band.
 """
@@ -33,7 +33,7 @@ SymbolsAt = Callable[[int], Symbols]
 
 
 def index_for_bytes(ladder: Ladder, analysis: Analysis, total: float, symbols_at: SymbolsAt) -> tuple[int, Symbols]:
-    """Find the step whose tokens take a number of bytes, or a few less.
+    """Find the step at which the tokens have a given number of bytes, or a little less.
 
     Args:
         ladder: the model.
@@ -57,7 +57,7 @@ def index_for_bytes(ladder: Ladder, analysis: Analysis, total: float, symbols_at
         guess = min(int(np.searchsorted(-counts * bytes_per_symbol, -total)), STEPS - 1)
         if trial < TRIALS and guess not in tried:
             index = guess
-        elif best is None and index < STEPS - 1:  # the proportion does not settle: small steps towards fewer bytes
+        elif best is None and index < STEPS - 1:  # the proportion does not converge: small steps towards fewer bytes
             index = min(max(tried) + 1 + trial, STEPS - 1)
         else:
             break

@@ -22,13 +22,13 @@ LARGEST = LADDER_REGION - 1  # of each number
 
 
 class Region(NamedTuple):
-    """A disk, and how much finer the step is inside.
+    """A disk with a finer step.
 
     Args:
         row: of the centre, in pixels of the field.
         column: of the centre.
         radius: in pixels.
-        gain: the step inside is 2^(-gain / PER_OCTAVE) of that outside.
+        gain: the step inside is 2^(-gain / PER_OCTAVE) times the step outside.
     """
 
     row: int

@@ -1,7 +1,8 @@
-"""Rate-distortion optimised quantization: a symbol moves towards zero where that saves more bits than it costs.
+"""Rate-distortion optimised quantization: a symbol is moved towards zero if that lowers the cost.
 
-Each non-zero symbol is compared with its neighbour towards zero by error² + weight * bits, in units of the step, with
-the bits of the context model itself. One choice changes the inputs of others, so the search is repeated.
+The cost is error² + weight * bits, with the error in units of the step and the bits of the context model. Each non-zero
+symbol is compared with its neighbour towards zero. A choice changes the inputs of other symbols, so the search is
+repeated.
 
 Axes: D slices, R components, h and w of a band.
 

@@ -1,4 +1,4 @@
-"""Walk over the symbols of a volume in coding order; encoder and decoder of a file take the same walk.
+"""Iteration over the symbols of a volume in coding order, the same in encoder and decoder of a file.
 
     for site in session.sites():
         logits = session.logits(site)          # of the decisions, from the symbols that are known
@@ -58,7 +58,7 @@ class _Band(NamedTuple):
 
 
 class Session:
-    """A walk over the symbols of some slices of a volume.
+    """An iteration over the symbols of some slices of a volume.
 
     Args:
         context: the integer context model.
@@ -129,7 +129,7 @@ class Session:
 
 
 class SymbolCoder:
-    """The context model as the file needs it, `SymbolModel` of data/bitstream/ladder.py.
+    """The context model with the interface that the file format uses, `SymbolModel` of data/bitstream/ladder.py.
 
     Args:
         context: the integer context model.

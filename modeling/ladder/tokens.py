@@ -28,12 +28,12 @@ LARGEST = 2**MAX_EXPONENT - 1
 
 @dataclass(frozen=True)
 class Target:
-    """What the step is chosen by; exactly one is given.
+    """Criterion by which the step is chosen; exactly one is given.
 
     Args:
         bytes_per_frame: of the tokens in a file, without its header.
-        psnr: mean over the frames, in dB, at least.
-        step: size of the step; the nearest of its scale is taken.
+        psnr: minimum of the mean over frames, in dB.
+        step: size of the step; the nearest step of the scale is used.
 
     Raises:
         ValueError: for no or two choices, or a value that is not above 0.

@@ -107,7 +107,8 @@ class Disease:
 
         Args:
             values: (B, measures).
-            known: (B, measures) bool; criteria of unknown measures are ignored; with none left it is infinite.
+            known: (B, measures) bool; criteria of unknown measures are ignored; without any known criterion the
+                evidence is infinite.
 
         Returns:
             (B, groups).

@@ -20,7 +20,7 @@ UNIT_STEP = 0.1
 
 @dataclass
 class Options(LossOptions):
-    """`exponent` of the step; 0 counts all bits alike."""
+    """`exponent` of the step; with 0 all bits count the same."""
 
     exponent: Annotated[float, Range(0, 2)] = 1.1
 

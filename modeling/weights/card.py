@@ -53,7 +53,7 @@ def model_card(
     license: str | None = None,
     leak: str | None = None,
 ) -> ModelCard:
-    """Write the card of a model from plain values; what is not known is left out or named as not known.
+    """Write the card of a model from plain values; unknown values are left out or marked as unknown.
 
     Args:
         config: ModelConfig as plain data.
@@ -61,9 +61,9 @@ def model_card(
         parameters: number of weights.
         training_record: section of that name of config.json: data, steps and losses of the training.
         summary: summary.json of a report of scripts/evaluate.py; its last model must be this model.
-        license: licence of the weights, as the Hub names it, such as `cc-by-nc-sa-4.0`. None sets no licence, and the
-            card says that whoever publishes the weights has to choose it.
-        leak: which ground truth the model encodes.
+        license: licence of the weights, as the Hub names it, such as `cc-by-nc-sa-4.0`. For None the card states that
+            the publisher of the weights has to choose one.
+        leak: ground truth that the model encodes.
 
     Returns:
         The card; its text begins with the header in YAML.
@@ -90,7 +90,7 @@ def model_card(
 
 
 def write_card(folder: Path, card: ModelCard) -> bool:
-    """Write a card as README.md of a folder, unless it holds a README.md that somebody wrote or edited.
+    """Write a card as README.md of a folder, unless it holds a README.md that a user wrote or edited.
 
     The last line of a written card holds a hash of the text before it. An existing README.md is replaced only if it has
     this line and the hash is that of its text. To get a new card, remove or rename README.md.
@@ -111,7 +111,7 @@ def write_card(folder: Path, card: ModelCard) -> bool:
 
 
 def _is_unchanged(path: Path) -> bool:
-    """Whether a README.md is a card that nobody edited."""
+    """Return whether a README.md is a card without later changes."""
     try:
         text = read_text(path)
     except ValueError:
@@ -125,7 +125,7 @@ def _hash(text: str) -> str:
 
 
 def _facts(config: Mapping[str, Any], layout: TokenLayout | None) -> dict[str, str]:
-    """What the config says of the model, name by name."""
+    """Return the properties of the model by name, from its config."""
     size = config["tokenizer"]["vq_model"]["image_size"]
     field = GEOMETRY[config["geometry"]].format(size=size)
     conditioning = config["conditioning"].get("name", "none")
@@ -142,7 +142,7 @@ def _facts(config: Mapping[str, Any], layout: TokenLayout | None) -> dict[str, s
             "refinement": ladder["refinement"]["name"],
         }
     latent = next(part for part in layout.fields(1, 1) if not part.is_index)
-    unit = "frame" if layout.name == "frame" else "cine, whatever its slices and phases"
+    unit = "frame" if layout.name == "frame" else "cine, for any number of slices and phases"
     bits = layout.num_tokens * latent.bits
     rate = f"{layout.num_tokens} tokens of {layout.codebook_size} codes: {bits} bits a {unit}, without header"
     if layout.num_anatomy:
@@ -160,14 +160,14 @@ def _facts(config: Mapping[str, Any], layout: TokenLayout | None) -> dict[str, s
 
 
 def _origin(tokenizer: Mapping[str, Any]) -> str:
-    """Where a tokenizer began, without the folders of somebody's machine."""
+    """Return the source of a tokenizer, without local folders."""
     source = Path(tokenizer["init"])
     name = source.name if source.is_absolute() else str(source)
     return name if tokenizer["revision"] is None else f"{name}, revision {tokenizer['revision']}"
 
 
 def _training(record: Mapping[str, Any] | None) -> dict[str, str]:
-    """What the record says of the training, name by name."""
+    """Return the properties of the training by name, from its record."""
     return {
         name.replace("_", " "): ", ".join(value) if isinstance(value, list) else str(value)
         for name, value in (record or {}).items()
@@ -175,7 +175,7 @@ def _training(record: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _results(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The rows of a report's summary, and what a reader of them must know."""
+    """Return the rows of a report's summary, and notes for their reader."""
     missing = [key for key in ("model", "mean", "std", "n", "data", "split") if key not in summary]
     if missing:
         raise ValueError(

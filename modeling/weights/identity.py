@@ -1,4 +1,4 @@
-"""The identity of a model: which weights make its tokens, and which decode them."""
+"""The identity of a model: hashes of the weights that compute its tokens, and of those that decode them."""
 
 import hashlib
 import json

@@ -66,9 +66,9 @@ def read_pretrained(
     files = find_pretrained(source, revision, cache_dir)
     if files.config.get("format") == FORMAT:
         if not isinstance(files.config.get("model"), dict):
-            raise ValueError(f"{files.where}: has no section `model`; export the model anew")
+            raise ValueError(f"{files.where}: has no section `model`; export the model again")
         if "taught_by" not in files.config:
-            raise ValueError(f"{files.where}: has no `taught_by`, the segmenters that taught the model; export it anew")
+            raise ValueError(f"{files.where}: has no `taught_by`, the segmenters of its training; export it again")
         model_config = from_plain(config_class, files.config["model"], "model")
         state, _ = load_weights(files.weights, files.config.get(WEIGHTS_HASH))
     else:
@@ -94,7 +94,7 @@ def lineage(config: dict[str, Any] | None, where: str) -> set[str]:
     """
     taught_by = (config or {}).get("taught_by", [])
     if not isinstance(taught_by, list) or not all(isinstance(entry, str) for entry in taught_by):
-        raise ValueError(f"{where}: taught_by is {taught_by!r}, expected a list of hashes; export the model anew")
+        raise ValueError(f"{where}: taught_by is {taught_by!r}, expected a list of hashes; export the model again")
     return set(taught_by)
 
 
@@ -105,14 +105,14 @@ def export_config(
     token_counts: list[int] | None = None,
     training_record: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What config.json of an export holds.
+    """Return the content of config.json of an exported model.
 
     Args:
         model: the model as plain data.
-        taught_by: hashes of all segmenters that taught it; evaluation tells an independent segmenter by them.
-        leak: where the model encodes ground truth, what of it.
-        token_counts: how often each id of the frame codebook was seen in training; None where nothing was counted.
-        training_record: data, steps and losses of the training, for the model card; None where they are not known.
+        taught_by: hashes of all segmenters used in its training. An independent reference segmenter is not among them.
+        leak: ground truth that the model encodes; None for none.
+        token_counts: number of occurrences of each id of the frame codebook in training; None if not counted.
+        training_record: data, steps and losses of the training, for the model card; None if unknown.
     """
     stamp = {} if leak is None else {"leak": leak}
     counts = {} if token_counts is None else {"token_counts": token_counts}
@@ -129,24 +129,24 @@ def export_config(
 
 
 def read_token_counts(config: dict[str, Any], where: str) -> list[int] | None:
-    """The token counts of a config.json.
+    """Return the token counts of a config.json.
 
     Raises:
-        ValueError: where they are no list of whole numbers of 0 or more.
+        ValueError: if they are not a list of whole numbers from 0.
     """
     counts = config.get("token_counts")
     if counts is None:
         return None
     if not isinstance(counts, list) or not all(type(n) is int and 0 <= n < 1 << 53 for n in counts):
-        raise ValueError(f"{where}: token_counts is {counts!s:.80}, expected whole numbers; export it anew")
+        raise ValueError(f"{where}: token_counts is {counts!s:.80}, expected whole numbers; export it again")
     return counts
 
 
 def read_training_record(config: dict[str, Any], where: str) -> dict[str, Any] | None:
-    """The training record of a config.json.
+    """Return the training record of a config.json.
 
     Raises:
-        ValueError: where it holds other values than numbers, texts and lists of texts.
+        ValueError: for values other than numbers, texts and lists of texts.
     """
     record = config.get("training_record")
     if record is None:
@@ -154,7 +154,7 @@ def read_training_record(config: dict[str, Any], where: str) -> dict[str, Any] |
     values = record.values() if isinstance(record, dict) else [None]
     lists = [value if isinstance(value, list) else [value] for value in values]
     if not all(isinstance(entry, str | int | float) for value in lists for entry in value):
-        raise ValueError(f"{where}: training_record is {record!s:.80}, expected numbers and texts; export it anew")
+        raise ValueError(f"{where}: training_record is {record!s:.80}, expected numbers and texts; export it again")
     return record
 
 

@@ -46,7 +46,7 @@ class Saving(PyTorchModelHubMixin):
         """Write model.safetensors, config.json and the model card README.md, each atomically.
 
         Args:
-            folder: is created if it does not exist. A README.md that somebody wrote or edited is kept, see
+            folder: is created if it does not exist. A README.md that a user wrote or edited is kept, see
                 modeling/weights/card.py.
             config: always None; `push_to_hub` passes it.
             model_card_kwargs: options of `generate_model_card`.

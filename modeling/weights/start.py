@@ -27,16 +27,18 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
     """
     tokenizer = config.tokenizer
     taught_by: set[str] = set()
-    own = config.decoder == "none" or tokenizer.init == "random"  # no tokenizer, or the recipe defines its architecture
+    from_recipe = (
+        config.decoder == "none" or tokenizer.init == "random"
+    )  # no pretrained tokenizer
     if init_weight is not None:
         state, saved = load_weights(init_weight)
         taught_by |= lineage(saved, str(init_weight))
-        if saved is not None and not own:
+        if saved is not None and not from_recipe:
             tokenizer.vq_model = saved_vq_model(saved, init_weight)
-            origin = saved["model"]["tokenizer"]  # an export names the source that its tokenizer began from
+            origin = saved["model"]["tokenizer"]  # the source of the first weights of its tokenizer
             tokenizer.init, tokenizer.revision = origin.get("init", tokenizer.init), origin.get("revision")
         source = str(init_weight)
-    elif not own:
+    elif not from_recipe:
         tokenizer.vq_model, state = read_tokenizer(tokenizer.init, tokenizer.revision)
         source = tokenizer.init
     else:

@@ -1,4 +1,4 @@
-"""The codebook during training: k-means places it, and unused entries are replaced."""
+"""The codebook during training: initialised by k-means; unused entries are replaced."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ CODEBOOK = "tokenizer.quantize.embedding.weight"
 
 @torch.no_grad()
 def fit_codebook(model: TiTok, dataset: CineDataset | CineStream, seed: int, device: torch.device, step: int) -> None:
-    """Place the codebook by k-means on latents of training samples, the same on every rank.
+    """Initialise the codebook by k-means on latents of training samples, with the same result on every rank.
 
     Raises:
         ValueError: for latents that are not finite.
@@ -35,7 +35,7 @@ def fit_codebook(model: TiTok, dataset: CineDataset | CineStream, seed: int, dev
     z = torch.cat(latents)
     if not z.isfinite().all():
         raise ValueError(
-            f"the latents are not finite at step {step}, where k-means places the codebook; lower "
+            f"the latents are not finite at step {step}, where k-means initialises the codebook; lower "
             "optimizer.learning_rate or training.continuous_steps"
         )
     model.tokenizer.quantize.fit_codebook(z, seed)
@@ -44,7 +44,7 @@ def fit_codebook(model: TiTok, dataset: CineDataset | CineStream, seed: int, dev
 def reseed_codebook(
     model: TiTok, prediction: Prediction, batch: Batch, dead: Tensor, seed: int, optimizer: Any, ema: EMA
 ) -> None:
-    """Move entries that nothing used to latents of this batch, alike on every rank; their averages begin anew."""
+    """Replace unused entries by latents of this batch, with the same result on every rank; restart their averages."""
     z = prediction.tokens()[0].z[batch.valid_frames()].flatten(0, 1).detach()
     model.tokenizer.quantize.reseed(dead, gather_rows(z), seed)
     for name in ("exp_avg", "exp_avg_sq"):

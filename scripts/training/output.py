@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints: log, record of its starts, exported models."""
+"""Output of a run besides its checkpoints: log, record of its starts, exported models."""
 
 import math
 from pathlib import Path, PurePath
@@ -50,7 +50,7 @@ def write_output(folder: Path, config: dict[str, Any], model: TiTok, step: int) 
     """Write the trained model: config.json, model.safetensors and README.md for users, checkpoint_last.pth for stages.
 
     Args:
-        folder: of the output; a README.md in it that somebody edited is kept, and a line says so.
+        folder: of the output; an edited README.md in it is kept, with a note.
         config: the recipe as plain data.
         model: with the weights to write.
         step: number of steps that were trained.
@@ -66,7 +66,7 @@ def write_output(folder: Path, config: dict[str, Any], model: TiTok, step: int) 
 
 
 def training_record(config: dict[str, Any], step: int) -> dict[str, Any]:
-    """What a model card says of a training; folders are named without their places.
+    """Return the data of a training for the model card; folders without their paths.
 
     Args:
         config: the recipe as plain data.

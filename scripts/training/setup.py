@@ -1,4 +1,4 @@
-"""What a recipe trains: losses, model, data, and what a user should know before the first step."""
+"""Setup of a training: losses, model, data, and notes for the user before the first step."""
 
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ class Built(NamedTuple):
 
 
 def build(config: RunConfig) -> Built:
-    """Build the losses; then, with the same seed whatever the losses, the model and its first weights."""
+    """Build losses and model, with its initial weights; random weights of the model do not depend on the losses."""
     torch.manual_seed(config.experiment.seed)
     objective = build_objective(config.losses)
     check_losses(config, objective.needs)
@@ -55,16 +55,16 @@ def build(config: RunConfig) -> Built:
 
 
 def open_data(config: RunConfig, model: TiTok) -> CineDataset | CineStream:
-    """The train split, with the tokens of a cache where the recipe names one.
+    """The train split, with the tokens of a cache if the recipe names one.
 
     Raises:
-        ValueError: where data and model do not fit together.
+        ValueError: if data and model do not match.
     """
     dataset = training_data(config)
     for count in config.training.keep_tokens:
         model.check_tokens()
         model.layout.keep(count)
-    if config.dataset.tokens is not None and isinstance(dataset, CineDataset):  # of a stream, the recipe refuses it
+    if config.dataset.tokens is not None and isinstance(dataset, CineDataset):  # not for a stream
         if dataset.drawn_phases is not None:
             raise ValueError("dataset.tokens holds cines of one number of phases; set dataset.max_phases=null")
         if model.resampler is not None:
@@ -83,7 +83,7 @@ def open_data(config: RunConfig, model: TiTok) -> CineDataset | CineStream:
 def notes(
     config: RunConfig, saved: dict[str, Any] | None, precision: str, loader: Loader, model: TiTok, has_val: bool
 ) -> list[str]:
-    """What a user should know before the first step, a line each."""
+    """Return the notes for the user before the first step, one line each."""
     lines = environment_notes(precision)
     before, now = saved["config"]["training"]["max_steps"] if saved else 0, config.training.max_steps
     if saved and before != now:

@@ -1,7 +1,7 @@
 """Refinement of decoded components: a small convolutional network predicts the error of quantization.
 
-It works on component images in units of the step, so that one network serves all steps. Its last layer starts at zero:
-untrained, it changes nothing. Components beyond the first ones pass unchanged.
+It works on component images in units of the step, so that one network serves all steps. Its last layer is zero
+at initialisation, so an untrained network changes nothing. Only the first components are refined.
 
 Axes: D slices, R components, H and W.
 

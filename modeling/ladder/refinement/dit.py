@@ -1,8 +1,9 @@
-"""Refinement by a DiT: decoded components are its draft, and it predicts the error of quantization, or samples it.
+"""Refinement by a DiT: it predicts the error of quantization of decoded components, or samples it.
 
 The path of the flow is that of modeling/flow.py, in units of the error: at t = 0 with zero noise the network gives the
-posterior mean, which has the highest PSNR; from noise it draws a sample, for realism. It works at any size, since
-positions enter by rotation of queries and keys alone. Its last layer starts at zero: untrained, it changes nothing.
+posterior mean, which has the highest PSNR; from noise it draws a sample, for realism. It works at any size,
+because positions are encoded only by the rotation of queries and keys. Its last layer is zero at initialisation, so an
+untrained network changes nothing.
 
 Axes: D slices, R components, H and W, P patches, E width.
 
@@ -88,10 +89,10 @@ class DiTRefinement(nn.Module):
         return torch.cat([components[:, :count] + error, components[:, count:]], 1)
 
     def remaining(self, components: Tensor, original: Tensor, step: float, step_index: int, seed: int) -> Tensor:
-        """Squared error that a training pass leaves, as a fraction of that of the components.
+        """Squared error after a training pass, as a fraction of the error of the decoded components.
 
-        Half of the passes predict from t = 0 with zero noise; the others from a point of the path, weighted as a
-        velocity.
+        Half of the passes predict from t = 0 with zero noise. The others predict from a point of the path, and are
+        weighted as an error of the velocity.
 
         Args:
             components: (D, R, H, W) decoded.

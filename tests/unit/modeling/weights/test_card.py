@@ -118,7 +118,7 @@ def test_the_training_is_recorded_without_places_and_comes_back_with_the_model(t
     config = json.loads((tmp_path / "config.json").read_text())
     for wrong in ("40 steps", {"steps": None}):
         (tmp_path / "config.json").write_text(json.dumps({**config, "training_record": wrong}))
-        with pytest.raises(ValueError, match=r"config\.json: training_record is .* export it anew"):
+        with pytest.raises(ValueError, match=r"config\.json: training_record is .* export it again"):
             TiTok.from_pretrained(tmp_path)
 
 
