@@ -6,9 +6,9 @@ Research use only, not a medical device.
     accelerate launch scripts/train_mri_titok.py config=configs/training/MRI/stage2/mri_titok_dit_fusion.yaml \\
         dataset.tokens=...
 
-Takes the recipe of the training, whose tokenizer must be frozen, and any key=value that it will be given. Where the
-recipe draws phases or augments anew each epoch, --variants sets how many epochs of draws are encoded; training then
-repeats them. Anatomy tokens are not cached: the segmenter still trains.
+The arguments are the recipe of the training, whose tokenizer must be frozen, and its key=value options. If the recipe
+draws phases or augments samples in each epoch, --variants sets the number of epochs that are encoded; the training then
+repeats these epochs. Anatomy tokens are not cached, because the segmenter is still trained.
 
 Started by `torchrun --nproc_per_node N` or `accelerate launch --num_processes N`, the processes divide the samples,
 each on its own GPU. The main process writes the cache, which is the same.
@@ -115,8 +115,8 @@ def check(options: argparse.Namespace, dataset: CineDataset, model: TiTok) -> No
         raise ValueError(f"--variants is {options.variants}, expected 1 or more")
     if dataset.draws() and not options.variants_given:
         raise ValueError(
-            "the recipe draws phases (dataset.phases) or augments (dataset.augment) anew each epoch; say with "
-            "--variants how many epochs of draws are kept, or leave both out of the recipe"
+            "the recipe draws phases (dataset.phases) or augments samples (dataset.augment) in each epoch; give "
+            "the number of epochs to encode with --variants, or leave both out of the recipe"
         )
 
 
@@ -128,8 +128,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
-    add("--variants", type=int, help="epochs of draws to keep; must be given where the recipe draws (else 1)")
-    add("--output_dir", type=Path, help="where the cache goes (default: beside the shards, tokens-HASH)")
+    add(
+        "--variants",
+        type=int,
+        help="epochs to encode; required if the recipe draws phases or augments (else 1)",
+    )
+    add("--output_dir", type=Path, help="folder of the cache (default: tokens-HASH beside the shards)")
     add("--dtype", choices=list(DTYPES), default="fp32", help="bf16 is faster and changes tokens (default fp32)")
     add("--batch_frames", type=int, default=64, help="frames at a time (default 64)")
     add("--workers", type=int, default=min(2, os.cpu_count() or 1), help="loading processes (default up to 2)")
@@ -186,7 +190,7 @@ def is_done(folder: Path, described: dict[str, Any]) -> bool:
 
 
 def share_equal(config: RunConfig, dataset: CineDataset, options: argparse.Namespace, device: torch.device) -> float:
-    """Share of the first sample's tokens that the other type of weights leaves as float32 has them."""
+    """Return the fraction of the first sample's tokens that are equal with weights of the other type and in float32."""
     exact, _ = start_model(config.model, config.experiment.init_weight)
     batch = collate([dataset[0, 0]]).to(device)
     ids = [encode(exact.to(device, dtype), batch) for dtype in (torch.float32, DTYPES[options.dtype])]
@@ -194,10 +198,10 @@ def share_equal(config: RunConfig, dataset: CineDataset, options: argparse.Names
 
 
 def place_for(shards: str, described: dict[str, Any]) -> Path:
-    """A folder beside local shards, named after what it holds."""
+    """Return a folder beside local shards, named by a hash of its content."""
     place = folder_or_url(shards)
     if not isinstance(place, Path):
-        raise ValueError(f"dataset.shards {shards} is a URL; say with --output_dir where the cache goes")
+        raise ValueError(f"dataset.shards {shards} is a URL; give the folder of the cache with --output_dir")
     digest = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=4).hexdigest()
     return place / f"tokens-{digest}"
 

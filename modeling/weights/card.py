@@ -187,7 +187,9 @@ def _results(summary: Mapping[str, Any]) -> dict[str, Any]:
     notes = [note for note in summary.get("notes", []) if note.startswith("LEAK: ")]
     independent = summary.get("reference_segmenter", {}).get("independent_of", {})
     if "dice_mean" in keys and not independent.get(summary["model"], True):
-        notes.append("The segmenter that measured Dice took part in the training of this model, which favours it.")
+        notes.append(
+            "The segmenter that measured Dice was used in the training of this model, so Dice is too favourable."
+        )
     text = f"`{summary['model']}` on {summary['data']}, split {summary['split']}, {summary['n']} patients"
     return {"text": f"{text}, by `scripts/evaluate.py`:", "rows": rows, "notes": notes}
 

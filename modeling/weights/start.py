@@ -27,9 +27,7 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
     """
     tokenizer = config.tokenizer
     taught_by: set[str] = set()
-    from_recipe = (
-        config.decoder == "none" or tokenizer.init == "random"
-    )  # no pretrained tokenizer
+    from_recipe = config.decoder == "none" or tokenizer.init == "random"  # no pretrained tokenizer
     if init_weight is not None:
         state, saved = load_weights(init_weight)
         taught_by |= lineage(saved, str(init_weight))

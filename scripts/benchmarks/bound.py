@@ -1,12 +1,12 @@
-"""What a number of bits can say about a whole cine: the PSNR of linear transform coding that is fitted to the data.
+"""PSNR of a whole cine at a number of bits, by linear transform coding that is fitted to the data.
 
     python scripts/benchmark.py bound --data acdc_wds --bits 512 --output bound.json
 
-The train split gives the transforms, the other split is coded. Two transforms are compared:
+The transforms are fitted to the train split. The other split is coded. Two transforms are compared:
 
-- `cine`: the principal components of whole cines. There are as many components as train patients less one.
+- `cine`: the principal components of whole cines. Their number is the number of train patients minus one.
 - `frame`: cosines along the slices, harmonics along the cycle (modeling/resampling/waves.py), and principal components
-  in the plane that all of these waves share. So more components can be learnt from the same patients.
+  in the plane, shared by all of these waves. So more components can be fitted to the same patients.
 
 A coefficient is rounded to a multiple of one step, and costs the ideal code length of a normal distribution with the
 variance of the train split. The step is searched for, so that a patient costs `--bits` in the mean. The PSNR is that of

@@ -48,7 +48,7 @@ class Flop:
 
     Attributes:
         counts: (part of a step, type of the operations' first tensor) -> FLOP so far.
-        part: the part that a block belongs to, FORWARD or BACKWARD; what a checkpoint computes again is RECOMPUTED.
+        part: FORWARD or BACKWARD, the part of a block; recomputed operations of a checkpoint are RECOMPUTED.
     """
 
     def __init__(self) -> None:
@@ -58,15 +58,15 @@ class Flop:
         self.innermost: TorchDispatchMode | None = None
 
     def of(self, part: str, itemsize: int) -> int:
-        """FLOP of a part, of numbers of so many bytes."""
+        """Return the FLOP of a part, for numbers of a given size in bytes."""
         return sum(count for (name, dtype), count in self.counts.items() if (name, dtype.itemsize) == (part, itemsize))
 
     @contextmanager
     def counting(self, times: int = 1, known: Iterable[Tensor] = ()) -> Iterator[None]:
-        """Count what is computed within the block; in nested blocks, the inner one alone counts.
+        """Count the operations within the block; in nested blocks only the inner block counts.
 
         Args:
-            times: that each operation counts.
+            times: factor of each count.
             known: not used here, see `Counter`.
         """
         counter = FlopCounterMode(display=False, custom_mapping=FUSED_ON_CPU)
@@ -86,7 +86,7 @@ class Flop:
         try:
             with like_a_gpu():
                 yield
-        finally:  # a checkpoint stops with an exception once it has all that it needs
+        finally:  # a checkpoint stops early with an exception
             self.part = before
 
 

@@ -39,19 +39,19 @@ from utils.types import Batch
 FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 HELP = "GPU memory of a training step of a recipe, calculated without a GPU"
 GB = 1e9
-AFTER_WARMUP = 10**9  # a step at which no loss waits
+AFTER_WARMUP = 10**9  # a step after the warm-up of all losses
 
 
 class Needed(NamedTuple):
     """Bytes of a training step.
 
     Args:
-        parameters: of the model and of losses that learn.
-        gradients: of what trains.
-        moments: Adam's two.
-        ema: the average of what trains.
+        parameters: of the model and of losses with parameters.
+        gradients: of the trained parameters.
+        moments: both moments of Adam.
+        ema: average of the trained parameters.
         batch: images, noise and masks.
-        saved: what autograd keeps from the forward to the backward pass.
+        saved: tensors that autograd saves for the backward pass.
         chunk: the largest chunk that is computed again.
     """
 
@@ -65,7 +65,7 @@ class Needed(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return sum(self)
 
 
@@ -84,14 +84,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Setup(NamedTuple):
-    """A training without data.
+    """Model, losses and synthetic batch of a training.
 
     Args:
-        model: on the meta device; the part that trains is selected.
+        model: on the meta device, with its trainable parameters selected.
         objective: the losses, with real parameters.
-        trainable: name -> parameter that trains.
-        samples: of a micro-batch on one GPU.
-        batch: one made-up sample.
+        trainable: name -> trained parameter.
+        samples: number of samples of a micro-batch on one GPU.
+        batch: one synthetic sample.
     """
 
     model: TiTok
@@ -102,7 +102,7 @@ class Setup(NamedTuple):
 
 
 def set_up(config: RunConfig, slices: int, phases: int) -> Setup:
-    """Model, losses and a sample of a recipe; the tokenizer's architecture is filled in where its weights are at hand.
+    """Model, losses and a sample of a recipe; the tokenizer has the architecture of its weights, if available.
 
     Args:
         config: the recipe.
@@ -125,7 +125,7 @@ def set_up(config: RunConfig, slices: int, phases: int) -> Setup:
 
 
 def needed(config: RunConfig, slices: int = 18, phases: int = 35) -> Needed:
-    """Bytes that a training step of one micro-batch on one GPU needs.
+    """Return the bytes of a training step of one micro-batch on one GPU.
 
     Args:
         config: the recipe, see `set_up` for all arguments.
@@ -136,7 +136,7 @@ def needed(config: RunConfig, slices: int = 18, phases: int = 35) -> Needed:
     model, objective, trainable, samples, batch = set_up(config, slices, phases)
     saved = Saved()
     saved.leave_out(objective.parameters())
-    with sdpa_kernel(list(FUSED)):  # as on a GPU, whatever a training in this process has switched off
+    with sdpa_kernel(list(FUSED)):  # as on a GPU, also if a training in this process has changed it
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             model.to_empty(device="cpu")
             saved.leave_out(model.parameters())
@@ -216,7 +216,7 @@ class CountedSegmenter(FixedSegmenter):
         self.pairs: list[tuple[Tensor, Tensor]] = []
 
     def segment(self, frames: Tensor) -> Segmented:  # (1, ..., 1, H, W)
-        """Zeros of the shapes and types that the segmenter gives."""
+        """Return zeros with the shapes and types of the output of the segmenter."""
         with self.mode, self.counter.counting(), like_a_gpu():
             fake = torch.empty(self.samples, *frames.shape[1:], requires_grad=frames.requires_grad)
             segmented = self.counted.segment(fake)
@@ -227,7 +227,7 @@ class CountedSegmenter(FixedSegmenter):
 
 
 def real(fake: Tensor, rows: int) -> Tensor:
-    """Zeros like the first rows of a fake tensor, a leaf that asks for a gradient where that does."""
+    """Return zeros like the first rows of a fake tensor, as a leaf with the same `requires_grad`."""
     zeros = torch.zeros((rows, *fake.shape[1:]), dtype=fake.dtype)
     return zeros.requires_grad_(fake.requires_grad)
 

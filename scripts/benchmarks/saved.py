@@ -19,33 +19,33 @@ IN_FLOAT32: set[Any] = {  # what autocast computes in float32 on a GPU, and on a
 
 
 class Counter(Protocol):
-    """Counts something of what is computed within blocks: `Saved` bytes, `Flop` of flop.py operations."""
+    """Counter of the computations within blocks: `Saved` counts bytes, `Flop` of flop.py counts operations."""
 
     def counting(self, times: int = 1, known: Iterable[Tensor] = ()) -> AbstractContextManager[None]:
         """Count within a block.
 
         Args:
-            times: that everything counts.
+            times: factor of each count.
             known: tensors that were counted before.
         """
 
 
 class Saved:
-    """Bytes that the backward pass needs: each storage once, of recomputed parts their inputs and the largest chunk."""
+    """Bytes saved for the backward pass: each storage once; of recomputed parts their inputs and the largest chunk."""
 
     def __init__(self) -> None:
-        self.storages: dict[int, tuple[Any, int]] = {}  # by address: kept alive so that no other takes it; bytes
+        self.storages: dict[int, tuple[Any, int]] = {}  # by address; references prevent reuse of the address; bytes
         self.chunk = 0
         self.times = 1
-        self.known: dict[tuple[Any, ...], tuple[Any, int]] = {}  # what equal chunks give, and their bytes
+        self.known: dict[tuple[Any, ...], tuple[Any, int]] = {}  # outputs and bytes of chunks of equal shapes
 
     @property
     def bytes(self) -> int:
-        """All that was kept so far."""
+        """Number of bytes counted so far."""
         return sum(count for _, count in self.storages.values())
 
     def leave_out(self, tensors: Iterable[Tensor]) -> None:
-        """Count these no more."""
+        """Exclude tensors from the count."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             self.storages[storage._cdata] = (storage, 0)
@@ -58,10 +58,10 @@ class Saved:
 
     @contextmanager
     def counting(self, times: int = 1, known: Iterable[Tensor] = ()) -> Iterator[None]:
-        """Count what is kept within the block.
+        """Count the tensors that are saved within the block.
 
         Args:
-            times: that each storage counts.
+            times: factor of the size of each storage.
             known: tensors that were counted before, under another storage.
         """
         self.leave_out(known)
@@ -74,13 +74,13 @@ class Saved:
         self.times = before
 
     def recomputed(self, work: Callable[..., Any], *inputs: Any, use_reentrant: bool) -> Any:
-        """In place of torch's checkpoint: what is kept of a chunk is its inputs; the rest counts by the largest."""
+        """Replace torch's checkpoint: count the inputs of each chunk, and once the tensors of the largest chunk."""
         for x in inputs:
             if isinstance(x, Tensor):
                 self.keep(x)
         shapes = (tuple(x.shape) if isinstance(x, Tensor) else None for x in inputs)
         key = (getattr(work, "__qualname__", id(work)), *shapes)
-        if key not in self.known:  # chunks are alike: one of them tells of all
+        if key not in self.known:  # chunks of equal shapes need equal memory: one is counted
             inner = Saved()
             inner.storages = {address: (storage, 0) for address, (storage, _) in self.storages.items()}
             with inner.counting():
@@ -91,14 +91,14 @@ class Saved:
 
 
 def alike(tensors: Any) -> Any:
-    """New tensors of the shapes of others, that ask for a gradient where those do."""
+    """Return new tensors with the shapes and `requires_grad` of others."""
     if isinstance(tensors, Tensor):
         return torch.empty_like(tensors).detach().requires_grad_(tensors.requires_grad)
     return type(tensors)._make(map(alike, tensors)) if hasattr(tensors, "_make") else tuple(map(alike, tensors))
 
 
 class like_a_gpu(TorchFunctionMode):  # noqa: N801 - used as a context manager
-    """Autocast of a CPU computes what that of a GPU does in float32."""
+    """Autocast on a CPU that computes the same operations in float32 as on a GPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in IN_FLOAT32 and torch.is_autocast_enabled("cpu"):

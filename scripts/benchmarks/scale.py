@@ -38,7 +38,7 @@ T = 1e12
 
 
 class Passes(NamedTuple):
-    """FLOP of one sample: the forward pass, the backward pass, and what this computes again of the forward pass."""
+    """FLOP of one sample: forward pass, backward pass, and the recomputed part of the forward pass."""
 
     forward: int
     backward: int
@@ -46,13 +46,13 @@ class Passes(NamedTuple):
 
 
 class Assumed(NamedTuple):
-    """What is assumed of the machine.
+    """Assumptions on the machine.
 
     Args:
         tflops: peak of one GPU in 16-bit products, TFLOP/s.
         tflops_float32: the same in float32.
         mfu: share of the peak that is used, in (0, 1].
-        bandwidth_gb_s: at which one GPU sends in an all-reduce, GB/s.
+        bandwidth_gb_s: rate at which one GPU sends data in an all-reduce, GB/s.
     """
 
     tflops: float
@@ -107,8 +107,8 @@ def check(args: argparse.Namespace) -> None:
 def flop_of_sample(config: RunConfig, setup: Setup) -> dict[str, Passes]:
     """FLOP of a training step for one sample, in 16-bit numbers and in float32.
 
-    The losses run on real zeros, as in memory.py. Their backward pass tells which outputs of the model have a gradient;
-    from these the backward pass of the model starts.
+    The losses run on real zeros, as in memory.py. Their backward pass shows which outputs of the model have a gradient;
+    the backward pass of the model starts from these outputs.
 
     Returns:
         {"bf16": ..., "float32": ...}.
@@ -130,7 +130,7 @@ def flop_of_sample(config: RunConfig, setup: Setup) -> dict[str, Passes]:
 
 
 def with_gradient(prediction: Prediction, of_one: Prediction) -> list[Tensor]:
-    """The fake outputs of model and segmenter that the losses have sent a gradient to.
+    """Return the fake outputs of model and segmenter that have a gradient from the losses.
 
     Args:
         prediction: of the model, fake.
@@ -142,7 +142,7 @@ def with_gradient(prediction: Prediction, of_one: Prediction) -> list[Tensor]:
     if isinstance(segmenter, CountedSegmenter):
         segmented = [fake for fake, leaf in segmenter.pairs if leaf.grad is not None]
         if segmented and frames is not None and all(fake is not frames for fake in outputs):
-            outputs.append(frames)  # it is what the segmenter segments
+            outputs.append(frames)  # the input of the segmenter
         outputs += segmented
     return outputs
 
@@ -160,9 +160,9 @@ def expected(
 
     Args:
         flop: {"bf16": ..., "float32": ...} of a step on one GPU.
-        gradient_bytes: that each GPU has to average with the others.
-        samples: of a step on one GPU.
-        frames: of these samples.
+        gradient_bytes: bytes of gradients that each GPU exchanges.
+        samples: number of samples of a step on one GPU.
+        frames: number of frames of these samples.
         gpus: number of GPUs.
         assumed: the machine.
 
@@ -177,7 +177,7 @@ def expected(
 
 
 def count(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
-    """All that is counted and calculated for a recipe, as plain data.
+    """Return all counts and calculated times of a recipe, as plain data.
 
     Args:
         config: the recipe.

@@ -22,7 +22,7 @@ class Results:
         rows: model -> one row a patient.
         fields: model -> its field in words.
         leaks: model -> which ground truth it encodes; only models that do so.
-        independent: model -> whether the reference segmenter did not teach it.
+        independent: model -> whether the reference segmenter was not used in its training.
         failed: patient -> why it cannot be scored.
         baselines: baseline of the reported model -> its description.
         without_rate: reconstructions of other methods without a list of sizes.
@@ -58,7 +58,7 @@ class Results:
 
 
 def segmenter_note(opened: Opened | None, independent: dict[str, bool]) -> str:
-    """The sentences on the reference segmenter: its name, the method, and the models that it taught."""
+    """The sentences on the reference segmenter: its name, the method, and the models in whose training it was used."""
     if opened is None:
         return "Hearts are not scored: no --segmenter was given, and the last --model has none."
     note = (
@@ -70,11 +70,12 @@ def segmenter_note(opened: Opened | None, independent: dict[str, bool]) -> str:
     )
     if not opened.segmenter.every_phase:
         note += " This segmenter segments only ED and ES, so there are no phase errors."
-    taught = [name for name, is_independent in independent.items() if not is_independent]
-    if taught:
+    dependent = [name for name, is_independent in independent.items() if not is_independent]
+    if dependent:
         note += (
-            f" {MARK} This segmenter taught {', '.join(taught)} (losses, choice of ED and ES or anatomy tokens). The "
-            f"heart metrics marked with {MARK} favour that model; give an independent segmenter with --segmenter."
+            f" {MARK} This segmenter was used in the training of {', '.join(dependent)} (losses, choice of ED "
+            f"and ES, or anatomy tokens). The heart metrics marked with {MARK} are too favourable for that model; give "
+            "an independent segmenter with --segmenter."
         )
     return note
 

@@ -23,9 +23,10 @@ from utils.config.yaml_text import read_yaml
 
 
 class Opened(NamedTuple):
-    """A reference segmenter, with its hash and the hashes of the segmenters that taught it (`lineage`).
+    """A reference segmenter, with its hash and the hashes of all segmenters used in its training (`lineage`).
 
-    A model saves the hashes of the segmenters that taught it. One common hash means: not independent of the model.
+    A model stores the hashes of the segmenters used in its training. If one hash is in both lists, the reference
+    segmenter is not independent of the model.
     """
 
     segmenter: ReferenceSegmenter

@@ -18,6 +18,7 @@ from utils.report.tables import (
     UNDEFINED,
     baseline_metrics_of,
     baseline_table,
+    dependent_models,
     heart_table,
     hide_equal,
     image_table,
@@ -25,7 +26,6 @@ from utils.report.tables import (
     metrics_of,
     number,
     patient_table,
-    taught_models,
 )
 
 NOTE = "Research use only, not a medical device. A generative decoder may invent anatomy."
@@ -139,10 +139,10 @@ def choose(patients: Rows) -> list[Chosen]:
 
 def rate_points(summary: Mapping[str, Any]) -> list[RatePoint]:
     """The models of a report whose rate is known; a model with several numbers of tokens has one point for each."""
-    taught, points = taught_models(summary), []
+    dependent, points = dependent_models(summary), []
     for name, entry in summary["models"].items():
         model, _, setting = name.rpartition(", ")
-        label = (model if model and setting.endswith(" tokens") else name) + (f" {MARK}" if name in taught else "")
+        label = (model if model and setting.endswith(" tokens") else name) + (f" {MARK}" if name in dependent else "")
         values = [entry["mean"].get(key, math.nan) for key in ("bits_per_frame", "psnr", "dice_mean")]
         bits, psnr, dice = (math.nan if value is None else value for value in values)
         if math.isfinite(bits) and math.isfinite(psnr):
@@ -254,7 +254,7 @@ def _cine(row: CineRow) -> dict[str, str]:
 
 def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """The main means of the reported model."""
-    marked = HEART_METRICS if summary["model"] in taught_models(summary) else ()
+    marked = HEART_METRICS if summary["model"] in dependent_models(summary) else ()
     values = {key: metric_text(summary["mean"], key) for key in TILES if key in summary["mean"]}
     return [
         {"value": f"{value} {MARK}" if key in marked and value != UNDEFINED else value, "name": COLUMNS[key].heading}
@@ -272,7 +272,7 @@ def _heart(summary: Mapping[str, Any], patients: Rows, agreement: Figure | None)
     tables = zip(titles, heart.tables(hearts, scored), strict=True)
     return {
         "patients": len(scored),
-        "mark": MARK if summary["model"] in taught_models(summary) else "",
+        "mark": MARK if summary["model"] in dependent_models(summary) else "",
         "models": hide_equal(heart_table(summary)),
         "tables": [(title, hide_equal(table)) for title, table in tables],
         "agreement": _figure(agreement),

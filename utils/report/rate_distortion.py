@@ -70,10 +70,11 @@ def csv_text(rows: Rows) -> str:
 
 
 def marked(summary: Mapping[str, Any]) -> Sequence[str]:
-    """The models that the segmenter of the table, the first one, taught.
+    """Return the models in whose training the segmenter of the table, the first one, was used.
 
     Args:
-        summary: as in rate_distortion.json; `taught` maps each segmenter to the models that it taught.
+        summary: as in rate_distortion.json; `taught` maps each segmenter to the models
+            in whose training it was used.
     """
     return next(iter(summary["taught"].values()), ())
 
@@ -84,7 +85,7 @@ def point_table(rows: Rows, original: Mapping[str, Any], marked: Sequence[str]) 
     Args:
         rows: means of each point.
         original: means of the original; empty without a segmenter.
-        marked: models that the reference segmenter taught.
+        marked: models in whose training the reference segmenter was used.
     """
     keys = [key for key in SHOWN if any(key in row for row in rows)]
     every = [*rows, *([{"method": ORIGINAL, "setting": "", **original}] if original else [])]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from utils.report import heart
 from utils.report.columns import BASELINE_METRICS, COLUMNS, COMPARED, HEART_METRICS, METRICS, PATIENT, Table
 
-MARK = "†"  # at heart metrics that were measured by a segmenter that taught the model
+MARK = "†"  # of heart metrics by a segmenter that was used in the training of the model
 UNDEFINED = "–"  # cell of a metric that does not apply
 Rows = Sequence[Mapping[str, Any]]
 
@@ -96,12 +96,12 @@ def _compared(
 ) -> Table:
     """The given metrics, where at least one model has them, of the given models and baselines."""
     keys = [key for key in keys if any(key in entry["mean"] for entry in summary["models"].values())]
-    taught = taught_models(summary)
+    dependent = dependent_models(summary)
     entries = [(name, name, summary["models"][name]) for name in models]
     entries += [(f"baseline: {name}", summary["model"], summary["baselines"][name]) for name in baselines]
     rows = []
     for name, model, entry in entries:  # baselines are those of the reported model
-        marked = HEART_METRICS if model in taught else ()
+        marked = HEART_METRICS if model in dependent else ()
         rows.append([name, *(_comparison_cell(entry, key, key in marked) for key in keys)])
     return Table(["", *(COLUMNS[key].heading for key in keys)], rows)
 
@@ -118,8 +118,8 @@ def _comparison_cell(entry: Mapping[str, Any], key: str, marked: bool) -> str:
     return f"{cell} {MARK}" if marked else cell
 
 
-def taught_models(summary: Mapping[str, Any]) -> set[str]:
-    """The models that the reference segmenter taught."""
+def dependent_models(summary: Mapping[str, Any]) -> set[str]:
+    """Return the models in whose training the reference segmenter was used."""
     independent = summary.get("reference_segmenter", {}).get("independent_of", {})
     return {name for name, is_independent in independent.items() if not is_independent}
 

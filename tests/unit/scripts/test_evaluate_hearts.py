@@ -178,16 +178,16 @@ def test_a_model_that_only_segments_scores_a_model_that_cannot_whatever_their_fi
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_figures_by_a_segmenter_that_taught_the_model_are_marked_wherever_they_stand(place: Path) -> None:
+def test_figures_by_a_segmenter_of_the_training_are_marked_in_tables_and_page(place: Path) -> None:
     for more, taught in (((), True), (("--segmenter", str(place / "other")), False)):
         summary = report(place, "plain", "seeing", more=more)
         assert summary["reference_segmenter"]["independent_of"] == {"plain": True, "seeing": not taught}
-        assert any("taught seeing" in note for note in summary["notes"]) == taught
+        assert any("used in the training of seeing" in note for note in summary["notes"]) == taught
         headings, rows = comparison(summary)
         cells = {row[0]: row[headings.index("Dice")] for row in rows}
         assert (MARK in cells["seeing"]) == taught and MARK not in cells["plain"]
         page = (place / "report" / "index.html").read_text()
-        assert ("favour it" in page) == taught
+        assert ("are too favourable" in page) == taught
         lines = csv.DictReader((place / "report" / "per_patient.csv").open())
         assert {line["model"]: line["segmenter_taught_model"] for line in lines} == {
             "plain": "0", "seeing": str(int(taught))
