@@ -32,7 +32,7 @@ from scripts.recipe import RunConfig
 from utils.config.recipe import parse, to_plain
 from utils.errors import user_errors
 from utils.files import read_json, write_json, write_text
-from utils.report.figures import COLORS, INK, save
+from utils.report.drawing.figures import COLORS, INK, save
 
 SCRIPTS = Path(__file__).resolve().parent
 FULL = "full"

@@ -34,7 +34,7 @@ from scripts.files.codec import add_rate_arguments, compress, decompress, load_m
 from utils.device import pick_device
 from utils.errors import user_errors
 from utils.files import atomic_path
-from utils.report.figures import ERROR, GREY, INK
+from utils.report.drawing.figures import ERROR, GREY, INK
 
 CELL = 1.45  # inches
 DPI = 110

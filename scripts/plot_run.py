@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.errors import user_errors
-from utils.report.curves import draw_curves, pick_keys, read_curves
+from utils.report.drawing.curves import draw_curves, pick_keys, read_curves
 
 PICTURE = "curves.png"
 MEANING = "each point of a loss is the mean of the steps since the point before; no smoothing"

@@ -30,8 +30,8 @@ from utils.clinical import KEY_FRAMES, volume_ml
 from utils.config.recipe import parse
 from utils.errors import user_errors
 from utils.labels import STRUCTURES
-from utils.report.figures import GREY, INK, save
-from utils.report.overlays import CONTOURS, outline
+from utils.report.drawing.figures import GREY, INK, save
+from utils.report.drawing.overlays import CONTOURS, outline
 
 DRAWS = 4
 STRIP = 10  # phases shown of a cycle, at most

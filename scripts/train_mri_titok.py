@@ -30,7 +30,7 @@ from utils.config.recipe import parse, to_plain
 from utils.device import cpu_cores, native_precision
 from utils.errors import user_errors
 from utils.ranks import average_gradients, sum_over_ranks
-from utils.report.preview import preview
+from utils.report.drawing.preview import preview
 from utils.run.ema import EMA
 from utils.run.launch import make_accelerator, process_state
 from utils.run.log import RunLog

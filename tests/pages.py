@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.report import figures, overlays, plots
+from utils.report.drawing import figures, overlays, plots
 
 PLAIN = "plain"
 HOSTILE = """"></td></p></pre><script>alert('x')</script><img src=x onerror="y"> & 'quoted'"""

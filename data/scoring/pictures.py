@@ -18,8 +18,9 @@ from data.case import CineCase
 from data.scoring.heart import ReferenceSegmenter, labelled_phases, segment, truth_in_field
 from data.scoring.images import Reference, to_native
 from data.shards.reader import ShardReader
-from utils.report import evaluation, figures, heart, overlays, plots
-from utils.report.cine import draw_cine
+from utils.report import evaluation, heart
+from utils.report.drawing import figures, overlays, plots
+from utils.report.drawing.cine import draw_cine
 
 Row = dict[str, Any]
 Reconstruct = Callable[[CineCase], tuple[Reference, np.ndarray]]

@@ -15,7 +15,7 @@ import torch
 
 from modeling.config import ModelConfig
 from modeling.titok import TiTok
-from scripts.benchmarks.timing import gflop, in_turns, peak_mib
+from scripts.benchmarks.shared.timing import gflop, in_turns, peak_mib
 from scripts.benchmarks.tokenizer import DTYPES
 from utils.device import pick_device
 from utils.files import write_json

@@ -24,7 +24,7 @@ from data.preprocess import native_field
 from data.scoring.images import Reference, open_reference
 from data.sources.phantom import Options, build
 from modeling.titok import TiTok
-from scripts.benchmarks.timing import gflop
+from scripts.benchmarks.shared.timing import gflop
 from scripts.files.codec import compress, decode, load_model, read_tokens, reconstruct
 from scripts.files.many import DEFAULT_MODEL
 from utils.config import registry

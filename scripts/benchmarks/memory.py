@@ -28,7 +28,7 @@ from modeling.quantizer.vq import Quantized
 from modeling.titok import TiTok
 from modeling.weights.pretrained import read_tokenizer
 from modeling.weights.start import saved_vq_model
-from scripts.benchmarks.saved import Counter, Saved, like_a_gpu
+from scripts.benchmarks.shared.saved import Counter, Saved, like_a_gpu
 from scripts.recipe import RunConfig
 from utils.checkpoint import load_weights
 from utils.config.recipe import parse

@@ -22,10 +22,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import sdpa_kernel
 
 from modeling.prediction import Prediction
-from scripts.benchmarks.flop import BACKWARD, PARTS, Flop
 from scripts.benchmarks.memory import FUSED, GB, CountedSegmenter, Needed, Setup, forward, needed, run_losses, set_up
 from scripts.benchmarks.memory import table as memory_table
-from scripts.benchmarks.saved import like_a_gpu
+from scripts.benchmarks.shared.flop import BACKWARD, PARTS, Flop
+from scripts.benchmarks.shared.saved import like_a_gpu
 from scripts.recipe import RunConfig
 from utils.config.recipe import parse
 from utils.files import write_json

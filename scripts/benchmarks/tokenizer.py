@@ -1,6 +1,6 @@
 """Speed of the tokenizer, compared with the published implementation, with random weights.
 
-    published   sequence-first nn.MultiheadAttention, float32: scripts/benchmarks/published.py
+    published   sequence-first nn.MultiheadAttention, float32: scripts/benchmarks/shared/published.py
     fp32, bf16  this project's tokenizer with weights of that type
 
 The implementations are measured alternately. The table has, for each variant and batch: milliseconds a frame, their
@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from modeling.tokenizer import Tokenizer, VQModelConfig
-from scripts.benchmarks.published import Published
-from scripts.benchmarks.timing import gflop, in_turns, peak_mib
+from scripts.benchmarks.shared.published import Published
+from scripts.benchmarks.shared.timing import gflop, in_turns, peak_mib
 from utils.device import pick_device
 from utils.files import write_json
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from data.loading.stream import make_loader
-from scripts.benchmarks.timing import seconds
+from scripts.benchmarks.shared.timing import seconds
 from scripts.recipe import RunConfig
 from scripts.train_mri_titok import draw_parts, train
 from scripts.training.setup import build, open_data

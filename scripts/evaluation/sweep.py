@@ -21,7 +21,7 @@ from scripts.files.codec import compress, decompress, open_for
 from utils import ranks
 from utils.files import write_json, write_text
 from utils.metrics import finite_mean, high_frequency_ratio
-from utils.report.figures import COLORS, INK, save
+from utils.report.drawing.figures import COLORS, INK, save
 from utils.report.tables import number, text_table
 
 COLUMNS = {  # heading and decimals

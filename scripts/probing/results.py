@@ -18,7 +18,7 @@ from tqdm import tqdm
 from scripts.probing.crossval import assign_folds, predict_groups, predict_values
 from scripts.probing.features import ANATOMY, CONSTANT, LABELS, PICTURE, TOKENS, TRIVIAL, FeatureSet
 from scripts.probing.metrics import EF_SCORES, GROUP_SCORES, Scores, draw_weights, interval, score_groups, score_values
-from utils.report.figures import COLORS, INK, save
+from utils.report.drawing.figures import COLORS, INK, save
 
 Row = dict[str, Any]
 GROUP, EF = "group", "ef"

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from utils.clinical import DISTANCES, KEY_FRAMES
 from utils.labels import STRUCTURES
 from utils.report.columns import Table
-from utils.report.figures import COLORS, INK, legend_below, log_axis, plain_panel, save
+from utils.report.drawing.figures import COLORS, INK, legend_below, log_axis, plain_panel, save
 from utils.report.heart import MEASURED
 from utils.report.page import data_url, render
 from utils.report.tables import number

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from utils.metrics import cohort
 from utils.report import heart
-from utils.report.cine import Cine
 from utils.report.columns import COLUMNS, HEART_METRICS, TILES
-from utils.report.figures import ERROR_SCALE
+from utils.report.drawing.cine import Cine
+from utils.report.drawing.figures import ERROR_SCALE
+from utils.report.drawing.plots import RatePoint
 from utils.report.page import data_url, render
-from utils.report.plots import RatePoint
 from utils.report.tables import (
     MARK,
     UNDEFINED,

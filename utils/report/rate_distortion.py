@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from utils.report.bjontegaard import LEAST_POINTS, bjontegaard
 from utils.report.columns import COLUMNS, Column, Table
-from utils.report.figures import COLORS, INK, legend_below, log_axis, plain_panel, save
+from utils.report.drawing.figures import COLORS, INK, legend_below, log_axis, plain_panel, save
 from utils.report.page import data_url, render
 from utils.report.tables import MARK, number
 

@@ -13,7 +13,7 @@ from modeling.objective import build_objective
 from modeling.titok import TiTok
 from scripts import benchmark
 from scripts.benchmarks.memory import GB, forward, needed, synthetic_batch
-from scripts.benchmarks.saved import Saved
+from scripts.benchmarks.shared.saved import Saved
 from scripts.recipe import RunConfig
 from tests.tiny import REPOSITORY
 from tests.training import STAGE1, STAGE2

@@ -16,10 +16,10 @@ from modeling.layers import recompute
 from modeling.layers.transformer import Attention
 from modeling.titok import TiTok
 from scripts import benchmark
-from scripts.benchmarks.flop import BACKWARD, FORWARD, RECOMPUTED, Flop
 from scripts.benchmarks.memory import FUSED, forward, needed, set_up
-from scripts.benchmarks.saved import like_a_gpu
 from scripts.benchmarks.scale import Assumed, count, expected, flop_of_sample
+from scripts.benchmarks.shared.flop import BACKWARD, FORWARD, RECOMPUTED, Flop
+from scripts.benchmarks.shared.saved import like_a_gpu
 from scripts.recipe import RunConfig
 from tests.training import STAGE1, STAGE2
 from utils.config.recipe import parse

@@ -10,8 +10,8 @@ import torch
 from modeling.layers.transformer import Block
 from scripts import benchmark
 from scripts.benchmarks import decode, tokenizer
-from scripts.benchmarks.published import Published
-from scripts.benchmarks.timing import gflop
+from scripts.benchmarks.shared.published import Published
+from scripts.benchmarks.shared.timing import gflop
 from tests.tiny import TINY, tiny_model
 
 SMALL: dict[str, Any] = {

@@ -18,7 +18,7 @@ from scripts import evaluate
 from scripts.evaluation import segmenters
 from tests.pages import draw_no_figures
 from tests.unit.scripts.test_evaluate import SIZE, BlockModel, write_shards
-from utils.report.overlays import heart_box
+from utils.report.drawing.overlays import heart_box
 from utils.report.tables import MARK, comparison
 
 LEVELS = (0.3, 0.55, 0.8)  # of the window, between background, RV, MYO and LV

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from utils.report.figures import COLORS, INK
+from utils.report.drawing.figures import COLORS, INK
 
 Rows = Sequence[Mapping[str, Any]]
 

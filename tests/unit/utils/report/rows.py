@@ -5,8 +5,8 @@ from typing import Any
 from utils.clinical import KEY_FRAMES
 from utils.labels import STRUCTURES
 from utils.report import evaluation
-from utils.report.cine import Cine
 from utils.report.columns import BASELINE_METRICS, HEART_METRICS, METRICS
+from utils.report.drawing.cine import Cine
 from utils.report.heart import MEASURED
 
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from utils.clinical import bland_altman
 from utils.labels import STRUCTURES
-from utils.report.figures import GREY, INK, Picture, save_both
+from utils.report.drawing.figures import GREY, INK, Picture, save_both
 
 CONTOURS = {"RV": "#56b4e9", "MYO": "#e69f00", "LV": "#cc79a7"}  # distinct for colour-blind readers too
 

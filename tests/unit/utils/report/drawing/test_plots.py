@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.report import plots
+from utils.report.drawing import plots
 
 
 def test_patients_of_different_lengths_meet_on_one_cycle() -> None:

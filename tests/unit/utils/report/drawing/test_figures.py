@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from utils.report import figures
+from utils.report.drawing import figures
 
 
 def test_base_and_apex_are_told_by_the_size_of_the_heart() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from scripts.benchmarks.saved import like_a_gpu
+from scripts.benchmarks.shared.saved import like_a_gpu
 
 Shape = tuple[int, ...]
 

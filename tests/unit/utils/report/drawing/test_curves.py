@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from utils.report import curves
-from utils.report.curves import Curve, draw_curves, grid, pick_keys, read_curves
+from utils.report.drawing import curves
+from utils.report.drawing.curves import Curve, draw_curves, grid, pick_keys, read_curves
 
 
 def write_log(folder: Path, *lines: dict[str, Any] | str) -> Path:

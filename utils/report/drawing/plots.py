@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from utils.metrics import finite_mean
-from utils.report.figures import COLORS, INK, legend_below, log_axis, plain_panel, save_both
+from utils.report.drawing.figures import COLORS, INK, legend_below, log_axis, plain_panel, save_both
 
 MAX_BINS = 20
 MARKERS = "osD^v<>"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.report.cine import GAP, draw_cine
-from utils.report.figures import ERROR_SCALE
+from utils.report.drawing.cine import GAP, draw_cine
+from utils.report.drawing.figures import ERROR_SCALE
 
 PHASES, HEIGHT, WIDTH = 4, 12, 16
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.report.preview import dice_of_groups
+from utils.report.drawing.preview import dice_of_groups
 
 
 def test_decoded_hearts_are_scored_by_group_and_the_worst_is_named_and_unlabelled_slices_never_count() -> None:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from utils.report.figures import COLORS, INK, log_axis, plain_panel, save
+from utils.report.drawing.figures import COLORS, INK, log_axis, plain_panel, save
 from utils.text import read_text
 
 LOG = "log.jsonl"

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from utils.report.figures import ERROR, ERROR_SCALE
+from utils.report.drawing.figures import ERROR, ERROR_SCALE
 
 MOST_BYTES = 600_000  # of one moving picture
 QUALITIES = (None, 95, 85, 70)  # of WebP, tried in this order; None for no loss
