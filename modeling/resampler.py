@@ -62,7 +62,7 @@ class SequenceConfig:
         chosen = self.grid if grid is None else grid
         if chosen is None:
             raise ValueError(
-                "tokens of a whole cine do not say their grid: give grid=(slices, phases), or model.sequence.grid"
+                "tokens of a whole cine do not contain their grid: give grid=(slices, phases), or model.sequence.grid"
             )
         if len(chosen) != 2 or min(chosen) < 1:
             raise ValueError(f"grid = {tuple(chosen)}: expected (slices, phases), both positive")

@@ -200,7 +200,7 @@ class TiTok(nn.Module, Saving):
         if self.ladder is None:
             return decode_frames(self.encoder, self.decoder, self.layout, self.config, tokens, options, grid)
         if grid is not None:
-            raise ValueError(f"grid = {tuple(grid)}: tokens of layout ladder say their grid; leave it out")
+            raise ValueError(f"grid = {tuple(grid)}: tokens of layout ladder contain their grid; leave it out")
         cines = decode_cines(self.ladder, tokens, options)
         return rearrange(cines, "b d t h w -> b 1 h w d t")
 

@@ -38,16 +38,16 @@ def pin(commit: str, revision: str | None) -> str:
 
     Args:
         commit: 40 hexadecimal digits.
-        revision: what the recipe asks for; None for the main branch.
+        revision: from the recipe; None for the main branch.
     """
     if revision == commit:
-        return f"commit {commit}, as model.tokenizer.revision of the recipe says"
-    asked = "the main branch" if revision is None else f"revision {revision}"
+        return f"commit {commit}, set by model.tokenizer.revision of the recipe"
+    requested = "the main branch" if revision is None else f"revision {revision}"
     is_number = re.fullmatch(r"[0-9]+(e[0-9]+)?", commit)  # for YAML
     line = f"    revision: '{commit}'" if is_number else f"    revision: {commit}"
     return (
-        f"{asked} is commit {commit} today; for the same weights in every run, write this line below `tokenizer:` of "
-        f"`model:` into the recipe, or add model.tokenizer.revision={commit} to the command:\n{line}"
+        f"{requested} is commit {commit} today; for the same weights in every run, write this line below `tokenizer:` "
+        f"of `model:` into the recipe, or add model.tokenizer.revision={commit} to the command:\n{line}"
     )
 
 

@@ -158,8 +158,8 @@ def notes_of(args: argparse.Namespace, rows: dict[str, list[Row]], copies: dict[
     ]
     if "train" in args.split:
         notes.append(
-            "Patients of the split train are included: a tokenizer that was trained on it has seen their images, but "
-            "not their groups or EF, unless a loss of its recipe used labels. --split val test probes other patients."
+            "Patients of the split train are included: a tokenizer of this split was trained on their images, but not "
+            "on their groups or EF, unless a loss of its recipe used labels. --split val test probes other patients."
         )
     if copies:
         notes.append(

@@ -178,7 +178,7 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
 def draw_parts(
     batches: list[Batch], model: TiTok, config: RunConfig, step: int, device: torch.device
 ) -> list[tuple[Batch, Draws]]:
-    """Micro-batches and their draws on the device; all is drawn before it moves, so that no device is waited for."""
+    """Micro-batches and their draws on the device; drawn on the CPU, to avoid device synchronisations."""
     parts, times = [], None if model.dit is None else config.flow
     for batch in batches:
         draws = draw(batch, times, model.conditioning.dropout, config.training.keep_tokens, step)

@@ -186,9 +186,9 @@ def check_keys(expected: State, state: State, source: str) -> None:
     """Refuse weights whose keys or shapes are not those of a model, naming the first few that differ.
 
     Args:
-        expected: the model's state dict, which may stand on the meta device.
+        expected: the model's state dict, also on the meta device.
         state: the weights.
-        source: where they come from, for error messages.
+        source: origin of the weights, for error messages.
 
     Raises:
         ValueError: saying which keys are missing, unknown or of another shape.
@@ -235,7 +235,7 @@ def load_archive(path: Path) -> Any:
     check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds: UnpicklingError, RuntimeError, EOFError, KeyError ...
+    except Exception as error:  # torch raises several types: UnpicklingError, RuntimeError, EOFError, KeyError ...
         if "Unsupported global" in str(error) or "Unsupported operand" in str(error):
             raise ValueError(f"{path}: holds pickled code, which is never executed; export the weights alone") from None
         raise ValueError(f"{path}: not a complete checkpoint; write or download it again") from None

@@ -1,4 +1,4 @@
-"""Token layouts: where each id stands in a token tensor, which values it can take, and what it costs.
+"""Token layouts: where each id stands in a token tensor, its range, and its bits.
 
     frame      (..., D, 2 + T*K + 2*A)   a row for each slice: phase of ED, phase of ES, K ids a phase, A of ED, A of ES
     sequence   (..., N)                  N ids of a whole cine, anatomy included
@@ -6,7 +6,7 @@
     ladder     (..., D, 9 + N + T*R + R*H*W)   a row for each slice: H, W, T, R, step index, region of finer steps,
                                           N base tokens, temporal basis of the volume, residual ids of the slice
 
-Model, compressed file, baselines and evaluation ask the layout and count nothing themselves. A new layout is one class
+Model, compressed file, baselines and evaluation get all positions and counts from the layout. A new layout is one class
 here. Tokens are torch tensors or numpy arrays; an id of -1 is not transmitted and costs no bits; ids are local to
 their own codebook.
 
@@ -31,14 +31,14 @@ Array = Any  # a torch tensor or a numpy array of integers
 
 
 class Field(NamedTuple):
-    """One kind of numbers in a token tensor.
+    """Numbers of one kind in a token tensor.
 
     Args:
         name: key of `TokenLayout.split`.
         label: of one number, for error messages.
-        axes, shape: what each axis of the field is, `slice`, `phase`, `key` (ED, ES) or `token`, and its length.
+        axes, shape: name of each axis of the field, `slice`, `phase`, `key` (ED, ES) or `token`, and its length.
         size: values lie in [0, size), or are -1.
-        is_index: True for the phases of ED and ES, which are no tokens.
+        is_index: True for numbers that are not tokens, such as the phases of ED and ES.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Field(NamedTuple):
 
     @property
     def bits(self) -> int:
-        """Bits of an id of fixed width; those of an index also say -1."""
+        """Bits of an id of fixed width; those of an index also code -1."""
         return self.size.bit_length() if self.is_index else max(0, self.size - 1).bit_length()
 
     @property
@@ -61,13 +61,13 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """How the tokens of one cine lie in a tensor; leading axes, such as a batch, are left alone.
+    """The positions of the tokens of one cine in a tensor; leading axes, such as a batch, are not changed.
 
     Args:
-        num_tokens: K latent tokens a frame; of layout `sequence` N, tokens of the whole cine.
-        codebook_size: ids that a latent token can take.
+        num_tokens: K, latent tokens a frame; in layout `sequence` N, tokens of the whole cine.
+        codebook_size: number of ids of a latent token.
         num_anatomy: A, anatomy tokens a key frame.
-        anatomy_codebook_size: ids that an anatomy token can take.
+        anatomy_codebook_size: number of ids of an anatomy token.
     """
 
     num_tokens: int
@@ -75,8 +75,8 @@ class TokenLayout:
     num_anatomy: int = 0
     anatomy_codebook_size: int = 0
     name: ClassVar[str]
-    words: ClassVar[str]  # the shape, for people
-    has_grid: ClassVar[bool] = False  # whether the shape of the tokens says the number of slices and phases
+    words: ClassVar[str]  # the shape as text, for messages
+    has_grid: ClassVar[bool] = False  # whether the shape of the tokens gives the number of slices and phases
 
     def fields(self, slices: int, phases: int) -> tuple[Field, ...]:
         """The fields of a cine, in the order in which they are written."""
@@ -92,7 +92,7 @@ class TokenLayout:
 
     def grid(self, tokens: Array) -> tuple[int, int]:
         """Slices and phases of tokens, of a layout that `has_grid`; a ValueError for a shape that no cine has."""
-        raise ValueError(f"tokens of layout {self.name} do not say how many slices and phases they decode to")
+        raise ValueError(f"tokens of layout {self.name} do not contain the numbers of slices and phases")
 
     def split(self, tokens: Array, slices: int, phases: int) -> dict[str, Array]:
         """The fields of tokens (..., *shape) by name, each (..., *field.shape)."""
@@ -119,7 +119,7 @@ class TokenLayout:
             check_range(parts[field.name], field)
 
     def keep(self, count: int | None) -> int:
-        """How many tokens of each frame, or of the cine, are transmitted; None stands for all.
+        """Return the number of transmitted tokens of each frame, or of the cine; None means all.
 
         Raises:
             ValueError: for a number that is not 1 to `num_tokens`.
@@ -131,11 +131,11 @@ class TokenLayout:
         return self.num_tokens if count is None else count
 
     def transmitted(self, tokens: Array, slices: int, phases: int) -> int:
-        """How many tokens are transmitted; the phases of ED and ES are no tokens."""
+        """Return the number of transmitted tokens, without the phases of ED and ES."""
         return sum(count for _, count in self._counts(tokens, slices, phases))
 
     def id_bits(self, tokens: Array, slices: int, phases: int) -> int:
-        """Bits of the transmitted ids at fixed width; file header, ED, ES and presence of tokens come on top."""
+        """Return the bits of the transmitted ids at fixed width, without file header, ED, ES and presence of tokens."""
         return sum(count * field.bits for field, count in self._counts(tokens, slices, phases))
 
     def _counts(self, tokens: Array, slices: int, phases: int) -> list[tuple[Field, int]]:
@@ -144,7 +144,7 @@ class TokenLayout:
 
 
 class FrameLayout(TokenLayout):
-    """Tokens of every frame; a row for each slice, in which the phases of ED and ES stand first."""
+    """Tokens of every frame; one row for each slice, which begins with the phases of ED and ES."""
 
     name = "frame"
     words = "(D, 2 + T*K + 2*A)"
@@ -190,7 +190,7 @@ class FrameLayout(TokenLayout):
 
 
 class SequenceLayout(TokenLayout):
-    """A few tokens of a whole cine; its anatomy is inside them, and its grid is given when they are decoded."""
+    """A few tokens of a whole cine, with its anatomy; the grid is an argument of the decoding."""
 
     name = "sequence"
     words = "(N,)"
@@ -223,7 +223,7 @@ class LadderLayout(TokenLayout):
     A residual id is 2 |q| - 1 for a symbol q > 0, 2 |q| for q <= 0, and -1 in a band that holds only zeros.
 
     Args:
-        height, width, rank: H, W and R; 0 as long as no cine is given.
+        height, width, rank: H, W and R; 0 without a cine.
     """
 
     height: int = 0

@@ -28,9 +28,9 @@ class Batch(NamedTuple):
         sample_seed: (B,) int64; a function of (seed, epoch, key), from which all randomness of the sample follows.
         patient: (B,) int64; the same number for samples of one patient, a hash of the name.
         key: B sample ids, such as `patient001_z03`.
-        tokens: (B, D, T, K) int64 ids where a token cache has them, -1 in padding slices.
+        tokens: (B, D, T, K) int64 ids from a token cache, -1 in padding slices; None without a cache.
         has_key_frames: whether ED and ES are among the phases of every sample; known on the CPU.
-        finest_mm: the smallest in-plane spacing of the batch; known on the CPU, so that no device is waited for.
+        finest_mm: the smallest in-plane spacing of the batch; known on the CPU, to avoid a device synchronisation.
     """
 
     image: Tensor
@@ -55,11 +55,11 @@ class Batch(NamedTuple):
         return self._replace(**moved)  # type: ignore[arg-type]  # only tensors are among them
 
     def valid(self) -> Tensor:
-        """Which slices are no padding, (B, D) bool."""
+        """Return which slices are not padding, (B, D) bool."""
         return self.field.any(3).any(2)
 
     def valid_frames(self) -> Tensor:
-        """Which frames are no padding, (B * D * T,) bool, in the order of the model's tokens."""
+        """Return which frames are not padding, (B * D * T,) bool, in the order of the model's tokens."""
         return self.valid().flatten().repeat_interleave(self.phase.shape[1])
 
     def key_labels(self) -> tuple[Tensor, Tensor]:

@@ -35,8 +35,8 @@ srun --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c 'exec accelerate launch \
     --machine_rank "$SLURM_NODEID" --main_process_ip "$MAIN_IP" --main_process_port "$MAIN_PORT" \
     scripts/train_mri_titok.py "$@"' train "$@" || status=$?
 
-# --requeue covers preemption and failed machines, not the time limit. The launcher ends with status 1 whatever the
-# training says, so the time that is left shows why it ended.
+# --requeue covers preemption and failed machines, not the time limit. The launcher always ends with
+# status 1, so the remaining time is used to find out why it ended.
 if [[ $status -ne 0 && $((${SLURM_JOB_END_TIME:-9999999999} - $(date +%s))) -lt 180 ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -102,7 +102,7 @@ def _count(manifest: dict[str, Any], split: str, unit: str, place: Path | str) -
             return sum(int(shard["samples"]) for shard in manifest["shards"][split])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{place}/manifest.json: does not say how many {unit}s {split} has; convert the data again"
+            f"{place}/manifest.json: does not give the number of {unit}s of {split}; convert the data again"
         ) from error
     return len(manifest["split"][split])
 

@@ -184,7 +184,7 @@ def load_encoder(weights: str, revision: str | None) -> Any:
             encoder = Sam3Model.from_pretrained(weights, use_safetensors=True, **safe).vision_encoder
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"model.conditioning.weights {weights}: cannot be had ({problem or str(error).splitlines()[0]}); "
+            f"model.conditioning.weights {weights}: cannot be loaded ({problem or str(error).splitlines()[0]}); "
             "facebook/sam3 is gated: ask for access on its page, then `hf auth login`; without a network, copy the "
             "Hub's cache and set HF_HUB_OFFLINE=1, or give a local folder"
         ) from None

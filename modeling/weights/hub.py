@@ -190,4 +190,4 @@ def _reason(source: str, revision: str | None, cache_dir: str | None, error: Exc
         )
     if isinstance(error, EntryNotFoundError):
         return f"has no {CONFIG} with {' or '.join(WEIGHTS)} on the Hugging Face Hub; check the id at {page}"
-    return f"no such folder, and the Hugging Face Hub gave {type(error).__name__}; check the id and the network"
+    return f"no such folder, and the Hugging Face Hub returned {type(error).__name__}; check the id and the network"

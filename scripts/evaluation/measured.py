@@ -78,7 +78,7 @@ def collect(reports: Sequence[Row]) -> list[Measured]:
     for (segmenter, method), settings in rows.items():
         for setting, of_setting in settings.items():
             if len(of_setting) != len(originals[segmenter]):
-                raise ValueError(f"{method}, {setting}, stands in two reports by {segmenter}; give each of them once")
+                raise ValueError(f"{method}, {setting}, is in two reports by {segmenter}; give each of them once")
         methods.append(_measured(segmenter, method, settings, originals[segmenter]))
     return methods
 

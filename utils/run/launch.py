@@ -39,7 +39,7 @@ def make_accelerator(precision: str) -> Accelerator:
     )
     if accelerator.distributed_type in SPLIT:
         raise ValueError(
-            f"the launcher asks for {accelerator.distributed_type.value}, but each rank needs the whole model; use "
+            f"the launcher requests {accelerator.distributed_type.value}, but each rank needs the whole model; use "
             "configs/accelerate/ddp_8_gpus.yaml"
         )
     return accelerator

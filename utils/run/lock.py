@@ -1,4 +1,4 @@
-"""One run a folder: a lock that the system releases when its process ends."""
+"""A lock of an output folder, which the system releases at the end of the process."""
 
 import fcntl
 import os

@@ -71,7 +71,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def console_line(step: int, max_steps: int, values: Mapping[str, Any]) -> str:
-    """Return a line of the log for people.
+    """Return a line of the log as readable text.
 
     Args:
         step: optimizer steps done.

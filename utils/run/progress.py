@@ -1,6 +1,6 @@
-"""What happened since the last line of the log: losses, gradients and ids, on the device until they are needed.
+"""Losses, gradients and ids since the last line of the log, stored on the device until they are needed.
 
-Nothing is read from the device at a step. At a log line, and before each checkpoint, all of it is checked.
+No step reads from the device. All values are checked at each log line and before each checkpoint.
 """
 
 import math
@@ -36,10 +36,10 @@ class Progress:
         self.norms: list[Tensor] = []  # a step: gradient norm, ()
         self.keys: list[list[str]] = []  # a step: samples of this rank
         self.usage = torch.zeros(codes, device=device)  # of each id, since the last line
-        self.seen = torch.zeros(codes, device=device)  # of each id, since unused ones were last asked for
+        self.seen = torch.zeros(codes, device=device)  # of each id, since the last call of `unused`
 
     def count(self, ids: Tensor | None) -> None:
-        """Count the ids of a pass; -1 is not counted, and no device is waited for."""
+        """Count the ids of a pass, without -1 and without a device synchronisation."""
         if ids is not None:
             flat = ids.flatten()
             counted = torch.zeros_like(self.usage).scatter_add_(0, flat.clamp(min=0), (flat >= 0).float())
@@ -70,11 +70,11 @@ class Progress:
         self.keys.append(keys)
 
     def check(self, done: int, weights: Mapping[str, Tensor], scaler: Any = None) -> None:
-        """Raise an error, on all ranks alike, if anything is not finite.
+        """Raise the same error on all ranks if a value is not finite.
 
         Args:
             done: optimizer steps done.
-            weights: all that a checkpoint would hold, by name.
+            weights: content of the checkpoint, by name.
             scaler: loss scaling of fp16, which skips steps whose gradient is not finite and lowers its scale; or None.
         Raises:
             ValueError: naming the first step, the loss or weight, and the samples of that step.
@@ -150,7 +150,7 @@ class Progress:
         self.seen.copy_(state["seen"].to(device) * share)
 
     def _samples(self, number: int) -> str:
-        """Return the samples of a step, of all ranks; called on all ranks alike."""
+        """Return the samples of a step, of all ranks; called on all ranks."""
         parts: list[Any] = [self.keys[number]]
         if world_size() > 1:
             parts = [None] * world_size()

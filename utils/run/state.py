@@ -1,7 +1,7 @@
 """The state of a run for resuming it: `checkpoints/step_N/state.pth`, checked when it is written and when it is read.
 
 OUTPUT/checkpoints/step_200/state.pth     weights, EMA, optimizer, sums of the log, position
-OUTPUT/checkpoints/damaged_step_300/      a checkpoint that was found damaged; nothing reads it
+OUTPUT/checkpoints/damaged_step_300/      a damaged checkpoint, which is not read
 """
 
 import re
@@ -41,7 +41,7 @@ def save_training(
     target = Path(folder) / "checkpoints" / f"step_{step}"
     with disk_errors(target, tensor_bytes(payload)), atomic_dir(target) as temporary:
         torch.save(payload, temporary / "state.pth")
-        check_archive(temporary / "state.pth")  # nothing older is removed for a state that cannot be read
+        check_archive(temporary / "state.pth")  # older states are removed only if the new state can be read
     others = [path for path in _states(folder) if path != target]
     for path in others[: max(0, len(others) - (keep_last - 1))]:
         if not keep_every or _step(path) % keep_every:
@@ -51,7 +51,7 @@ def save_training(
 
 @contextmanager
 def one_run(folder: Path) -> Iterator[dict[str, Any] | None]:
-    """Use an output folder alone, remove what a killed process left, and read the newest healthy state.
+    """Lock an output folder, remove incomplete files of a killed process, and read the newest undamaged state.
 
     The main rank does this, and all ranks begin with its result.
 
@@ -66,7 +66,7 @@ def one_run(folder: Path) -> Iterator[dict[str, Any] | None]:
     """
     main = process_state().is_main_process
     with ExitStack() as stack:
-        result: list[Any] = [None, None]  # the state's folder, and what went wrong
+        result: list[Any] = [None, None]  # folder of the state, and the error
         problem: ValueError | OSError | None = None
         newest: tuple[Path, dict[str, Any]] | None = None
         if main:
@@ -122,7 +122,7 @@ def newest_training(folder: str | Path, report: Callable[[str], None]) -> tuple[
 
 
 def sweep_run(folder: str | Path) -> list[str]:
-    """Remove what a killed process was writing in an output folder, and return the names."""
+    """Remove incomplete files of a killed process from an output folder, and return their names."""
     folder = Path(folder)
     return [name for part in (folder, folder / "checkpoints", folder / "samples") for name in sweep(part)]
 

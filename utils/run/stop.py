@@ -1,4 +1,4 @@
-"""A run that is asked to stop finishes its step, writes a checkpoint and exits: SIGTERM, Ctrl-C, a lost launcher.
+"""Requests to stop a run (SIGTERM, Ctrl-C, a lost launcher): it finishes its step, writes a checkpoint and exits.
 
 Queues of clusters send SIGTERM some time before they take a machine away.
 """
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from utils.ranks import world_size
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-REPEATED_SECONDS = 3.0  # a queue sends SIGTERM to launcher and trainer, and the launcher passes its own on
+REPEATED_SECONDS = 3.0  # a queue sends SIGTERM to launcher and training, and the launcher forwards its signal
 LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")
 POLL_SECONDS = 0.2
 
@@ -26,7 +26,7 @@ class StopRequest:
     """Requests to stop, as a context manager; signals have their usual effect outside it.
 
     The first signal is noted. A second one ends the process at once; a second SIGTERM within three seconds counts as
-    the first. If the launcher (accelerate launch, torchrun) ends, that is a request too.
+    the first. The end of the launcher (accelerate launch, torchrun) is also a request.
 
     Args:
         main: whether this process prints what it does.
@@ -60,7 +60,7 @@ class StopRequest:
     def agreed(self) -> int:
         """Return the exit status of a requested stop, or 0; the same number on every rank at the same step.
 
-        Ranks exchange one number a step on the CPU, and no device is waited for. With several ranks the answer is
+        Ranks exchange one number a step on the CPU, without a device synchronisation. With several ranks the result is
         that of the step before.
         """
         if self._group is None:

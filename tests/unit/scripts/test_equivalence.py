@@ -118,7 +118,7 @@ def test_reports_that_do_not_belong_together_are_refused(
         "field is {'image_size': 64": lambda data: data["field"].update(image_size=64),
         "patients is 3 patients": fewer,
         "measures other hearts on the originals": other_hearts,
-        "stands in two reports": lambda data: None,
+        "is in two reports": lambda data: None,
     }
     for index, (says, change) in enumerate(changed.items()):
         copy = rewritten(tmp_path / str(index), report, change)

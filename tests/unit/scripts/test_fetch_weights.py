@@ -78,7 +78,7 @@ def test_the_commit_of_a_branch_or_tag_is_named_with_the_line_that_pins_it(
     server.revisions = {"main": "f" * 40, "v1": "f" * 40, "pinned": commit}  # the branch goes on
     run(monkeypatch, f"config={recipe}")
     said = capsys.readouterr().out
-    assert f"commit {commit}, as model.tokenizer.revision of the recipe says" in said and "    revision:" not in said
+    assert f"commit {commit}, set by model.tokenizer.revision of the recipe" in said and "    revision:" not in said
 
 
 def test_the_weights_are_those_of_the_commit_of_the_config_even_if_the_branch_moves(

@@ -76,7 +76,7 @@ def test_the_results_are_a_table_a_csv_a_json_and_a_picture(
     assert found["equal_features"] == {"copy": "frame"}  # the same tokens are encoded once
     assert found["chance"]["group"] == 0.5 and str(tmp_path) not in json.dumps(found)
     assert Image.open(tmp_path / "out" / "probe.png").width > 1000
-    assert "constant: majority class" in captured.out and "has seen their images" in captured.out
+    assert "constant: majority class" in captured.out and "was trained on their images" in captured.out
     assert "encoding" in captured.err and "probing group" in captured.err
 
 

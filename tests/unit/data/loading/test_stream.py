@@ -287,7 +287,7 @@ def test_a_manifest_that_does_not_say_how_many_samples_there_are_is_refused(own_
     manifest = read_json(own_folder / "manifest.json")
     del (manifest if field == "counts" else manifest["shards"]["train"][0])[field]
     write_json(own_folder / "manifest.json", manifest)
-    with pytest.raises(ValueError, match=rf"manifest\.json: does not say how many {unit}s train has"):
+    with pytest.raises(ValueError, match=rf"manifest\.json: does not give the number of {unit}s of train"):
         CineStream(own_folder, **options(unit))
 
 

@@ -73,5 +73,5 @@ def test_what_accelerate_launch_sets_by_itself_is_no_news() -> None:
 @pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
 def test_a_launcher_that_splits_the_model_is_refused(monkeypatch: pytest.MonkeyPatch, kind: DistributedType) -> None:
     monkeypatch.setattr(launch, "Accelerator", lambda **_: types.SimpleNamespace(distributed_type=kind))
-    with pytest.raises(ValueError, match=f"the launcher asks for {kind.value}, but each rank needs the whole model"):
+    with pytest.raises(ValueError, match=f"the launcher requests {kind.value}, but each rank needs the whole model"):
         make_accelerator("no")
