@@ -6,7 +6,7 @@ from typing import Any, Literal
 from modeling.adapters import AdapterConfig
 from modeling.dit import DiTConfig
 from modeling.ladder.ladder import LadderConfig
-from modeling.resampler import SequenceConfig
+from modeling.resampling.config import SequenceConfig
 from modeling.tokenizer import VQModelConfig
 
 

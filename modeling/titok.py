@@ -32,7 +32,7 @@ from modeling.ladder.ladder import Ladder
 from modeling.ladder.region import Region
 from modeling.ladder.tokens import Target, decode_cines, encode_cine
 from modeling.prediction import Prediction
-from modeling.resampler import SequenceResampler
+from modeling.resampling.attention import AttentionResampler
 from modeling.resampling.base import Resampler
 from modeling.resampling.harmonic import HarmonicResampler
 from modeling.tokenizer import Tokenizer, vit_size
@@ -109,7 +109,7 @@ class TiTok(nn.Module, Saving):
         if options.method == "harmonic":
             self.resampler = HarmonicResampler(*sizes, options.num_tokens)
         else:
-            self.resampler = SequenceResampler(width, *sizes, conditioning.width, options)
+            self.resampler = AttentionResampler(width, *sizes, conditioning.width, options)
         self.layout = SequenceLayout(options.num_tokens, self.resampler.codebook_size)
 
     @torch.inference_mode()

@@ -28,7 +28,7 @@ from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
 from modeling.config import ModelConfig
 from modeling.heart.phases import along_stack, cycle
-from modeling.resampler import SequenceConfig
+from modeling.resampling.config import SequenceConfig
 from modeling.resampling.fitting import fit
 from modeling.resampling.harmonic import HarmonicResampler
 from modeling.titok import TiTok

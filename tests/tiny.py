@@ -11,7 +11,7 @@ import torch
 from modeling.config import ModelConfig
 from modeling.ladder.ladder import LadderConfig
 from modeling.ladder.network import ContextConfig
-from modeling.resampler import SequenceConfig
+from modeling.resampling.config import SequenceConfig
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
 

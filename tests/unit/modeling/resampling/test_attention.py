@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from modeling.draws import no_draws
-from modeling.resampler import SequenceConfig, SequenceResampler
+from modeling.resampling.attention import AttentionResampler
+from modeling.resampling.config import SequenceConfig
 from modeling.titok import TiTok
 from tests.losses import sum_and_count
 from tests.tiny import tiny_config, tiny_model
@@ -17,10 +18,10 @@ from utils.config.recipe import from_plain
 POSITION, PHASE = torch.tensor([[0.25, 0.75]]), torch.tensor([[0.0, 1 / 3, 2 / 3]])
 
 
-def resampler(anatomy_width: int = 0) -> SequenceResampler:
+def resampler(anatomy_width: int = 0) -> AttentionResampler:
     torch.manual_seed(0)
     config = SequenceConfig(num_tokens=6, levels=[64, 64, 64], width=32, num_layers=2, num_heads=2)
-    return SequenceResampler(16, 8, 5, True, anatomy_width, config).eval()
+    return AttentionResampler(16, 8, 5, True, anatomy_width, config).eval()
 
 
 def latents(slices: int = 2, phases: int = 3) -> Tensor:
