@@ -26,7 +26,9 @@ class Range:
     below: float = math.inf
 
     def __contains__(self, value: float) -> bool:
-        return math.isfinite(value) and self.least <= value <= self.most and self.above < value and value < self.below
+        # NaN fails each comparison, and infinity is no number; math.isfinite cannot read very long integers.
+        within = self.least <= value <= self.most and self.above < value and value < self.below
+        return within and abs(value) != math.inf
 
     def __str__(self) -> str:
         low = f"above {_text(self.above)}" if self.above > -math.inf else f"at least {_text(self.least)}"
