@@ -37,6 +37,7 @@ from data.shards.manifest import SPLITS
 from data.shards.parts import convert_part, merge_parts, parse_part, parts_folder, remove_parts
 from data.shards.splits import fold_patients, read_split, split_patients
 from utils.config import registry
+from utils.config.ranges import AboveZero, Positive, check_options
 from utils.config.recipe import section
 from utils.errors import user_errors
 
@@ -78,10 +79,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     """Refuse values outside their range and options that contradict each other."""
-    if args.workers < 1:
-        raise ValueError(f"--workers is {args.workers}, expected 1 or more")
-    if not args.shard_mib > 0:
-        raise ValueError(f"--shard_mib is {args.shard_mib}, expected more than 0")
+    check_options(args, {"workers": Positive, "shard_mib": AboveZero})
     if args.part is not None and args.merge_parts:
         raise ValueError("--part converts one part, --merge_parts merges all parts; give one of them")
     if (args.folds is None) != (args.fold is None):

@@ -42,6 +42,7 @@ from modeling.weights.identity import frame_tokens_hash
 from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, training_data
 from utils import ranks
+from utils.config.ranges import Count, Positive, check_options
 from utils.config.recipe import parse
 from utils.device import exact_float32, pick_device
 from utils.errors import user_errors
@@ -111,8 +112,6 @@ def check(options: argparse.Namespace, dataset: CineDataset, model: TiTok) -> No
         raise ValueError(
             "a cache holds cines of one number of phases; set dataset.max_phases=null, here and in training"
         )
-    if options.variants < 1:
-        raise ValueError(f"--variants is {options.variants}, expected 1 or more")
     if dataset.draws() and not options.variants_given:
         raise ValueError(
             "the recipe draws phases (dataset.phases) or augments (dataset.augment) anew each epoch; say with "
@@ -137,6 +136,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_intermixed_args(argv)
     options.variants_given = options.variants is not None
     options.variants = 1 if options.variants is None else options.variants
+    check_options(options, {"variants": Positive, "batch_frames": Positive, "workers": Count})
     return options
 
 

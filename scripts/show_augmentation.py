@@ -27,6 +27,7 @@ from data.loading.dataset import CineDataset
 from modeling.config import ModelConfig
 from scripts.recipe import RunConfig
 from utils.clinical import KEY_FRAMES, STRUCTURES, volume_ml
+from utils.config.ranges import Pixels, Positive, check_options
 from utils.config.recipe import parse
 from utils.errors import user_errors
 from utils.report.figures import GREY, INK, save
@@ -142,8 +143,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, help="side of the grid; needed if it depends on pretrained weights")
     parser.add_argument("--samples", type=int, default=3, help="number of patients (default 3)")
     args = parser.parse_args()
-    if args.samples < 1:
-        raise ValueError(f"--samples is {args.samples}, expected 1 or more")
+    check_options(args, {"image_size": Pixels, "samples": Positive})
     # A recipe may leave its output folder to the command line.
     config = parse(RunConfig, [f"config={args.config}", f"experiment.output_dir={args.output_dir}"])
     size = args.image_size or own_image_size(config.model, args.config)

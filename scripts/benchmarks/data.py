@@ -44,6 +44,7 @@ from data.shards.manifest import SPLITS, read_manifest
 from data.shards.reader import ShardReader, SliceSample
 from data.shards.samples import SampleEntry
 from data.shards.tar_index import NpyPlace
+from utils.config.ranges import AboveZero, Count, Pixels, Positive
 from utils.files import write_json
 
 HELP = "samples a second and memory of the loader, compared with webdataset"
@@ -253,6 +254,12 @@ def run(args: argparse.Namespace) -> None:
         settings = {name: value for name, value in vars(args).items() if name not in ("run", "data", "output")}
         about = {"command": "data", "data": Path(args.data).name, "cpu_count": os.cpu_count()}
         write_json(args.output, {**about, "settings": settings, "results": rows})
+
+
+RANGES = {
+    "workers": Count, "phases": Positive, "image_size": Pixels, "batch": Positive, "seconds": AboveZero,
+    "rounds": Positive,
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,10 +17,17 @@ from modeling.config import ModelConfig
 from modeling.titok import TiTok
 from scripts.benchmarks.timing import gflop, in_turns, peak_mib
 from scripts.benchmarks.tokenizer import DTYPES
+from utils.config.ranges import Pixels, Positive
 from utils.device import pick_device
 from utils.files import write_json
 
 HELP = "ms a frame of TiTok.decode_tokens; the target is 5 ms on a GPU"
+
+
+RANGES = {
+    "patch": Positive, "image_size": Pixels, "phases": Positive, "batch": Positive, "steps": Positive,
+    "rounds": Positive,
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

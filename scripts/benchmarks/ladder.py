@@ -28,12 +28,18 @@ from scripts.benchmarks.timing import gflop
 from scripts.files.codec import compress, decode, load_model, read_tokens, reconstruct
 from scripts.files.many import DEFAULT_MODEL
 from utils.config import registry
+from utils.config.ranges import AboveZero, NotNegative, Positive
 from utils.device import pick_device
 from utils.files import write_json
 from utils.metrics import finite_mean, frame_scores, psnr
 
 HELP = "seconds, memory and GFLOP of encoding and decoding by the rate ladder, beside SVT-AV1"
 Result = TypeVar("Result")
+
+
+RANGES = {
+    "size": Positive, "slices": Positive, "phases": Positive, "rates": AboveZero, "psnr": AboveZero, "crf": NotNegative,
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,6 +31,7 @@ from modeling.weights.start import saved_vq_model
 from scripts.benchmarks.saved import Counter, Saved, like_a_gpu
 from scripts.recipe import RunConfig
 from utils.checkpoint import load_weights
+from utils.config.ranges import Positive
 from utils.config.recipe import parse
 from utils.files import write_json
 from utils.run.optim import select_trainable
@@ -67,6 +68,9 @@ class Needed(NamedTuple):
     def total(self) -> int:
         """All of it."""
         return sum(self)
+
+
+RANGES = {"slices": Positive, "phases": Positive}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

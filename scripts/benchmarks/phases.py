@@ -22,11 +22,15 @@ from data.shards.manifest import SPLITS
 from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
+from utils.config.ranges import Positive
 from utils.device import pick_device
 from utils.files import write_json
 from utils.metrics import finite_mean, frame_scores, psnr
 
 HELP = "tokens of a frame, encoded with all phases and with half of them"
+
+
+RANGES = {"limit": Positive}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

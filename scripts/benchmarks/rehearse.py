@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.recipe import RunConfig
+from utils.config.ranges import Ranges
 from utils.config.recipe import parse
 from utils.files import write_json
 
@@ -31,6 +32,9 @@ FEW = {
     "training.max_steps": 2, "training.global_batch_size": 1, "training.gradient_accumulation_steps": 1,
     "training.log_every": 1, "training.mixed_precision": "auto", "training.recompute_frames": 1,
 }  # fmt: skip
+
+
+RANGES: Ranges = {}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +63,8 @@ def measured(command: list[str], what: str) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> None:
     """Make phantoms, train two steps, report."""
+    if not any(part.startswith("config=") for part in args.recipe):
+        raise ValueError("config=FILE is missing; give the recipe to rehearse")
     parse(RunConfig, ["experiment.output_dir=unused", *args.recipe])  # a wrong recipe ends here
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         shards, output = f"{folder}/phantom_wds", f"{folder}/output"

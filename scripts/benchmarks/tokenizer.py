@@ -24,6 +24,7 @@ from torch import Tensor
 from modeling.tokenizer import Tokenizer, VQModelConfig
 from scripts.benchmarks.published import Published
 from scripts.benchmarks.timing import gflop, in_turns, peak_mib
+from utils.config.ranges import Positive
 from utils.device import pick_device
 from utils.files import write_json
 
@@ -40,6 +41,9 @@ SIZES: dict[str, dict[str, Any]] = {  # of the published ImageNet tokenizers
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WORKS = ("encode", "decode")
 COLUMNS = ("variant", "batch", "work", "side", "ms", "ratio", "GFLOP", "peak MiB", "equal tokens")
+
+
+RANGES = {"batch": Positive, "rounds": Positive}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

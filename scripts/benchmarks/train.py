@@ -28,6 +28,7 @@ from scripts.benchmarks.timing import seconds
 from scripts.recipe import RunConfig
 from scripts.train_mri_titok import draw_parts, train
 from scripts.training.setup import build, open_data
+from utils.config.ranges import Positive
 from utils.config.recipe import parse
 from utils.device import cpu_cores, native_precision, pick_device
 from utils.files import write_json
@@ -36,6 +37,9 @@ from utils.run.optim import parameter_groups
 HELP = "the training loop, compared with forward, backward and optimizer steps on a resident batch"
 SIDES = ("loop", "resident", "float32", "bf16", "channels_last", "recompute", "compile")
 Side = Callable[[int], float]  # number of steps -> frames a second
+
+
+RANGES = {"steps": Positive, "rounds": Positive}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,8 +113,6 @@ def resident(config: RunConfig, side: str, device: torch.device) -> Side:
 def run(args: argparse.Namespace) -> None:
     """Measure all sides in turns, and print and write the table."""
     config = parse(RunConfig, [*args.recipe, "experiment.output_dir=unused", "dataset.max_phases=null"])
-    if args.steps < 1 or args.rounds < 1:
-        raise ValueError(f"--steps is {args.steps} and --rounds {args.rounds}, expected 1 or more")
     device = pick_device(args.device)
     if device.type == "cpu":
         torch.backends.cuda.enable_flash_sdp(False)  # as in training

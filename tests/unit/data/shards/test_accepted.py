@@ -52,7 +52,9 @@ def test_a_patient_is_refused_by_the_conversion_or_read_from_its_shards(tmp_path
         case = NiftiSource(tmp_path).load("one")
         make_shards(tmp_path / "shards", [case])
     except CaseRefused as refusal:
-        assert refusal.rule in ("bad_spacing", "bad_scale", "empty_window")
+        rule = refusal.rule
     else:
+        rule = ""
         read = ShardReader(tmp_path / "shards", "train").read_case("one")
         assert np.array_equal(read.cine, case.cine) and read.spacing_mm == pytest.approx(spacing)
+    assert rule in ("", "bad_spacing", "bad_scale", "empty_window")

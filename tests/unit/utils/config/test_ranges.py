@@ -28,7 +28,7 @@ class Options:
         ("steps", 0, "part.steps: expected a number at least 1 and at most 2147483647, found 0"),
         ("steps", -5, "part.steps: expected a number at least 1"),
         ("steps", 10**12, "part.steps: expected a number at least 1"),
-        ("steps", 10**5000, "part.steps: expected a number at least 1 and at most 2147483647, found 0x"),
+        ("steps", 10**400, "part.steps: expected a number at least 1 and at most 2147483647, found 0x"),
         ("share", 10**400, "part.share: expected float, found 0x"),
         ("rate", "9" * 400, "part.rate: expected a number above 0"),
         ("wait", -1, "part.wait: expected a number at least 0"),
