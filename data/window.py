@@ -29,7 +29,8 @@ def real_values(stored: np.ndarray, slope: float, intercept: float) -> np.ndarra
     """
     if (slope, intercept) == (1.0, 0.0):
         return stored
-    return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+    with np.errstate(over="ignore"):  # a window that is infinite is refused
+        return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
 def percentiles(cine: np.ndarray, wanted: Sequence[float], slope: float = 1.0, intercept: float = 0.0) -> list[float]:
