@@ -43,7 +43,7 @@ from utils.equivalence import (
     worst_group,
 )
 from utils.errors import user_errors
-from utils.files import write_json, write_text
+from utils.files import user_path, write_json, write_text
 from utils.metrics import finite_mean
 from utils.report import equivalence
 from utils.report.command import command_line, public_arguments
@@ -58,8 +58,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     default = Margins()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("results", type=Path, nargs="+", metavar="REPORT", help="folders that compare_codecs.py wrote")
-    add("--output_dir", type=Path, required=True, metavar="DIR", help="folder for the report")
+    add("results", type=user_path, nargs="+", metavar="REPORT", help="folders that compare_codecs.py wrote")
+    add("--output_dir", type=user_path, required=True, metavar="DIR", help="folder for the report")
     add("--dice", type=float, default=default.dice, help="largest decrease of the mean Dice (default 0.01)")
     add("--ef_bias", type=float, default=default.ef_bias, help="largest bias of the LV EF in points (default 1)")
     limits = "largest increase of the half-width of the limits of agreement of the LV EF in points (default 1)"

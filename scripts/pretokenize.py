@@ -46,7 +46,7 @@ from utils.config.ranges import Count, Positive, check_options
 from utils.config.recipe import parse
 from utils.device import exact_float32, pick_device
 from utils.errors import user_errors
-from utils.files import read_json
+from utils.files import read_json, user_path
 from utils.run.optim import select_trainable
 from utils.types import Batch
 
@@ -128,7 +128,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
     add("--variants", type=int, help="epochs of draws to keep; must be given where the recipe draws (else 1)")
-    add("--output_dir", type=Path, help="where the cache goes (default: beside the shards, tokens-HASH)")
+    add("--output_dir", type=user_path, help="where the cache goes (default: beside the shards, tokens-HASH)")
     add("--dtype", choices=list(DTYPES), default="fp32", help="bf16 is faster and changes tokens (default fp32)")
     add("--batch_frames", type=int, default=64, help="frames at a time (default 64)")
     add("--workers", type=int, default=min(2, os.cpu_count() or 1), help="loading processes (default up to 2)")

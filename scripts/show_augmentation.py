@@ -30,6 +30,7 @@ from utils.clinical import KEY_FRAMES, STRUCTURES, volume_ml
 from utils.config.ranges import Pixels, Positive, check_options
 from utils.config.recipe import parse
 from utils.errors import user_errors
+from utils.files import user_path
 from utils.report.figures import GREY, INK, save
 from utils.report.overlays import CONTOURS, outline
 
@@ -139,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of shards")
     parser.add_argument("--config", required=True, help="recipe with the dataset.augment to draw")
-    parser.add_argument("--output_dir", required=True, type=Path, help="folder for augmentation.png")
+    parser.add_argument("--output_dir", required=True, type=user_path, help="folder for augmentation.png")
     parser.add_argument("--image_size", type=int, help="side of the grid; needed if it depends on pretrained weights")
     parser.add_argument("--samples", type=int, default=3, help="number of patients (default 3)")
     args = parser.parse_args()

@@ -33,7 +33,7 @@ from scripts.recipe import RunConfig
 from utils.checkpoint import load_weights
 from utils.config.ranges import Positive
 from utils.config.recipe import parse
-from utils.files import write_json
+from utils.files import user_path, write_json
 from utils.run.optim import select_trainable
 from utils.types import Batch
 
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="slices of a stack (default 18, ACDC's maximum)",
     )
     add("--phases", type=int, default=35, help="phases, if the recipe sets none (default 35, ACDC's maximum)")
-    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the table as JSON")
 
 
 class Setup(NamedTuple):

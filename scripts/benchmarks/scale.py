@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -29,7 +28,7 @@ from scripts.benchmarks.saved import like_a_gpu
 from scripts.recipe import RunConfig
 from utils.config.ranges import AboveZero, Positive, Range
 from utils.config.recipe import parse
-from utils.files import write_json
+from utils.files import user_path, write_json
 
 HELP = "expected time of a training step on several GPUs, from counted work and assumptions"
 ALL_FRAMES = 10**9  # in one chunk: its size does not change the operations
@@ -93,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--memory_gib", type=float, default=80.0, help="memory of a GPU (default 80)")
     add("--slices", type=int, default=18, help="slices of a stack (default 18, ACDC's maximum)")
     add("--phases", type=int, default=35, help="phases, if the recipe sets none (default 35, ACDC's maximum)")
-    add("--output", type=Path, metavar="FILE", help="write the result as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the result as JSON")
 
 
 def flop_of_sample(config: RunConfig, setup: Setup) -> dict[str, Passes]:

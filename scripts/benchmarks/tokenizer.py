@@ -15,7 +15,6 @@ import argparse
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from scripts.benchmarks.published import Published
 from scripts.benchmarks.timing import gflop, in_turns, peak_mib
 from utils.config.ranges import Positive
 from utils.device import pick_device
-from utils.files import write_json
+from utils.files import user_path, write_json
 
 HELP = "ms a frame to encode and decode, compared with the published implementation"
 LATER = {"codebook_size": 8192, "token_size": 64, "use_l2_norm": False, "finetune_decoder": False, "is_legacy": False}
@@ -55,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--work", nargs="+", choices=WORKS, default=list(WORKS))
     add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU if there is one)")
     add("--rounds", type=int, default=3, help="number of interleaved repetitions; the median is reported (default 3)")
-    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the table as JSON")
 
 
 def project_calls(tokenizer: Tokenizer, dtype: torch.dtype) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -31,7 +31,7 @@ from scripts.training.setup import build, open_data
 from utils.config.ranges import Positive
 from utils.config.recipe import parse
 from utils.device import cpu_cores, native_precision, pick_device
-from utils.files import write_json
+from utils.files import user_path, write_json
 from utils.run.optim import parameter_groups
 
 HELP = "the training loop, compared with forward, backward and optimizer steps on a resident batch"
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=10, help="measured steps of each turn, after as many untimed ones (default 10)")
     add("--rounds", type=int, default=3, help="turns of each side (default 3)")
     add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU where there is one)")
-    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the table as JSON")
 
 
 def loop(config: RunConfig, waits: list[float]) -> Side:

@@ -1,9 +1,12 @@
 """Every number on a command line has a range, and one outside it is one line, before any work."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 
+from data.shards.reader import ShardReader
+from data.shards.remote import folder_or_url
 from scripts import benchmark, convert_acdc_to_wds, pretokenize, show_augmentation
 from tests.tiny import REPOSITORY
 
@@ -85,3 +88,22 @@ def test_the_size_of_a_shard_is_a_finite_number(
 def assert_one_line(capsys: pytest.CaptureFixture[str], message: str) -> None:
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}") and error.count("\n") == 1
+
+
+def test_a_tilde_after_an_equals_sign_is_the_home_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "--source",
+        "phantom",
+        "--source_option",
+        "patients=1",
+        "size=48",
+        "spacing_mm=4",
+        "slices=1",
+        "phases=2",
+    ]
+    monkeypatch.setattr("sys.argv", ["convert", *options, "--output_dir=~/shards", "--workers=1"])
+    convert_acdc_to_wds.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert ShardReader(folder_or_url("~/shards"), "train").patients().keys() == {"patient001"}
