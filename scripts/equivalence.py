@@ -49,7 +49,7 @@ from utils.report import equivalence
 from utils.report.command import command_line, public_arguments
 from utils.report.evaluation import NOTE
 from utils.report.rate_distortion import ORIGINAL
-from utils.report.tables import text_table
+from utils.report.tables import MARK, text_table
 
 Row = dict[str, Any]
 
@@ -176,7 +176,8 @@ def write_report(folder: Path, summary: Row) -> None:
     equivalence.draw(picture, summary)
     write_text(folder / "index.html", equivalence.html_page(summary, picture))
     print(text_table(*equivalence.headline_table(summary["headline"])))
-    print(f"{summary['caption']}; n = {summary['n']}\n{NOTE}")
+    taught = [note for note in summary["notes"] if note.startswith(MARK)]
+    print("\n".join([f"{summary['caption']}; n = {summary['n']}", *taught, NOTE]))
     print(f"The report is {folder / 'index.html'}; all values are in equivalence.json and the CSV files beside it")
 
 
