@@ -60,6 +60,8 @@ def check_folder(output_dir: Path, settings: dict) -> None:
     record = output_dir / "settings.json"
     if record.is_file():
         saved = read_json(record)
+        if not isinstance(saved, dict) or type(saved.get("patients")) is not int:
+            raise ValueError(f"{record}: expected the settings of a phantom cohort; choose another --output_dir")
         if saved | {"patients": 0} != settings | {"patients": 0}:
             raise ValueError(f"{output_dir} holds a cohort with other settings ({saved}); choose another --output_dir")
         if saved["patients"] > settings["patients"]:

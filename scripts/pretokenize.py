@@ -178,7 +178,7 @@ def is_done(folder: Path, described: dict[str, Any]) -> bool:
     """Return whether a folder holds these tokens already; raise an error if it holds something else."""
     if (folder / "tokens.json").is_file():
         existing = read_json(folder / "tokens.json")
-        if all(existing.get(key) == value for key, value in described.items()):
+        if isinstance(existing, dict) and all(existing.get(key) == value for key, value in described.items()):
             return True
     if folder.exists():
         raise ValueError(f"{folder}: exists and holds something else; choose another --output_dir")

@@ -7,7 +7,7 @@ import pytest
 
 from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
-from scripts import benchmark, convert_acdc_to_wds, pretokenize, show_augmentation
+from scripts import benchmark, convert_acdc_to_wds, make_phantom, pretokenize, show_augmentation
 from tests.tiny import REPOSITORY
 
 RECIPE = f"config={REPOSITORY / 'configs' / 'demo' / 'stage2.yaml'}"
@@ -107,3 +107,17 @@ def test_a_tilde_after_an_equals_sign_is_the_home_folder_too(tmp_path: Path, mon
     convert_acdc_to_wds.main()
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     assert ShardReader(folder_or_url("~/shards"), "train").patients().keys() == {"patient001"}
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"patients": "3"}', "null"])
+def test_a_record_of_another_content_is_no_cohort(tmp_path: Path, text: str) -> None:
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match=r"settings.json: expected the settings of a phantom cohort"):
+        make_phantom.check_folder(tmp_path, {"patients": 3})
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null"])
+def test_a_record_of_another_content_is_no_token_cache(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tokens.json").write_text(text)
+    with pytest.raises(ValueError, match="holds something else"):
+        pretokenize.is_done(tmp_path, {"unit": "slice"})
