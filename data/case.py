@@ -12,9 +12,13 @@ from typing import NoReturn
 import numpy as np
 
 from data.window import real_values
+from utils.config.ranges import Range
 from utils.labels import LABELS
 
 TIME_UNITS = {0: "unknown", 8: "s", 16: "ms", 24: "us"}  # codes of NIfTI
+SPACING_MM = Range(1e-4, 1e4)
+SLOPE = Range(above=0, below=1e30)
+INTERCEPT = Range(above=-1e30, below=1e30)
 
 RULES = {
     "bad_name": "The patient's name is empty, longer than 64, or holds other characters than letters, digits, - and _.",
@@ -28,7 +32,7 @@ RULES = {
     "empty_frame": "A frame of the cine has one constant value.",
     "empty_window": "The volume has no intensity window, because almost all voxels have one value.",
     "bad_spacing": "Spacing or unit of length is invalid, or the affine is not a finite (4, 4) matrix.",
-    "bad_scale": "The slope is not positive, or slope or intercept is not finite.",
+    "bad_scale": "The slope is not positive, or slope or intercept is not finite, or is 1e30 or more.",
     "no_key_frame": "ED or ES is needed but not given, or the given value is not the number of a frame.",
     "same_key_frames": "ED and ES are the same phase.",
     "key_frame_outside": "ED or ES lies beyond the last phase of the cine.",
@@ -112,16 +116,15 @@ class CineCase:
         self._check_cine()
         self._check_key_frames()
         self._check_masks()
-        if len(self.spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
-            self._refuse(
-                "bad_spacing", f"spacing_mm is {self.spacing_mm}, expected three lengths in mm; fix the header"
-            )
+        if len(self.spacing_mm) != 3 or not all(edge in SPACING_MM for edge in self.spacing_mm):
+            expected = f"expected three lengths of {SPACING_MM.least:g} to {SPACING_MM.most:g} mm"
+            self._refuse("bad_spacing", f"spacing_mm is {self.spacing_mm}, {expected}; fix the header")
         if np.shape(self.affine) != (4, 4) or not np.isfinite(self.affine).all():
             shape = np.shape(self.affine)
             self._refuse("bad_spacing", f"affine has shape {shape}, expected a finite (4, 4) matrix; fix the header")
-        if not (np.isfinite(self.slope) and self.slope > 0 and np.isfinite(self.intercept)):
+        if self.slope not in SLOPE or self.intercept not in INTERCEPT:
             scale = f"slope {self.slope} and intercept {self.intercept}"
-            self._refuse("bad_scale", f"{scale} must be finite and the slope positive; fix the header")
+            self._refuse("bad_scale", f"{scale}: the slope must be {SLOPE}, the intercept {INTERCEPT}; fix the header")
 
     def _check_cine(self) -> None:
         cine = self.cine

@@ -11,7 +11,8 @@ import numpy as np
 
 PERCENTILE_LOW, PERCENTILE_HIGH = 0.5, 99.5
 RINGING = 0.05  # fraction of the range between the percentiles; noise and ringing below 0 are smaller than this
-NARROWEST = 1e-30  # smallest width of a window that float32 can divide by
+NARROWEST = 1e-12  # smallest width of a window
+FINEST = 1e-6  # smallest width of a window as a fraction of its ends; float32 has no finer values
 
 
 def real_values(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
@@ -28,7 +29,8 @@ def real_values(stored: np.ndarray, slope: float, intercept: float) -> np.ndarra
     """
     if (slope, intercept) == (1.0, 0.0):
         return stored
-    return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+    with np.errstate(over="ignore"):  # a window that is infinite is refused
+        return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
 def percentiles(cine: np.ndarray, wanted: Sequence[float], slope: float = 1.0, intercept: float = 0.0) -> list[float]:
@@ -67,12 +69,17 @@ def window_of(cine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> t
         ValueError: when the window is empty or not finite.
     """
     low, high = bounds(cine, slope, intercept)
-    if not (np.isfinite([low, high]).all() and float(np.float32(high)) - float(np.float32(low)) > NARROWEST):
+    if not is_usable(low, high):
         raise ValueError(
             f"the {PERCENTILE_HIGH}th percentile of the volume is {high}, expected a finite value above {low}; "
             "the volume is empty or damaged: exclude it"
         )
     return low, high
+
+
+def is_usable(low: float, high: float) -> bool:
+    """Return whether real values can be mapped from the window (low, high) to [0, 1] in float32."""
+    return bool(np.isfinite([low, high]).all()) and high - low > max(NARROWEST, FINEST * max(abs(low), abs(high)))
 
 
 def bounds(cine: np.ndarray, slope: float, intercept: float) -> tuple[float, float]:

@@ -33,6 +33,7 @@ from utils.config.recipe import parse, to_plain
 from utils.errors import user_errors
 from utils.files import read_json, write_json, write_text
 from utils.report.drawing.figures import COLORS, INK, save
+from utils.report.tables import MARK
 
 SCRIPTS = Path(__file__).resolve().parent
 FULL = "full"
@@ -44,6 +45,9 @@ FIGURES = {  # key of summary.json: heading in the table, decimals
     "lv_ef_error": ("LV EF error (%)", 1),
     "flicker": ("flicker", 4),
 }
+
+HEART = ("dice_mean", "lv_ef_error")  # measured by a segmenter
+TAUGHT = f"{MARK} measured by a segmenter that taught the arm, which favours it; give an independent one: --segmenter"
 
 Arms = dict[str, dict[str, Any]]
 
@@ -87,11 +91,12 @@ def train(arms: Arms, output_dir: Path, launch: list[str]) -> None:
         run([*launch, str(SCRIPTS / "train_mri_titok.py"), f"config={path}"], f"the training of {name}")
 
 
-def table_of(models: dict[str, Any]) -> list[dict[str, Any]]:
+def table_of(models: dict[str, Any], independent: dict[str, bool]) -> list[dict[str, Any]]:
     """One row for each arm, the full recipe first: its figures, and their differences from the full recipe.
 
     Args:
         models: {arm: {"mean": {figure: value}}}, as in summary.json; None for a figure that was not measured.
+        independent: arm -> whether the segmenter of the evaluation did not teach it; empty without a segmenter.
     """
     full = models[FULL]["mean"]
     rows = []
@@ -99,7 +104,8 @@ def table_of(models: dict[str, Any]) -> list[dict[str, Any]]:
         mean = models[name]["mean"]
         figures = {key: mean.get(key) for key in FIGURES if full.get(key) is not None}
         change = {f"{key}_change": None if value is None else value - full[key] for key, value in figures.items()}
-        rows.append({"arm": name, **figures, **change})
+        taught = int(not independent.get(name, True))
+        rows.append({"arm": name, **figures, **change, "segmenter_taught_model": taught})
     return rows
 
 
@@ -113,9 +119,15 @@ def text_of(rows: list[dict[str, Any]]) -> str:
             decimals = FIGURES[key][1]
             value, change = row[key], row[f"{key}_change"]
             cell = "–" if value is None else f"{value:.{decimals}f}"
-            cells.append(cell if row["arm"] == FULL or value is None else f"{cell} ({change:+.{decimals}f})")
+            cell = cell if row["arm"] == FULL or value is None else f"{cell} ({change:+.{decimals}f})"
+            cells.append(f"{cell} {MARK}" if is_marked(row, key) else cell)
         lines.append(str(row["arm"]).ljust(24) + "".join(cell.rjust(22) for cell in cells))
-    return "\n".join(lines)
+    return "\n".join(lines + ([TAUGHT] if any(is_marked(row, key) for row in rows for key in shown) else []))
+
+
+def is_marked(row: dict[str, Any], key: str) -> bool:
+    """Whether a figure was measured by a segmenter that taught the arm."""
+    return bool(key in HEART and row[key] is not None and row["segmenter_taught_model"])
 
 
 def csv_of(rows: list[dict[str, Any]]) -> str:
@@ -135,7 +147,8 @@ def draw(rows: list[dict[str, Any]], path: Path, caption: str) -> None:
     for index, (ax, key) in enumerate(zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True)):
         ax.barh([row["arm"] for row in arms], [row[f"{key}_change"] or 0 for row in arms], color=COLORS[index])
         ax.axvline(0, color=INK, linewidth=0.8)
-        ax.set_xlabel(f"{FIGURES[key][0]}, change", color=INK, fontsize=8)
+        mark = f" {MARK}" if any(is_marked(row, key) for row in rows) else ""
+        ax.set_xlabel(f"{FIGURES[key][0]}, change{mark}", color=INK, fontsize=8)
         ax.tick_params(labelsize=8, labelleft=index == 0)
         ax.invert_yaxis()
         ax.spines[["top", "right"]].set_visible(False)
@@ -172,14 +185,16 @@ def main(argv: list[str] | None = None) -> None:
     command += ["--split", args.split, "--output_dir", str(report)]
     run(command + (["--segmenter", args.segmenter] if args.segmenter else []), "the evaluation")
     summary = read_json(report / "summary.json")
-    rows = table_of(summary["models"])
+    rows = table_of(summary["models"], summary.get("reference_segmenter", {}).get("independent_of", {}))
     about = {"data": summary["data"], "split": args.split, "patients": summary["n"]}
     settings = {"max_steps": config.training.max_steps, "seed": config.experiment.seed}
     caption = f"{summary['data']}, {args.split}, n = {summary['n']}; {settings['max_steps']} steps an arm"
+    if any(is_marked(row, key) for row in rows for key in HEART if key in row):
+        caption += f"\n{TAUGHT}"
     write_json(output_dir / "ablation.json", {**about, **settings, "losses": list(config.losses), "arms": rows})
     write_text(output_dir / "ablation.csv", csv_of(rows))
     draw(rows, output_dir / "ablation.png", f"Change without each loss, compared with all losses: {caption}")
-    print(f"{text_of(rows)}\n{caption}; the change from {FULL} is in brackets")
+    print(f"{text_of(rows)}\n{caption.splitlines()[0]}; the change from {FULL} is in brackets")
     print(f"The table is {output_dir / 'ablation.csv'} (also .json and .png); the report is {report / 'index.html'}")
 
 

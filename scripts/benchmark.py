@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.benchmarks import bound, data, decode, ladder, memory, phases, rehearse, scale, tokenizer, train
+from utils.config.ranges import check_options
 from utils.errors import user_errors
 
 COMMANDS = {
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         module.add_arguments(command)
     args = parser.parse_args(argv)
+    check_options(args, COMMANDS[args.command].RANGES)
     COMMANDS[args.command].run(args)
 
 

@@ -37,8 +37,10 @@ from data.shards.manifest import SPLITS
 from data.shards.parts import convert_part, merge_parts, parse_part, parts_folder, remove_parts
 from data.shards.splits import fold_patients, read_split, split_patients
 from utils.config import registry
+from utils.config.ranges import AboveZero, Positive, check_options
 from utils.config.recipe import section
 from utils.errors import user_errors
+from utils.files import user_path
 
 SOURCES = "data.sources"
 DEFAULT_TEST_FRACTION = 0.2
@@ -53,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
         "--input_dir",
         help="folder of the dataset; for ACDC, patients are in it, or in training/, testing/ or database/",
     )
-    add("--output_dir", required=True, type=Path, help="new folder for the shards")
+    add("--output_dir", required=True, type=user_path, help="new folder for the shards")
     add("--source", choices=registry.names(SOURCES), default="acdc", help="type of the dataset (default acdc)")
     add("--source_option", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="other source options")
     add("--modality", help="for acdc: 4d_mri, whole cines (default), or ed_es, the ED and ES frames as two phases")
@@ -70,7 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--test_fraction", type=float, help="fraction of all patients for the test set (default: see above)")
     add("--folds", type=int, help="number of folds of a cross-validation")
     add("--fold", type=int, help="number of the fold, from 0")
-    add("--split_file", type=Path, help='JSON {"train": [...], "val": [...], "test": [...]} or CSV: patient,split')
+    add("--split_file", type=user_path, help='JSON {"train": [...], "val": [...], "test": [...]} or CSV: patient,split')
     args = parser.parse_args()
     args.part = None if args.part is None else parse_part(args.part)
     return args
@@ -78,10 +80,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     """Refuse values outside their range and options that contradict each other."""
-    if args.workers < 1:
-        raise ValueError(f"--workers is {args.workers}, expected 1 or more")
-    if not args.shard_mib > 0:
-        raise ValueError(f"--shard_mib is {args.shard_mib}, expected more than 0")
+    check_options(args, {"workers": Positive, "shard_mib": AboveZero})
     if args.part is not None and args.merge_parts:
         raise ValueError("--part converts one part, --merge_parts merges all parts; give one of them")
     if (args.folds is None) != (args.fold is None):
@@ -94,11 +93,12 @@ def check(args: argparse.Namespace) -> None:
 def make_source(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The source and its options."""
     known = registry.option_names(SOURCES, args.source, "source")
-    options = section(args.source_option)
+    options = {key: os.path.expanduser(value) if isinstance(value, str) else value
+               for key, value in section(args.source_option).items()}  # fmt: skip
     if args.input_dir is not None and "input_dir" not in known:
         raise ValueError(f"--input_dir is given, but the source {args.source} reads no folder; leave it out")
     if args.input_dir is not None:
-        options["input_dir"] = args.input_dir
+        options["input_dir"] = str(user_path(args.input_dir))
     elif "input_dir" in known and "input_dir" not in options:
         raise ValueError(f"--input_dir is missing; give the folder that the source {args.source} reads")
     if args.modality is not None and "modality" in known:

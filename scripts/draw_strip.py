@@ -33,7 +33,7 @@ from data.shards.remote import folder_or_url
 from scripts.files.codec import add_rate_arguments, compress, decompress, load_model, open_for, rate_of
 from utils.device import pick_device
 from utils.errors import user_errors
-from utils.files import atomic_path
+from utils.files import atomic_path, user_path
 from utils.report.drawing.figures import ERROR, GREY, INK
 
 CELL = 1.45  # inches
@@ -64,11 +64,11 @@ class Strip(NamedTuple):
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="FOLDER", help="output folder of a training run")
+    add("--model", type=user_path, required=True, metavar="FOLDER", help="output folder of a training run")
     add("--data", type=folder_or_url, required=True, metavar="SHARDS", help="folder or URL of shards")
     add("--split", choices=SPLITS, default="test", help="split of the patient (default test)")
     add("--patient", required=True, metavar="NAME", help="patient to draw")
-    add("--output", type=Path, required=True, metavar="PNG", help="picture to write")
+    add("--output", type=user_path, required=True, metavar="PNG", help="picture to write")
     add("--label", metavar="TEXT", help="description of the data in the caption (default: name of the data folder)")
     add_rate_arguments(parser)
     add("--columns", type=int, default=6, help="number of phases shown, evenly spaced over the cycle (default 6)")

@@ -43,13 +43,13 @@ from utils.equivalence import (
     worst_group,
 )
 from utils.errors import user_errors
-from utils.files import write_json, write_text
+from utils.files import user_path, write_json, write_text
 from utils.metrics import finite_mean
 from utils.report import equivalence
 from utils.report.command import command_line, public_arguments
 from utils.report.evaluation import NOTE
 from utils.report.rate_distortion import ORIGINAL
-from utils.report.tables import text_table
+from utils.report.tables import MARK, text_table
 
 Row = dict[str, Any]
 
@@ -58,8 +58,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     default = Margins()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("results", type=Path, nargs="+", metavar="REPORT", help="folders that compare_codecs.py wrote")
-    add("--output_dir", type=Path, required=True, metavar="DIR", help="folder for the report")
+    add("results", type=user_path, nargs="+", metavar="REPORT", help="folders that compare_codecs.py wrote")
+    add("--output_dir", type=user_path, required=True, metavar="DIR", help="folder for the report")
     add("--dice", type=float, default=default.dice, help="largest decrease of the mean Dice (default 0.01)")
     add("--ef_bias", type=float, default=default.ef_bias, help="largest bias of the LV EF in points (default 1)")
     limits = "largest increase of the half-width of the limits of agreement of the LV EF in points (default 1)"
@@ -176,7 +176,8 @@ def write_report(folder: Path, summary: Row) -> None:
     equivalence.draw(picture, summary)
     write_text(folder / "index.html", equivalence.html_page(summary, picture))
     print(text_table(*equivalence.headline_table(summary["headline"])))
-    print(f"{summary['caption']}; n = {summary['n']}\n{NOTE}")
+    taught = [note for note in summary["notes"] if note.startswith(MARK)]
+    print("\n".join([f"{summary['caption']}; n = {summary['n']}", *taught, NOTE]))
     print(f"The report is {folder / 'index.html'}; all values are in equivalence.json and the CSV files beside it")
 
 

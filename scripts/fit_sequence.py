@@ -37,6 +37,7 @@ from utils.checkpoint import read_config, start_from
 from utils.config.recipe import from_plain
 from utils.device import exact_float32, pick_device
 from utils.errors import user_errors
+from utils.files import user_path
 
 LEAST = 3  # cines of a fit
 
@@ -44,9 +45,9 @@ LEAST = 3  # cines of a fit
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="FOLDER", help="trained stage 1: layout frame, decoder titok")
+    add("--model", type=user_path, required=True, metavar="FOLDER", help="trained stage 1: layout frame, decoder titok")
     add("--data", type=folder_or_url, required=True, metavar="SHARDS", help="folder or URL of shards")
-    add("--output_dir", type=Path, required=True, metavar="DIR", help="folder of the fitted model")
+    add("--output_dir", type=user_path, required=True, metavar="DIR", help="folder of the fitted model")
     add("--num_tokens", type=int, default=32, help="tokens of a whole cine, 16 bits each (default 32)")
     add("--split", choices=SPLITS, default="train", help="split of the cines (default train)")
     add("--limit", type=int, help="use only the first LIMIT patients of the split")

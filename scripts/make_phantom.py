@@ -23,7 +23,7 @@ from data.case import CineCase
 from data.sources.phantom import Options, build
 from utils.config.recipe import from_plain
 from utils.errors import user_errors
-from utils.files import atomic_dir, read_json, write_json, write_text
+from utils.files import atomic_dir, read_json, user_path, write_json, write_text
 
 
 def save_nifti(path: Path, voxels: np.ndarray, spacing_mm: tuple[float, ...]) -> None:
@@ -60,6 +60,8 @@ def check_folder(output_dir: Path, settings: dict) -> None:
     record = output_dir / "settings.json"
     if record.is_file():
         saved = read_json(record)
+        if not isinstance(saved, dict) or type(saved.get("patients")) is not int:
+            raise ValueError(f"{record}: expected the settings of a phantom cohort; choose another --output_dir")
         if saved | {"patients": 0} != settings | {"patients": 0}:
             raise ValueError(f"{output_dir} holds a cohort with other settings ({saved}); choose another --output_dir")
         if saved["patients"] > settings["patients"]:
@@ -73,7 +75,7 @@ def check_folder(output_dir: Path, settings: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Options()
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder for the patients and truth.json")
+    parser.add_argument("--output_dir", type=user_path, required=True, help="folder for the patients and truth.json")
     parser.add_argument("--patients", type=int, default=default.patients, help="number of patients")
     parser.add_argument("--size", type=int, default=default.size, help="side of the images in pixels")
     parser.add_argument(

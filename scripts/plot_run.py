@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.errors import user_errors
+from utils.files import user_path
 from utils.report.drawing.curves import draw_curves, pick_keys, read_curves
 
 PICTURE = "curves.png"
@@ -28,8 +29,8 @@ MEANING = "each point of a loss is the mean of the steps since the point before;
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a training run")
-    add("--output", type=Path, metavar="PNG", help=f"default: RUN/{PICTURE}; for several runs {PICTURE}")
+    add("runs", nargs="+", type=user_path, metavar="RUN", help="output folder of a training run")
+    add("--output", type=user_path, metavar="PNG", help=f"default: RUN/{PICTURE}; for several runs {PICTURE}")
     add("--keys", nargs="+", metavar="NAME", help="values of the log to draw, in this order (default: nearly all)")
     args = parser.parse_args(argv)
     if args.output is None:

@@ -42,10 +42,11 @@ from modeling.weights.identity import frame_tokens_hash
 from modeling.weights.start import start_model
 from scripts.recipe import RunConfig, training_data
 from utils import ranks
+from utils.config.ranges import Count, Positive, check_options
 from utils.config.recipe import parse
 from utils.device import exact_float32, pick_device
 from utils.errors import user_errors
-from utils.files import read_json
+from utils.files import read_json, user_path
 from utils.run.optim import select_trainable
 from utils.types import Batch
 
@@ -111,8 +112,6 @@ def check(options: argparse.Namespace, dataset: CineDataset, model: TiTok) -> No
         raise ValueError(
             "a cache holds cines of one number of phases; set dataset.max_phases=null, here and in training"
         )
-    if options.variants < 1:
-        raise ValueError(f"--variants is {options.variants}, expected 1 or more")
     if dataset.draws() and not options.variants_given:
         raise ValueError(
             "the recipe draws phases (dataset.phases) or augments samples (dataset.augment) in each epoch; give "
@@ -128,12 +127,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("recipe", nargs="+", metavar="key=value", help="as of scripts/train_mri_titok.py")
-    add(
-        "--variants",
-        type=int,
-        help="epochs to encode; required if the recipe draws phases or augments (else 1)",
-    )
-    add("--output_dir", type=Path, help="folder of the cache (default: tokens-HASH beside the shards)")
+    add("--variants", type=int, help="epochs to encode; required if the recipe draws phases or augments (else 1)")
+    add("--output_dir", type=user_path, help="folder of the cache (default: tokens-HASH beside the shards)")
     add("--dtype", choices=list(DTYPES), default="fp32", help="bf16 is faster and changes tokens (default fp32)")
     add("--batch_frames", type=int, default=64, help="frames at a time (default 64)")
     add("--workers", type=int, default=min(2, os.cpu_count() or 1), help="loading processes (default up to 2)")
@@ -141,6 +136,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_intermixed_args(argv)
     options.variants_given = options.variants is not None
     options.variants = 1 if options.variants is None else options.variants
+    check_options(options, {"variants": Positive, "batch_frames": Positive, "workers": Count})
     return options
 
 
@@ -182,7 +178,7 @@ def is_done(folder: Path, described: dict[str, Any]) -> bool:
     """Return whether a folder holds these tokens already; raise an error if it holds something else."""
     if (folder / "tokens.json").is_file():
         existing = read_json(folder / "tokens.json")
-        if all(existing.get(key) == value for key, value in described.items()):
+        if isinstance(existing, dict) and all(existing.get(key) == value for key, value in described.items()):
             return True
     if folder.exists():
         raise ValueError(f"{folder}: exists and holds something else; choose another --output_dir")

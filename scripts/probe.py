@@ -36,7 +36,7 @@ from scripts.probing.features import LABELS, Patient, extract, list_patients
 from scripts.probing.results import EF, GROUP, Method, Row, Target
 from utils.device import pick_device
 from utils.errors import user_errors
-from utils.files import write_json, write_text
+from utils.files import user_path, write_json, write_text
 from utils.report.command import command_line, public_arguments
 from utils.report.tables import text_table
 
@@ -50,8 +50,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", type=folder_or_url, required=True, metavar="SHARDS", help="folder or URL of shards")
     splits = "splits of the patients (default all); the tokenizer was trained on the images of train"
     add("--split", choices=SPLITS, nargs="+", default=list(SPLITS), help=splits)
-    add("--model", type=Path, nargs="+", required=True, metavar="FOLDER", help="models of layout frame or sequence")
-    add("--output_dir", type=Path, required=True, metavar="DIR", help="folder for probe.json, probe.csv and probe.png")
+    add(
+        "--model", type=user_path, nargs="+", required=True, metavar="FOLDER", help="models of layout frame or sequence"
+    )
+    add(
+        "--output_dir",
+        type=user_path,
+        required=True,
+        metavar="DIR",
+        help="folder for probe.json, probe.csv and probe.png",
+    )
     targets = "what is predicted (default both); ef also works without groups"
     add("--target", choices=[GROUP, EF], nargs="+", default=[GROUP, EF], help=targets)
     add("--folds", type=int, default=5, help="folds of the cross-validation (default 5)")

@@ -27,8 +27,10 @@ from data.loading.dataset import CineDataset
 from modeling.config import ModelConfig
 from scripts.recipe import RunConfig
 from utils.clinical import KEY_FRAMES, volume_ml
+from utils.config.ranges import Pixels, Positive, check_options
 from utils.config.recipe import parse
 from utils.errors import user_errors
+from utils.files import user_path
 from utils.labels import STRUCTURES
 from utils.report.drawing.figures import GREY, INK, save
 from utils.report.drawing.overlays import CONTOURS, outline
@@ -139,12 +141,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of shards")
     parser.add_argument("--config", required=True, help="recipe with the dataset.augment to draw")
-    parser.add_argument("--output_dir", required=True, type=Path, help="folder for augmentation.png")
+    parser.add_argument("--output_dir", required=True, type=user_path, help="folder for augmentation.png")
     parser.add_argument("--image_size", type=int, help="side of the grid; needed if it depends on pretrained weights")
     parser.add_argument("--samples", type=int, default=3, help="number of patients (default 3)")
     args = parser.parse_args()
-    if args.samples < 1:
-        raise ValueError(f"--samples is {args.samples}, expected 1 or more")
+    check_options(args, {"image_size": Pixels, "samples": Positive})
     # A recipe may leave its output folder to the command line.
     config = parse(RunConfig, [f"config={args.config}", f"experiment.output_dir={args.output_dir}"])
     size = args.image_size or own_image_size(config.model, args.config)

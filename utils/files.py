@@ -17,6 +17,11 @@ from utils.text import read_text
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.")  # begins the name of a file that is being written
 
 
+def user_path(text: str) -> Path:
+    """Return a path of the command line; a leading `~` is the home folder, also in `--option=~/x`."""
+    return Path(os.path.expanduser(text))
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it replaces `path` if the block ends without an error.

@@ -55,7 +55,8 @@ def grid_of(header: Any) -> Grid:
 def _affine(form: Callable[[], np.ndarray], unit_mm: float, spacing: tuple[float, float, float]) -> np.ndarray | None:
     """A header's affine in mm; None if it does not agree with the zooms."""
     try:
-        affine = np.diag([unit_mm, unit_mm, unit_mm, 1.0]) @ np.asarray(form(), np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused below
+            affine = np.diag([unit_mm, unit_mm, unit_mm, 1.0]) @ np.asarray(form(), np.float64)
     except (ValueError, np.linalg.LinAlgError):  # an invalid quaternion
         return None
     edges = np.linalg.norm(affine[:3, :3], axis=0)

@@ -79,7 +79,9 @@ def is_done(plan: Plan, output_dir: Path) -> bool:
     if not (output_dir / "manifest.json").is_file():
         raise ValueError(f"{output_dir}: exists, but has no manifest.json of this script; {advice}")
     manifest = read_manifest(output_dir)
-    source = manifest.get("source", {})
+    source = manifest.get("source")
+    if not isinstance(source, dict) or not isinstance(manifest.get("settings"), dict):
+        raise ValueError(f"{output_dir}/manifest.json: has no source and settings of this script; {advice}")
     existing = {"source": source.get("name"), "settings": manifest.get("settings")}
     _refuse_other_settings(output_dir, existing, plan, advice)
     if source.get("patients") != {patient: hash_or_none(plan.source, patient) for patient in plan.split}:

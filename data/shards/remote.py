@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from data.shards.manifest import check_manifest, read_manifest
-from utils.files import atomic_path, blake2b
+from utils.files import atomic_path, blake2b, user_path
 
 PROTOCOLS = ("http", "https", "s3", "gs", "hf")
 CONNECT_SECONDS, SILENCE_SECONDS = 30.0, 60.0  # longest wait for a connection, and for the next bytes
@@ -32,7 +32,7 @@ CHUNK_BYTES = 4 << 20
 
 def folder_or_url(text: str) -> Path | str:
     """Return a local folder as a path, or a URL unchanged."""
-    return text if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) else Path(text)
+    return text if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) else user_path(text)
 
 
 def local_folder(shards: str | Path, split: str, cache_dir: str | Path | None = None) -> Path:
@@ -74,7 +74,7 @@ def checked_place(shards: str | Path) -> Path | str:
     text = str(shards)
     if re.match(r"pipe:", text) or "::" in text:
         raise ValueError(f"refused dataset.shards {text!r}: commands (pipe:) and chained URLs (::) are never opened")
-    return Path(shards) if isinstance(folder_or_url(text), Path) else _checked_url(text)
+    return place if isinstance(place := folder_or_url(text), Path) else _checked_url(text)
 
 
 def default_cache_dir() -> Path:

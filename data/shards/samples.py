@@ -19,9 +19,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data.case import TIME_UNITS, CaseRefused, CineCase
+from data.case import INTERCEPT, SLOPE, SPACING_MM, TIME_UNITS, CaseRefused, CineCase
 from data.preprocess import Placement, place
 from data.shards.tar_index import Member, NpyPlace, list_members, npy_place, read_json_member
+from data.window import is_usable
 from utils.metrics import SSIM_WINDOW
 
 MEMBER = re.compile(r"([A-Za-z0-9_-]+)\.(cine\.npy|mask_ed\.npy|mask_es\.npy|json)")
@@ -215,19 +216,24 @@ def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member])
         if not (isinstance(values, list) and len(values) == count and all(_is_number(v) for v in values)):
             raise ValueError(f"{key}.json has {name} {values!r}, expected {count} finite numbers")
     for name in ("height_cm", "weight_kg"):
-        if info[name] is not None and not _is_number(info[name]):
-            raise ValueError(f"{key}.json has {name} {info[name]!r}, expected null or a finite number")
-    if not (_is_number(info["slope"]) and info["slope"] > 0 and _is_number(info["intercept"])):
+        if info[name] is not None and not (_is_number(info[name]) and info[name] > 0):
+            raise ValueError(f"{key}.json has {name} {info[name]!r:.80}, expected null or a number above 0")
+    rows = info["affine"] if isinstance(info["affine"], list) else []
+    if len(rows) != 4 or not all(isinstance(row, list) and len(row) == 4 and all(map(_is_number, row)) for row in rows):
+        raise ValueError(f"{key}.json has affine {info['affine']!r:.80}, expected 4 rows of 4 finite numbers")
+    scale = info["slope"], info["intercept"]
+    if not (all(map(_is_number, scale)) and scale[0] in SLOPE and scale[1] in INTERCEPT):
         scale = f"slope {info['slope']!r:.80} and intercept {info['intercept']!r:.80}"
         raise ValueError(f"{key}.json has {scale}, expected finite numbers and a slope above 0")
-    if not (_is_number(info["time_step"]) and info["time_step"] >= 0 and info["time_unit"] in TIME_UNITS):
+    if not (_is_number(info["time_step"]) and info["time_step"] >= 0 and info["time_unit"] in list(TIME_UNITS)):
         time = f"time_step {info['time_step']!r:.80} of unit {info['time_unit']!r:.80}"
         raise ValueError(f"{key}.json has {time}, expected a number from 0 and a unit of {list(TIME_UNITS)}")
     if not isinstance(info["patient"], str) or not isinstance(info["group"], str | None):
         raise ValueError(f"{key}.json has patient {info['patient']!r} and group {info['group']!r:.80}, expected texts")
-    low, high = info["window"]
-    # A window below the resolution of float32 would give infinite intensities.
-    if high - low <= max(1e-12, 1e-6 * max(abs(low), abs(high))) or not 1e-4 <= min(info["spacing_mm"]) <= 1e4:
+    if not all(isinstance(info[name], str) for name in ("modality", "source_hash")):
+        found = f"modality {info['modality']!r:.80} and source_hash {info['source_hash']!r:.80}"
+        raise ValueError(f"{key}.json has {found}, expected texts")
+    if not is_usable(*info["window"]) or not all(edge in SPACING_MM for edge in info["spacing_mm"]):
         raise ValueError(
             f"{key}.json has window {info['window']} and spacing_mm {info['spacing_mm']}, expected a window with "
             "low < high and a spacing of 1e-4 to 1e4 mm"

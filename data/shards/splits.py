@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 from data.shards.manifest import SPLITS
 from utils.files import read_json
 from utils.seeding import stable_seed
-from utils.text import read_text
+from utils.text import read_table
 
 
 def split_patients(
@@ -128,10 +126,7 @@ def _json_rows(path: Path) -> list[tuple[str, str]]:
 def _csv_rows(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True))
-    if not rows or not {"patient", "split"} <= rows[0].keys():
-        raise ValueError(f"{path}: expected a first line with the columns patient and split, then one line per patient")
-    return [((row["patient"] or "").strip(), (row["split"] or "").strip()) for row in rows]
+    return [(row["patient"], row.get("split", "")) for row in read_table(path, ("patient", "split"))]
 
 
 def _shuffled(groups: Mapping[str, str | None], seed: int) -> list[str]:

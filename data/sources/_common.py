@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
 import os
 import re
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.case import CaseRefused, CineCase
-from utils.text import read_text
+from utils.text import read_table
 
 BROKEN_LINK = "a broken link"
 
@@ -80,14 +78,25 @@ def is_broken_link(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def entries_but(parents: Iterable[Path], known: Iterable[Path], root: Path) -> dict[str, str]:
-    """Entries of folders that are not among the known paths: path below root -> description."""
+def entries_but(
+    parents: Iterable[Path], known: Iterable[Path], root: Path, what: str = "not a folder of a patient"
+) -> dict[str, str]:
+    """Entries of folders that are not among the known paths.
+
+    Args:
+        parents: the folders; those that cannot be opened are left to the reader of the patient.
+        known: paths that are read.
+        root: the input folder.
+        what: description of the other entries.
+    Returns:
+        path below root -> description.
+    """
     read = set(known)
     odd = (path for parent in parents if parent.is_dir() for path in sorted(parent.iterdir()) if path not in read)
-    return {below(root, path): BROKEN_LINK if is_broken_link(path) else "not a folder of a patient" for path in odd}
+    return {below(root, path): BROKEN_LINK if is_broken_link(path) else what for path in odd}
 
 
-def read_table(path: Path, key: str) -> dict[str, dict[str, str]]:
+def read_rows(path: Path, key: str) -> dict[str, dict[str, str]]:
     """Read a CSV file with one row a case.
 
     Args:
@@ -96,18 +105,13 @@ def read_table(path: Path, key: str) -> dict[str, dict[str, str]]:
     Returns:
         name -> {column: text}, without empty cells.
     Raises:
-        ValueError: when the file is not text, the column is missing, or a case has two rows.
+        ValueError: when the file is not a table (utils/text.py), or a case has two rows.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
-    if key not in (reader.fieldnames or ()):
-        raise ValueError(f"{path.name}: has no column {key!r}, found {reader.fieldnames} in line 1; add it")
-    rows = [{k: v.strip() for k, v in row.items() if k and v and v.strip()} for row in reader]
     table: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if row.get(key, "") in table:
+    for row in read_table(path, (key,)):
+        if row[key] in table:
             raise ValueError(f"{path.name}: has two rows for {row[key]}; remove one of them")
-        if key in row:
-            table[row[key]] = row
+        table[row[key]] = {column: text for column, text in row.items() if column and text}
     return table
 
 
@@ -124,8 +128,8 @@ def phase_of(row: dict[str, str], key: str, where: str, patient: str) -> int | N
     """
     if key not in row:
         return None
-    if not re.fullmatch(r"[0-9]+(\.0*)?", row[key]):  # some programs write 7.0 for 7
-        message = f"{where} has {key}={row[key]}, expected a phase counted from 0; correct it or leave it empty"
+    if not re.fullmatch(r"[0-9]{1,9}(\.0*)?", row[key]):  # some programs write 7.0 for 7
+        message = f"{where} has {key}={row[key]:.80}, expected a phase counted from 0; correct it or leave it empty"
         raise CaseRefused("no_key_frame", patient, message)
     return int(float(row[key]))
 

@@ -21,7 +21,6 @@ from data.case import CaseRefused, CineCase
 from data.nifti.volume import Volume, find_nifti, on_grid_of, read_mask, read_nifti, without_fraction
 from data.sources._common import (
     add_once,
-    below,
     check_folder,
     entries_but,
     hash_files,
@@ -33,6 +32,7 @@ from utils.text import read_text
 
 MODALITIES = ("4d_mri", "ed_es")
 FOLDERS = ("", "training", "testing", "database", "database/training", "database/testing")
+OTHER = "not Info.cfg, the cine, or the first file found of the image or the labels of ED or ES"
 PATIENT_FOLDER = re.compile(r"patient[0-9]+")
 
 
@@ -77,16 +77,15 @@ class AcdcSource:
         return list(self.folders)
 
     def unread_files(self) -> dict[str, str]:
-        """Files that are not read: path below the folder -> reason; other entries, and labels of other frames."""
+        """Files that are not read: path below the folder -> reason."""
         parents = [self.input_dir / name for name in FOLDERS]
         unread = entries_but(parents, [*parents, *self.folders.values()], self.input_dir)
         for patient, folder in self.folders.items():
             try:
-                read = self._masks(patient, _read_info(patient, folder / "Info.cfg"))
-            except CaseRefused:
+                known = self._known(patient, _read_info(patient, folder / "Info.cfg"))
+                unread |= entries_but([folder], known, self.input_dir, OTHER)
+            except (CaseRefused, OSError):
                 continue  # the conversion reports this
-            odd = sorted(path for path in folder.glob(f"{patient}_frame*_gt.nii*") if path not in read)
-            unread |= {below(self.input_dir, path): "labels of a frame other than ED and ES" for path in odd}
         return unread
 
     def group(self, patient: str) -> str | None:
@@ -94,8 +93,8 @@ class AcdcSource:
         path = self.folders[patient] / "Info.cfg"
         try:
             return _read_keys(path).get("Group") if path.is_file() else None
-        except ValueError:
-            return None  # not text: `load` refuses the case
+        except (ValueError, OSError):
+            return None  # `load` refuses the case
 
     def held_out(self, patient: str) -> bool:
         """Whether the patient belongs to the dataset's own test set, the folder `testing`."""
@@ -136,6 +135,13 @@ class AcdcSource:
             return [_required(patient, f"{patient}_4d", whole, hint)]
         hint = "its 4-D cine exists: convert it with --modality 4d_mri" if whole else None
         return [_required(patient, name, path, hint) for name, path in zip(names, frames, strict=True)]
+
+    def _known(self, patient: str, info: Info) -> list[Path]:
+        """The files of a patient that one of the two modalities reads."""
+        stems = [f"{patient}_4d", *(f"{patient}_frame{phase + 1:02d}" for phase in (info.ed, info.es))]
+        folder = self.folders[patient]
+        found = [find_nifti(folder, stem) for stem in stems] + self._masks(patient, info)
+        return [folder / "Info.cfg", *(path for path in found if path is not None)]
 
     def _masks(self, patient: str, info: Info) -> list[Path | None]:
         """The label files of ED and ES, None if missing."""
@@ -192,8 +198,8 @@ def _read_info(patient: str, path: Path) -> Info:
         if key not in keys:
             message = f"Info.cfg has no {key}; add a line `{key}: <frame, from 1>` or re-download"
             raise CaseRefused(rule, patient, message)
-        if not re.fullmatch(r"[1-9][0-9]*", keys[key]):
-            message = f"Info.cfg has {key}={keys[key]}, expected a whole number from 1; correct it"
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", keys[key]):
+            message = f"Info.cfg has {key}={keys[key]:.80}, expected a whole number from 1; correct it"
             raise CaseRefused(rule, patient, message)
         return int(keys[key])
 

@@ -26,7 +26,7 @@ from data.sources._common import (
     is_broken_link,
     measure,
     phase_of,
-    read_table,
+    read_rows,
     refuse_empty_frames,
 )
 
@@ -64,7 +64,7 @@ class MnmsSource:
         if len(tables) != 1:
             raise ValueError(f"{root}: holds {len(tables)} files {TABLE}, expected one; give the folder with the CSV")
         self.table = tables[0].name
-        self.rows = read_table(tables[0], CODE)
+        self.rows = read_rows(tables[0], CODE)
         self.root, self.folders = root, _find_patients(root)
 
     def patients(self) -> list[str]:
@@ -76,7 +76,10 @@ class MnmsSource:
         parts = [self.root / part for part in PARTS]
         known = [self.root / self.table, self.root / "Training", *parts, *self.folders.values()]
         absent = {code: f"a row of {self.table} without a folder" for code in self.rows if code not in self.folders}
-        return {**entries_but([self.root, self.root / "Training", *parts], known, self.root), **absent}
+        stems = [(folder, f"{patient}_sa{end}") for patient, folder in self.folders.items() for end in ("", "_gt")]
+        files = [path for folder, stem in stems if (path := find_nifti(folder, stem)) is not None]
+        other = entries_but(self.folders.values(), files, self.root, "not the cine or its labels")
+        return {**entries_but([self.root, self.root / "Training", *parts], known, self.root), **other, **absent}
 
     def group(self, patient: str) -> str | None:
         """Diagnosis from the CSV, None if unknown."""

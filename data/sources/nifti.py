@@ -34,7 +34,7 @@ from data.sources._common import (
     is_broken_link,
     measure,
     phase_of,
-    read_table,
+    read_rows,
     refuse_empty_frames,
 )
 
@@ -70,6 +70,10 @@ class NiftiSource:
         check_folder(input_dir)
         self.cines, self._unread_files = _find_cines(input_dir, pattern)
         table = input_dir / CASES
+        if not table.is_file() and (table.exists() or table.is_symlink()):
+            raise ValueError(
+                f"{table}: is {BROKEN_LINK if is_broken_link(table) else 'not a file'}; correct it or remove it"
+            )
         self.rows = _read_cases(table, set(self.cines)) if table.is_file() else {}
 
     def patients(self) -> list[str]:
@@ -169,7 +173,10 @@ def _find_cines(input_dir: Path, pattern: str) -> tuple[dict[str, Path], dict[st
     if not cines:
         raise ValueError(f"{input_dir}: no cines found; expected 4-D NIfTI files that match {pattern}")
     read = {mask for cine in cines.values() for mask in _masks_of(cine).values()}
-    unread |= {below(input_dir, mask): "labels without a cine" for mask in masks if mask not in read}
+    stems = {(path.parent, _stem(path)) for path in cines.values()}
+    for mask in (mask for mask in masks if mask not in read):
+        has_cine = (mask.parent, re.sub(r"(_ed|_es)?_gt$", "", _stem(mask))) in stems
+        unread[below(input_dir, mask)] = "other labels of its cine are read" if has_cine else "labels without a cine"
     return {patient: cines[patient] for patient in sorted(cines)}, unread
 
 
@@ -187,7 +194,7 @@ def _safe(name: str) -> str:
 
 
 def _read_cases(path: Path, patients: set[str]) -> dict[str, dict[str, str]]:
-    rows = {_safe(name): row for name, row in read_table(path, "patient").items()}
+    rows = {_safe(name): row for name, row in read_rows(path, "patient").items()}
     if unknown := sorted(rows.keys() - patients):
         raise ValueError(f"{path.name}: lists {', '.join(unknown[:5])}, but these cines do not exist; correct them")
     if other := sorted({column for row in rows.values() for column in row} - COLUMNS):

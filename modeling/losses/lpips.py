@@ -5,9 +5,11 @@ The package downloads the weights of its backbone at first use. Its input is fra
 Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018.
 """
 
+import socket
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from modeling.objective import LossOptions
@@ -16,6 +18,7 @@ from utils.config.ranges import NotNegative
 from utils.types import Batch
 
 BACKBONES = ("alex", "squeeze", "vgg")
+SILENCE_SECONDS = 15.0  # longest wait for a connection, and for the next bytes
 
 
 @dataclass
@@ -70,4 +73,14 @@ def build(options: Options) -> Lpips:
             "losses.lpips needs a package that is not installed: pip install lpips, which downloads its backbone's "
             "weights when first used; losses.perceptual needs neither"
         ) from None
-    return Lpips(lpips.LPIPS(net=options.net, verbose=False))
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_SECONDS)  # torch's own download would wait for minutes
+    try:
+        return Lpips(lpips.LPIPS(net=options.net, verbose=False))
+    except OSError as error:
+        raise OSError(
+            f"losses.lpips: the weights of {options.net} cannot be downloaded ({error}); run it once on a machine with "
+            f"a network, and copy {torch.hub.get_dir()}/checkpoints from there; losses.perceptual needs no download"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)

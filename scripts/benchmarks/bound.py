@@ -33,6 +33,7 @@ from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
 from modeling.heart.phases import along_stack, cycle
 from modeling.resampling.waves import from_waves, to_waves
+from utils.config.ranges import AboveZero, Pixels, Positive
 from utils.files import write_json
 from utils.metrics import finite_mean, frame_scores, psnr
 
@@ -40,6 +41,9 @@ HELP = "PSNR of linear coding of whole cines at a number of bits, as a reference
 SIDE = 64  # of the components; finer detail has no share in some hundred bits
 COMPONENTS = 256  # in the plane
 CPU = torch.device("cpu")
+
+
+RANGES = {"bits": AboveZero, "image_size": Pixels, "limit": Positive}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,8 +147,6 @@ def read(reader: ShardReader, args: argparse.Namespace) -> Iterable[Cine]:
 
 def run(args: argparse.Namespace) -> None:
     """Fit both transforms, code the other split, and print the means."""
-    if min(*args.bits, args.image_size) <= 0:
-        raise ValueError("--bits and --image_size must be above 0")
     train = np.stack([cine.waves() for cine in read(ShardReader(args.data, "train"), args)])
     if len(train) < 3:
         raise ValueError(f"--data {args.data}: the train split has {len(train)} patients, expected 3 or more")

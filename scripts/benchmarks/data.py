@@ -44,7 +44,8 @@ from data.shards.manifest import SPLITS, read_manifest
 from data.shards.reader import ShardReader, SliceSample
 from data.shards.samples import SampleEntry
 from data.shards.tar_index import NpyPlace
-from utils.files import write_json
+from utils.config.ranges import AboveZero, Count, Pixels, Positive
+from utils.files import user_path, write_json
 
 HELP = "samples a second and memory of the loader, compared with webdataset"
 HAS_WIDS = importlib.util.find_spec("wids") is not None
@@ -255,6 +256,12 @@ def run(args: argparse.Namespace) -> None:
         write_json(args.output, {**about, "settings": settings, "results": rows})
 
 
+RANGES = {
+    "workers": Count, "phases": Positive, "image_size": Pixels, "batch": Positive, "seconds": AboveZero,
+    "rounds": Positive,
+}  # fmt: skip
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
@@ -268,4 +275,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=16, help="samples of a batch (default 16)")
     add("--seconds", type=float, default=5.0, help="duration of each measurement (default 5)")
     add("--rounds", type=int, default=3, help="number of interleaved repetitions; the median is reported (default 3)")
-    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the table as JSON")

@@ -17,10 +17,17 @@ from modeling.config import ModelConfig
 from modeling.titok import TiTok
 from scripts.benchmarks.shared.timing import gflop, in_turns, peak_mib
 from scripts.benchmarks.tokenizer import DTYPES
+from utils.config.ranges import Pixels, Positive
 from utils.device import pick_device
-from utils.files import write_json
+from utils.files import user_path, write_json
 
 HELP = "ms a frame of TiTok.decode_tokens; the target is 5 ms on a GPU"
+
+
+RANGES = {
+    "patch": Positive, "image_size": Pixels, "phases": Positive, "batch": Positive, "steps": Positive,
+    "rounds": Positive,
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", nargs="+", choices=list(DTYPES), default=["fp32", "bf16"])
     add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU if there is one)")
     add("--rounds", type=int, default=5, help="number of repetitions; the median is reported (default 5)")
-    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the table as JSON")
 
 
 def random_model(size: str, patch: int, image_size: int, draft: bool = False) -> TiTok:

@@ -12,7 +12,6 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,19 +27,27 @@ from scripts.benchmarks.shared.timing import gflop
 from scripts.files.codec import compress, decode, load_model, read_tokens, reconstruct
 from scripts.files.many import DEFAULT_MODEL
 from utils.config import registry
+from utils.config.ranges import AboveZero, NotNegative, Positive
 from utils.device import pick_device
-from utils.files import write_json
+from utils.files import user_path, write_json
 from utils.metrics import finite_mean, frame_scores, psnr
 
 HELP = "seconds, memory and GFLOP of encoding and decoding by the rate ladder, beside SVT-AV1"
 Result = TypeVar("Result")
 
 
+RANGES = {
+    "size": Positive, "slices": Positive, "phases": Positive, "rates": AboveZero, "psnr": AboveZero, "crf": NotNegative,
+}  # fmt: skip
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
-    add("--model", type=Path, default=DEFAULT_MODEL, metavar="FOLDER", help="a ladder (default: the project's own)")
-    add("--cine", type=Path, metavar="FILE", help="a 4-D NIfTI file (default: a phantom)")
+    add(
+        "--model", type=user_path, default=DEFAULT_MODEL, metavar="FOLDER", help="a ladder (default: the project's own)"
+    )
+    add("--cine", type=user_path, metavar="FILE", help="a 4-D NIfTI file (default: a phantom)")
     add("--size", type=int, default=256, help="side of the phantom in pixels (default 256)")
     add("--slices", type=int, default=10, help="slices of the phantom (default 10)")
     add("--phases", type=int, default=20, help="phases of the phantom (default 20)")
@@ -48,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--psnr", type=float, nargs="+", default=[38], metavar="P", help="in dB (default 38)")
     add("--crf", type=float, nargs="+", default=[25, 35, 45], help="CRF of SVT-AV1 (default 25 35 45)")
     add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU if there is one)")
-    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the table as JSON")
 
 
 def timed(call: Callable[[], Result]) -> tuple[Result, float]:

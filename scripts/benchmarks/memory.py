@@ -31,8 +31,9 @@ from modeling.weights.start import saved_vq_model
 from scripts.benchmarks.shared.saved import Counter, Saved, like_a_gpu
 from scripts.recipe import RunConfig
 from utils.checkpoint import load_weights
+from utils.config.ranges import Positive
 from utils.config.recipe import parse
-from utils.files import write_json
+from utils.files import user_path, write_json
 from utils.run.optim import select_trainable
 from utils.types import Batch
 
@@ -69,6 +70,9 @@ class Needed(NamedTuple):
         return sum(self)
 
 
+RANGES = {"slices": Positive, "phases": Positive}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
@@ -80,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="slices of a stack (default 18, ACDC's maximum)",
     )
     add("--phases", type=int, default=35, help="phases, if the recipe sets none (default 35, ACDC's maximum)")
-    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the table as JSON")
 
 
 class Setup(NamedTuple):

@@ -10,7 +10,6 @@ has few different ids and equal PSNR.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,22 +21,26 @@ from data.shards.manifest import SPLITS
 from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
+from utils.config.ranges import Positive
 from utils.device import pick_device
-from utils.files import write_json
+from utils.files import user_path, write_json
 from utils.metrics import finite_mean, frame_scores, psnr
 
 HELP = "tokens of a frame, encoded with all phases and with half of them"
 
 
+RANGES = {"limit": Positive}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="FOLDER", help="a trained model of layout frame")
+    add("--model", type=user_path, required=True, metavar="FOLDER", help="a trained model of layout frame")
     add("--data", type=folder_or_url, required=True, help="folder or URL of shards")
     add("--split", choices=SPLITS, default="test")
     add("--limit", type=int, help="use only the first patients of the split")
     add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU if there is one)")
-    add("--output", type=Path, metavar="FILE", help="write the figures as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the figures as JSON")
 
 
 def measure(model: TiTok, x: torch.Tensor, field: np.ndarray) -> dict[str, float]:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.recipe import RunConfig
+from utils.config.ranges import Ranges
 from utils.config.recipe import parse
-from utils.files import write_json
+from utils.files import user_path, write_json
 
 HELP = "two training steps of a recipe on a CPU, with time and peak memory"
 SCRIPTS = Path(__file__).resolve().parents[1]
@@ -33,12 +34,15 @@ FEW = {
 }  # fmt: skip
 
 
+RANGES: Ranges = {}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
     add("recipe", nargs="+", metavar="key=value", help="recipe and options of a training")
-    add("--folder", type=Path, help="parent of the temporary folder (default: that of the system)")
-    add("--output", type=Path, metavar="FILE", help="write time and memory as JSON")
+    add("--folder", type=user_path, help="parent of the temporary folder (default: that of the system)")
+    add("--output", type=user_path, metavar="FILE", help="write time and memory as JSON")
 
 
 def measured(command: list[str], what: str) -> tuple[float, float]:
@@ -59,6 +63,8 @@ def measured(command: list[str], what: str) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> None:
     """Make phantoms, train two steps, report."""
+    if not any(part.startswith("config=") for part in args.recipe):
+        raise ValueError("config=FILE is missing; give the recipe to rehearse")
     parse(RunConfig, ["experiment.output_dir=unused", *args.recipe])  # a wrong recipe ends here
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         shards, output = f"{folder}/phantom_wds", f"{folder}/output"

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,8 +26,9 @@ from scripts.benchmarks.memory import table as memory_table
 from scripts.benchmarks.shared.flop import BACKWARD, PARTS, Flop
 from scripts.benchmarks.shared.saved import like_a_gpu
 from scripts.recipe import RunConfig
+from utils.config.ranges import AboveZero, Positive, Range
 from utils.config.recipe import parse
-from utils.files import write_json
+from utils.files import user_path, write_json
 
 HELP = "expected time of a training step on several GPUs, from counted work and assumptions"
 ALL_FRAMES = 10**9  # in one chunk: its size does not change the operations
@@ -72,6 +72,13 @@ class Expected(NamedTuple):
     frames_per_s: float
 
 
+RANGES = {
+    "gpus": Positive, "samples_per_gpu": Positive, "tflops": AboveZero, "tflops_float32": AboveZero,
+    "mfu": Annotated[float, Range(above=0, most=1)], "bandwidth_gb_s": AboveZero, "memory_gib": AboveZero,
+    "slices": Positive, "phases": Positive,
+}  # fmt: skip
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
@@ -85,23 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--memory_gib", type=float, default=80.0, help="memory of a GPU (default 80)")
     add("--slices", type=int, default=18, help="slices of a stack (default 18, ACDC's maximum)")
     add("--phases", type=int, default=35, help="phases, if the recipe sets none (default 35, ACDC's maximum)")
-    add("--output", type=Path, metavar="FILE", help="write the result as JSON")
-
-
-def check(args: argparse.Namespace) -> None:
-    """Refuse options out of range.
-
-    Raises:
-        ValueError: naming the option.
-    """
-    for name in ("tflops", "tflops_float32", "bandwidth_gb_s", "memory_gib", "slices", "phases", "samples_per_gpu"):
-        value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name} is {value}, expected a number above 0")
-    if not 0 < args.mfu <= 1:
-        raise ValueError(f"--mfu is {args.mfu}, expected a share above 0, at most 1")
-    if min(args.gpus) < 1:
-        raise ValueError(f"--gpus has {min(args.gpus)}, expected numbers from 1 on")
+    add("--output", type=user_path, metavar="FILE", help="write the result as JSON")
 
 
 def flop_of_sample(config: RunConfig, setup: Setup) -> dict[str, Passes]:
@@ -246,7 +237,6 @@ def table(result: Mapping[str, Any]) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Count, calculate, print and write."""
-    check(args)
     result = count(parse(RunConfig, ["experiment.output_dir=unused", *args.recipe]), args)
     print(table(result))
     if args.output:

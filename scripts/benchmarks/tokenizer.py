@@ -15,7 +15,6 @@ import argparse
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +23,9 @@ from torch import Tensor
 from modeling.tokenizer import Tokenizer, VQModelConfig
 from scripts.benchmarks.shared.published import Published
 from scripts.benchmarks.shared.timing import gflop, in_turns, peak_mib
+from utils.config.ranges import Positive
 from utils.device import pick_device
-from utils.files import write_json
+from utils.files import user_path, write_json
 
 HELP = "ms a frame to encode and decode, compared with the published implementation"
 LATER = {"codebook_size": 8192, "token_size": 64, "use_l2_norm": False, "finetune_decoder": False, "is_legacy": False}
@@ -42,6 +42,9 @@ WORKS = ("encode", "decode")
 COLUMNS = ("variant", "batch", "work", "side", "ms", "ratio", "GFLOP", "peak MiB", "equal tokens")
 
 
+RANGES = {"batch": Positive, "rounds": Positive}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
@@ -51,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--work", nargs="+", choices=WORKS, default=list(WORKS))
     add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU if there is one)")
     add("--rounds", type=int, default=3, help="number of interleaved repetitions; the median is reported (default 3)")
-    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the table as JSON")
 
 
 def project_calls(tokenizer: Tokenizer, dtype: torch.dtype) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -28,14 +28,18 @@ from scripts.benchmarks.shared.timing import seconds
 from scripts.recipe import RunConfig
 from scripts.train_mri_titok import draw_parts, train
 from scripts.training.setup import build, open_data
+from utils.config.ranges import Positive
 from utils.config.recipe import parse
 from utils.device import cpu_cores, native_precision, pick_device
-from utils.files import write_json
+from utils.files import user_path, write_json
 from utils.run.optim import parameter_groups
 
 HELP = "the training loop, compared with forward, backward and optimizer steps on a resident batch"
 SIDES = ("loop", "resident", "float32", "bf16", "channels_last", "recompute", "compile")
 Side = Callable[[int], float]  # number of steps -> frames a second
+
+
+RANGES = {"steps": Positive, "rounds": Positive}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=10, help="measured steps of each turn, after as many untimed ones (default 10)")
     add("--rounds", type=int, default=3, help="turns of each side (default 3)")
     add("--device", default="auto", help="auto, cpu, cuda ... (default auto: a GPU where there is one)")
-    add("--output", type=Path, metavar="FILE", help="write the table as JSON")
+    add("--output", type=user_path, metavar="FILE", help="write the table as JSON")
 
 
 def loop(config: RunConfig, waits: list[float]) -> Side:
@@ -109,8 +113,6 @@ def resident(config: RunConfig, side: str, device: torch.device) -> Side:
 def run(args: argparse.Namespace) -> None:
     """Measure all sides in turns, and print and write the table."""
     config = parse(RunConfig, [*args.recipe, "experiment.output_dir=unused", "dataset.max_phases=null"])
-    if args.steps < 1 or args.rounds < 1:
-        raise ValueError(f"--steps is {args.steps} and --rounds {args.rounds}, expected 1 or more")
     device = pick_device(args.device)
     if device.type == "cpu":
         torch.backends.cuda.enable_flash_sdp(False)  # as in training

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from data.shards.manifest import SPLITS
 from data.shards.remote import folder_or_url
 from modeling.flow import SAMPLERS
 from scripts.evaluation import sweep
 from scripts.files.codec import add_rate_arguments, rate_of
+from utils.files import user_path
 
 
 def parse_arguments(argv: Sequence[str] | None, description: str | None) -> argparse.Namespace:
@@ -31,7 +31,7 @@ def parse_arguments(argv: Sequence[str] | None, description: str | None) -> argp
     add = parser.add_argument
     add(
         "--model",
-        type=Path,
+        type=user_path,
         nargs="+",
         default=[],
         metavar="FOLDER",
@@ -40,15 +40,15 @@ def parse_arguments(argv: Sequence[str] | None, description: str | None) -> argp
     recon_help = (
         "folders of reconstructions by other methods, PATIENT.nii.gz each; without --model, the report is on the last"
     )
-    add("--recon_dir", type=Path, nargs="+", default=[], metavar="FOLDER", help=recon_help)
+    add("--recon_dir", type=user_path, nargs="+", default=[], metavar="FOLDER", help=recon_help)
     segmenter = (
         "reference segmenter: folder of a trained model, or NAME.onnx with NAME.yaml (default: the last --model)"
     )
-    add("--segmenter", type=Path, metavar="PATH", help=segmenter)
+    add("--segmenter", type=user_path, metavar="PATH", help=segmenter)
     shards = "folder of shards from scripts/convert_acdc_to_wds.py, or its URL"
     add("--data", type=folder_or_url, required=True, help=shards)
     add("--split", choices=SPLITS, default="test")
-    add("--output_dir", type=Path, required=True, help="folder for the report")
+    add("--output_dir", type=user_path, required=True, help="folder for the report")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU if available)")
     add("--batch_frames", type=int, default=64, help="number of frames per batch (default 64)")
     add("--limit", type=int, help="evaluate only the first LIMIT patients of the split")

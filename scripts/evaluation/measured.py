@@ -13,6 +13,7 @@ from utils.equivalence import VOLUMES, Measured
 from utils.files import read_json
 from utils.metrics import finite_mean
 from utils.report.rate_distortion import ORIGINAL
+from utils.report.tables import MARK
 
 Row = dict[str, Any]
 NAME = "rate_distortion.json"
@@ -51,7 +52,7 @@ def _short(report: Row, key: str) -> str:
 
 
 def collect(reports: Sequence[Row]) -> list[Measured]:
-    """Each method by each segmenter, in the order of the reports.
+    """Each method by each segmenter, in the order of the reports; a model that the segmenter taught has a mark.
 
     Raises:
         ValueError: one setting stands in two reports, or a segmenter differs between them.
@@ -72,8 +73,9 @@ def collect(reports: Sequence[Row]) -> list[Measured]:
                 )
             labelled = {row["patient"] for row in first}
             for row in of_patient:
+                method = f"{row['method']} {MARK}" if row["method"] in report["taught"][segmenter] else row["method"]
                 if row["method"] != ORIGINAL and row["patient"] in labelled:
-                    rows.setdefault((segmenter, row["method"]), {}).setdefault(row["setting"], []).append(row)
+                    rows.setdefault((segmenter, method), {}).setdefault(row["setting"], []).append(row)
     methods = []
     for (segmenter, method), settings in rows.items():
         for setting, of_setting in settings.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from modeling.titok import TiTok
 from scripts.evaluation.scoring import Row, about, heart_metrics, of_all_ranks, recording_failure
 from scripts.files.codec import open_for
 from utils import ranks
+from utils.text import read_table
 
 SIZES = "bytes.csv"  # name of the file list in the folder
 WHOLE_IMAGE = "the whole image"
@@ -79,20 +80,19 @@ def open_recon(folder: Path, patients: Sequence[str]) -> Recon:
 
 
 def _sizes(path: Path, patients: Sequence[str]) -> dict[str, int]:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not {"patient", "bytes"} <= set(reader.fieldnames or ()):
-            raise ValueError(
-                f"{path}: its columns are {reader.fieldnames}, expected patient,bytes; correct the first line"
-            )
-        rows = {row["patient"]: row["bytes"] for row in reader}
+    table = read_table(path, ("patient", "bytes"))
+    rows = {row["patient"]: row.get("bytes", "") for row in table}
+    if len(rows) < len(table):
+        names = [row["patient"] for row in table]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path}: has two rows for {twice}; remove one of them")
     for patient in patients:
         value = rows.get(patient)
         if value is None:
             raise ValueError(
                 f"{path}: there is no line for {patient}; add it, or delete the file to score without rates"
             )
-        if not value.strip().isdecimal() or int(value) == 0:
+        if not re.fullmatch("[0-9]{1,15}", value) or int(value) == 0:
             raise ValueError(f"{path}: bytes of {patient} is {value!r}, expected a whole number above 0; correct it")
     return {patient: int(rows[patient]) for patient in patients}
 

@@ -101,6 +101,12 @@ class OnnxOptions:
     percentiles: tuple[Annotated[float, Range(0, 100)], Annotated[float, Range(0, 100)]] = (0.0, 100.0)
     labels: list[Annotated[int, Range(0, 3)]] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.percentiles[0] < self.percentiles[1]:
+            raise ValueError(f"percentiles is {list(self.percentiles)}, expected a smaller one, then a larger one")
+        if self.labels is not None and set(self.labels) != {0, 1, 2, 3}:
+            raise ValueError(f"labels is {self.labels}, expected each of 0, 1 (RV), 2 (MYO) and 3 (LV)")
+
 
 class OnnxSegmenter:
     """A 2-D segmentation network as an ONNX file, (N, 1, S, S) float32 to (N, labels, S, S).

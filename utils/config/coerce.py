@@ -26,7 +26,13 @@ def type_hints(schema: type) -> dict[str, Any]:
 
 def described(value: object) -> str:
     """Return a value and its type for an error message."""
-    return "null" if value is None else f"{value!r} ({type(value).__name__})"
+    return "null" if value is None else f"{shortened(value)} ({type(value).__name__})"
+
+
+def shortened(value: object) -> str:
+    """Return a value for an error message, at most about 100 characters; a very long integer has no decimal text."""
+    text = hex(value) if isinstance(value, int) and value.bit_length() > 1000 else repr(value)
+    return text if len(text) <= 100 else f"{text[:90]}... ({len(text)} characters)"
 
 
 def coerce(hint: Any, value: Any, where: str, section: Callable) -> Any:
@@ -84,7 +90,7 @@ def _in_range(value: Any, limits: tuple[Any, ...], where: str) -> Any:
     """The value, if it is in all declared ranges."""
     for limit in limits:
         if isinstance(limit, Range) and value not in limit:
-            raise ConfigError(f"{where}: expected a number {limit}, found {value}")
+            raise ConfigError(f"{where}: expected a number {limit}, found {shortened(value)}")
     return value
 
 
@@ -136,7 +142,7 @@ def _as_float(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

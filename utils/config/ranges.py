@@ -4,9 +4,11 @@ A range is part of a field's type and is checked where the field is read: from a
 (utils/config/coerce.py).
 """
 
+import argparse
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias, TypedDict
+from typing import Annotated, Any, TypeAlias, TypedDict, get_args
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Range:
     below: float = math.inf
 
     def __contains__(self, value: float) -> bool:
-        return math.isfinite(value) and self.least <= value <= self.most and self.above < value and value < self.below
+        # NaN fails each comparison, and infinity is no number; math.isfinite cannot read very long integers.
+        within = self.least <= value <= self.most and self.above < value and value < self.below
+        return within and abs(value) != math.inf
 
     def __str__(self) -> str:
         low = f"above {_text(self.above)}" if self.above > -math.inf else f"at least {_text(self.least)}"
@@ -58,6 +62,25 @@ Heads: TypeAlias = Annotated[int, Range(1, 256)]
 Tokens: TypeAlias = Annotated[int, Range(1, 4096)]
 Codes: TypeAlias = Annotated[int, Range(1, 2**20)]
 Levels: TypeAlias = list[Annotated[int, Range(2, 65536)]]
+
+
+Ranges: TypeAlias = Mapping[str, Any]  # option of a command -> type with a range, such as Positive
+
+
+def check_options(options: argparse.Namespace, ranges: Ranges) -> None:
+    """Check the numbers of a command line.
+
+    Args:
+        options: the parsed options; each number of a list is checked, and None is left out.
+        ranges: name of an option -> its range.
+    Raises:
+        ValueError: naming the option, the number and the range.
+    """
+    for name, hint in ranges.items():
+        value = getattr(options, name)
+        for number in value if isinstance(value, list) else [] if value is None else [value]:
+            if number not in (limit := get_args(hint)[1]):
+                raise ValueError(f"--{name} is {number:g}, expected a number {limit}")
 
 
 class TransformerSize(TypedDict):

@@ -23,7 +23,9 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a value; deep nesting is an error before Python's stack overflows."""
+        """Compose a value; deep nesting is an error before Python's stack overflows, and tags are never followed."""
+        if (tag := getattr(self.peek_event(), "tag", None)) is not None:
+            raise ValueError(f"the tag {tag.replace('tag:yaml.org,2002:', '!!')} is not read; write plain values")
         self.depth += 1
         if self.depth > MAX_DEPTH + 1:
             raise ValueError(f"more than {MAX_DEPTH} nested levels")

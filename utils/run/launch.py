@@ -14,12 +14,24 @@ PINNED = {  # ignored variable -> setting that is used instead
 }
 HARMLESS = ("ACCELERATE_DYNAMO_", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_USE_CPU", "ACCELERATE_DEBUG_MODE")
 SPLIT = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+SPLITTING = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")  # after ACCELERATE_USE_
+NUMERICS = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")  # precision of float32 on a GPU
 UNSET = ("", "no", "none", "false", "0")
 NEUTRAL = (*UNSET, "1")
 
 
 def process_state() -> PartialState:
-    """The processes of this run; on CPUs several ranks are seen only if ACCELERATE_USE_CPU is respected."""
+    """The processes of this run; on CPUs several ranks are seen only if ACCELERATE_USE_CPU is respected.
+
+    Raises:
+        ValueError: for an environment that asks accelerate to split the model over ranks.
+    """
+    for name in (f"ACCELERATE_USE_{library}" for library in SPLITTING):
+        if parse_flag_from_env(name):
+            raise ValueError(
+                f"{name} is set in the environment, but each rank needs the whole model; unset it, or use "
+                "configs/accelerate/ddp_8_gpus.yaml"
+            )
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
@@ -46,7 +58,9 @@ def make_accelerator(precision: str) -> Accelerator:
 
 
 def environment_notes(precision: str, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """One line for each variable of accelerate that contradicts the recipe, or that has an effect on the run.
+    """One line for each variable that contradicts the recipe, or that has an effect on the run.
+
+    They are the variables of accelerate, and those that change the precision of float32 on a GPU.
 
     Args:
         precision: mixed precision of the recipe: no, fp16 or bf16.
@@ -57,6 +71,8 @@ def environment_notes(precision: str, environ: Mapping[str, str] = os.environ) -
         if name in PINNED:
             if value.lower() not in ((precision,) if name == "ACCELERATE_MIXED_PRECISION" else NEUTRAL):
                 notes.append(f"{name}={value} is ignored; used instead: {PINNED[name]}")
-        elif name.startswith(("ACCELERATE_", "FSDP_")) and not (name.startswith(HARMLESS) or value.lower() in UNSET):
+        elif (name.startswith(("ACCELERATE_", "FSDP_")) and not name.startswith(HARMLESS)) or name in NUMERICS:
+            if value.lower() in UNSET:
+                continue
             notes.append(f"{name}={value} of the environment has an effect on this run")
     return notes

@@ -33,7 +33,7 @@ def test_the_table_has_the_full_recipe_first_and_the_signed_change_of_every_othe
         "without_flow": {"mean": {"psnr": 19.0, "ssim": 0.5, "dice_mean": None}},
         "full": {"mean": {"psnr": 20.0, "ssim": 0.4, "dice_mean": 0.7}},
     }
-    rows = ablate.table_of(models)
+    rows = ablate.table_of(models, {})
     assert [row["arm"] for row in rows] == ["full", "without_flow"]
     assert rows[1]["psnr_change"] == -1.0 and rows[1]["ssim_change"] == pytest.approx(0.1)
     assert rows[1]["dice_mean_change"] is None and "lv_ef_error" not in rows[0]
@@ -42,6 +42,16 @@ def test_the_table_has_the_full_recipe_first_and_the_signed_change_of_every_othe
     assert next(csv.DictReader(io.StringIO(ablate.csv_of(rows))))["psnr"] == "20.0"
     ablate.draw(rows, tmp_path / "ablation.png", "caption")
     assert (tmp_path / "ablation.png").stat().st_size > 1000
+
+
+def test_a_figure_by_a_segmenter_that_taught_the_arm_is_marked() -> None:
+    models = {name: {"mean": {"psnr": 20.0, "dice_mean": 0.7}} for name in ("full", "without_flow")}
+    rows = ablate.table_of(models, {"full": False, "without_flow": True})
+    head, full, without, note = ablate.text_of(rows).splitlines()
+    assert full.endswith("0.700 †") and "20.00 †" not in full and "†" not in head + without
+    assert note.startswith("† measured by a segmenter that taught the arm")
+    assert [row["segmenter_taught_model"] for row in csv.DictReader(io.StringIO(ablate.csv_of(rows)))] == ["1", "0"]
+    assert "†" not in ablate.text_of(ablate.table_of(models, {"full": True, "without_flow": True}))
 
 
 def test_a_failed_arm_stops_the_ablation_and_says_which() -> None:

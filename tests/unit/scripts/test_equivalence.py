@@ -104,6 +104,24 @@ def test_reports_of_other_settings_are_joined_and_settings_are_sorted(
     assert [point["setting"] for point in points] == [f"CRF {q}" for q in (10, 20, 25, 30, 40)]
 
 
+def test_a_model_that_the_segmenter_taught_is_marked_wherever_it_stands(
+    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "† The segmenter network taught x265, so it favours these models."
+
+    def taught(data: dict[str, Any]) -> None:
+        data["taught"], data["notes"] = {"network": ["x265"]}, [*data["notes"], note]
+
+    folder = rewritten(tmp_path / "taught", report, taught)
+    equivalence.main([str(folder), "--output_dir", str(tmp_path / "out"), "--resamples", "100"])
+    said = capsys.readouterr().out
+    assert "x265 †" in said and note in said
+    found = json.loads((tmp_path / "out" / "equivalence.json").read_text())
+    for name in ("headline", "points", "agreement", "groups"):
+        assert {row["method"] for row in found[name]} <= {"x265 †", "original"}
+    assert "x265 †" in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_reports_that_do_not_belong_together_are_refused(
     report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

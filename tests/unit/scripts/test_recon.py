@@ -103,7 +103,8 @@ def test_a_file_with_flipped_axes_is_brought_to_the_grid_of_the_original(tmp_pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,size\npatient002,5\n", "expected patient,bytes"),
+        ("name,size\npatient002,5\n", "has no column 'patient'"),
+        ("patient,bytes\npatient002,5\npatient002,6\n", "two rows for patient002"),
         ("patient,bytes\npatient002,5\n", "no line for patient003"),
         ("patient,bytes\npatient002,5\npatient003,-1\npatient004,5\n", "bytes of patient003 is '-1'"),
     ],
@@ -115,7 +116,7 @@ def test_a_list_of_sizes_that_does_not_fit_is_refused(
     text: str,
     message: str,
 ) -> None:
-    (recon / "bytes.csv").write_text(text)
+    (recon / "bytes.csv").write_text(text, encoding="utf-16")  # as a spreadsheet saves it
     with pytest.raises(SystemExit):
         score(shards, recon)
     assert message in capsys.readouterr().err

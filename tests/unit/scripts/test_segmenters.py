@@ -51,10 +51,12 @@ def test_an_onnx_network_segments_originals_with_the_order_of_labels_of_its_yaml
 @pytest.mark.parametrize(
     ("yaml", "says"),
     [
-        ("input_size: 48\nlabels: [0, 1, 2]\n", r"expected \(1, 3, 48, 48\); correct labels"),
+        ("input_size: 48\nlabels: [0, 1, 2, 3, 0]\n", r"expected \(1, 5, 48, 48\); correct labels"),
         ("input_size: 4\n", "input_size: expected"),
         ("size: 48\n", "size: unknown key"),
         (None, r"brightness\.yaml is missing"),
+        (f"input_size: {INPUT}\npercentiles: [99, 1]\n", r"percentiles is \[99.0, 1.0\], expected a smaller one"),
+        (f"input_size: {INPUT}\nlabels: [0, 3, 2, 2]\n", r"labels is \[0, 3, 2, 2\], expected each of 0, 1"),
     ],
 )
 def test_an_onnx_network_that_does_not_fit_its_yaml_is_one_clear_line(

@@ -133,3 +133,19 @@ def test_a_quaternion_that_is_none_places_nothing(tmp_path: Path):
     nib.save(nib.Nifti1Image(np.ones(SHAPE, np.int16), None, header), tmp_path / "a.nii.gz")
     grid = read_nifti(tmp_path / "a.nii.gz", 4, "a").grid
     assert np.array_equal(grid.affine, np.diag([1.5, 1.25, 8.0, 1.0])) and not grid.is_placed
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e38])
+@pytest.mark.filterwarnings("error")
+def test_an_affine_that_is_not_finite_places_nothing_and_warns_of_nothing(tmp_path: Path, value: float):
+    save(tmp_path / "one.nii", np.arange(12 * 10 * 3 * 4, dtype=np.int16).reshape(SHAPE), OBLIQUE)
+    data = bytearray((tmp_path / "one.nii").read_bytes())
+    for offset in (280, 284, 256, 268):  # two entries of the sform, one of the quaternion, one of the offset
+        data[offset : offset + 4] = np.float32(value).tobytes()
+    data[112:116] = np.float32(1e38).tobytes()  # the slope
+    (tmp_path / "one.nii").write_bytes(data)
+    volume = read_nifti(tmp_path / "one.nii", 4, "one")
+    assert np.isfinite(volume.grid.affine).all()
+    assert np.allclose(np.linalg.norm(volume.grid.affine[:3, :3], axis=0), volume.grid.spacing_mm, rtol=0.01)
+    with pytest.raises(CaseRefused):
+        NiftiSource(tmp_path).load("one")

@@ -10,6 +10,7 @@ from data.shards.journal import Journal
 from data.shards.reader import ShardReader, ShardWriter
 from data.sources.acdc import AcdcSource
 from tests.plans import PATIENTS, SPLIT, make_plan, write_patients
+from utils.files import read_json, write_json
 
 
 @pytest.fixture
@@ -176,3 +177,12 @@ def test_the_fingerprint_is_made_of_every_converted_patient(plan, tmp_path, monk
     ((records, folder, name),) = given
     assert records == [{"patient": patient, "spread": None} for patient in PATIENTS if patient != PATIENTS[3]]
     assert folder.name == "out.partial" and name == "acdc"
+
+
+@pytest.mark.parametrize("change", [{"source": []}, {"source": None}, {"settings": "all"}, {"settings": 3}])
+def test_a_manifest_of_another_content_is_never_continued(plan, tmp_path, change):
+    convert(plan, tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.json"
+    write_json(manifest, {**read_json(manifest), **change})
+    with pytest.raises(ValueError, match=r"manifest.json: has no source and settings of this script"):
+        is_done(plan, tmp_path / "out")

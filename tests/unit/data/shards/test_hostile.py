@@ -155,7 +155,15 @@ def field(**changes: object) -> object:
         (field(group=["NOR"]), "expected texts"),
         (field(center=["a", 1]), "center"),
         (field(spacing_mm=[1, 1, -1]), "expected a window with low < high and a spacing"),
-        (field(height_cm="180"), "expected null or a finite number"),
+        (field(height_cm="180"), "expected null or a number above 0"),
+        (field(weight_kg=-1), "weight_kg -1, expected null or a number above 0"),
+        (field(affine=[["a"] * 4] * 4), "affine .* expected 4 rows of 4 finite numbers"),
+        (field(affine=[[1]]), "expected 4 rows of 4 finite numbers"),
+        (field(affine=None), "expected 4 rows of 4 finite numbers"),
+        (field(time_unit=[8]), r"of unit \[8\]"),
+        (field(time_unit={}), r"of unit \{\}"),
+        (field(modality=None), "modality None"),
+        (field(source_hash=[1]), r"source_hash \[1\], expected texts"),
     ],
 )
 def test_a_forged_json_is_refused(shards: Path, change, message: str) -> None:

@@ -73,6 +73,7 @@ def test_a_mask_of_ed_needs_the_table_to_say_which_phase_is_ed(folder, nifti):
     [
         ("two,first,2", "no_key_frame", "cases.csv has ed=first"),
         ("two,-1,2", "no_key_frame", "cases.csv has ed=-1"),
+        (f"two,{'9' * 400},2", "no_key_frame", "cases.csv has ed=9999"),
         ("two,4,2", "key_frame_outside", "ed is phase 4"),
         ("two,2,2", "same_key_frames", "both phase 2"),
     ],
@@ -127,6 +128,10 @@ def test_a_pattern_stays_inside_the_folder(folder, pattern):
         ("patient,ed,es,weight", "one,0,2,70", "has the unknown column weight"),
         ("name,ed,es", "one,0,2", "has no column 'patient'"),
         ("patient,ed,es", "one,0,2\none,0,3", "two rows for one"),
+        ("patient,ed,es", ",0,2", "line 2 has no patient"),
+        ("patient,ed,es", "one,0,2,9", "line 2 has 4 cells for 3 columns"),
+        ("patient,ed,ed", "one,0,2", "two columns 'ed'"),
+        ("patient,ed,es", f"one,{'9' * 200_000},2", "line 2 cannot be read"),
     ],
 )
 def test_what_is_wrong_with_the_table_is_named(folder, head, line, message):

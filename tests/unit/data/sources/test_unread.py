@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data.case import CaseRefused
-from data.sources.acdc import AcdcSource
+from data.sources import acdc
+from data.sources.acdc import OTHER, AcdcSource
 from data.sources.mnms import MnmsSource
 from data.sources.nifti import NiftiSource
 
@@ -63,6 +64,7 @@ def test_whatever_else_lies_there_is_named(folder: Path, nifti):
     for name in ("notes.txt", "ONE.NII.GZ", "._one.nii.gz", "cases.csv"):
         (folder / name).write_text("patient\n")
     (folder / ".git").mkdir()
+    nifti(folder / "one_gt.nii", np.ones(SHAPE, np.uint8))
     nifti(folder / "three_gt.nii.gz", np.ones(SHAPE, np.uint8))
     nifti(folder / "one_gt.nii.gz", np.ones(SHAPE, np.uint8))
     nifti(folder / "one_ed_gt.nii.gz", np.ones(SHAPE[:3], np.uint8))
@@ -74,7 +76,8 @@ def test_whatever_else_lies_there_is_named(folder: Path, nifti):
         "._one.nii.gz": "not a NIfTI file name",
         ".git": "a hidden folder",
         "three_gt.nii.gz": "labels without a cine",
-        "one_ed_gt.nii.gz": "labels without a cine",
+        "one_gt.nii": "other labels of its cine are read",
+        "one_ed_gt.nii.gz": "other labels of its cine are read",
         "site": "a broken link",
         "pipe.nii.gz": "not a regular file",
     }
@@ -93,7 +96,9 @@ def test_a_pattern_is_a_glob_below_the_folder(folder: Path, pattern: str, patien
 
 def test_acdc_names_what_is_no_patient_and_labels_that_it_does_not_read(tmp_path: Path, acdc_patient):
     patient = acdc_patient(tmp_path / "training" / "patient001")
-    (patient / "patient001_frame03_gt.nii.gz").write_bytes(b"")
+    for name in ("patient001_frame03_gt.nii.gz", "patient001_4d.nii", "patient001_4d_v2.nii.gz", "notes.txt"):
+        (patient / name).write_bytes(b"")
+    (patient / "old").symlink_to(tmp_path / "gone")
     (tmp_path / "LICENSE.md").write_text("terms")
     (tmp_path / "more" / "patient002").mkdir(parents=True)
     (tmp_path / "training" / "scans").symlink_to(tmp_path / "gone")
@@ -104,7 +109,11 @@ def test_acdc_names_what_is_no_patient_and_labels_that_it_does_not_read(tmp_path
         "LICENSE.md": "not a folder of a patient",
         "more": "not a folder of a patient",
         "training/scans": "a broken link",
-        "training/patient001/patient001_frame03_gt.nii.gz": "labels of a frame other than ED and ES",
+        "training/patient001/patient001_frame03_gt.nii.gz": OTHER,
+        "training/patient001/patient001_4d.nii": OTHER,
+        "training/patient001/patient001_4d_v2.nii.gz": OTHER,
+        "training/patient001/notes.txt": OTHER,
+        "training/patient001/old": "a broken link",
     }
     with pytest.raises(CaseRefused, match="its folder is a broken link"):
         source.load("patient003")
@@ -115,6 +124,7 @@ def test_mnms_names_what_is_no_patient_and_lines_without_a_folder(tmp_path: Path
         "External code,ED,ES\nA1,0,2\nB2,0,2\n"
     )
     (tmp_path / "Testing" / "A1").mkdir(parents=True)
+    (tmp_path / "Testing" / "A1" / "A1_la.nii.gz").write_bytes(b"")
     (tmp_path / "Testing" / "C3").symlink_to(tmp_path / "gone")
     (tmp_path / "Training" / "Extra").mkdir(parents=True)
     (tmp_path / "readme.txt").write_text("")
@@ -123,7 +133,35 @@ def test_mnms_names_what_is_no_patient_and_lines_without_a_folder(tmp_path: Path
     assert source.unread_files() == {
         "readme.txt": "not a folder of a patient",
         "Training/Extra": "not a folder of a patient",
+        "Testing/A1/A1_la.nii.gz": "not the cine or its labels",
         "B2": "a row of 211230_M&Ms_Dataset_information_diagnosis_opendataset.csv without a folder",
     }
     with pytest.raises(CaseRefused, match=r"C3_sa.nii.gz is missing"):
         source.load("C3")
+
+
+def test_one_info_file_that_cannot_be_read_costs_no_other_patient(tmp_path: Path, acdc_patient, monkeypatch):
+    first, second = (acdc_patient(tmp_path / f"patient00{number}") for number in (1, 2))
+    (second / "Info.cfg").write_text(f"ED: {'9' * 5000}\nES: 2\n")
+    read = acdc.read_text
+
+    def fails(path: Path) -> str:
+        if path.parent == first:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(acdc, "read_text", fails)
+    source = AcdcSource(tmp_path)
+    assert source.group("patient001") is None and source.unread_files() == {}
+    with pytest.raises(CaseRefused, match=r"expected a whole number from 1"):
+        source.load("patient002")
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_table_that_is_no_file_is_an_error(folder: Path, kind: str):
+    if kind == "link":
+        (folder / "cases.csv").symlink_to(folder / "gone.csv")
+    else:
+        (folder / "cases.csv").mkdir()
+    with pytest.raises(ValueError, match=r"cases.csv: is (a broken link|not a file)"):
+        NiftiSource(folder)

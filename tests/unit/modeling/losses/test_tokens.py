@@ -1,8 +1,10 @@
 """The laws of the losses of latents, features and the codebook."""
 
+import socket
 import sys
 from types import ModuleType
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from modeling.heart.phases import at_phases
 from modeling.heart.region import heart_weight
 from modeling.heart.segmenter import FixedSegmenter, Segmenter
+from modeling.losses import lpips
 from modeling.objective import build_objective
 from modeling.prediction import Prediction
 from modeling.quantizer.vq import VectorQuantizer, nearest
@@ -183,3 +186,18 @@ def test_lpips_is_an_extra_that_says_how_to_get_it_and_is_neither_trained_nor_sa
     assert count == 6 and total > 0 and drawn.grad is not None and drawn.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="expected alex, squeeze, vgg"):
         build_objective({"lpips": {"net": "resnet"}})
+
+
+def test_lpips_behind_a_silent_network_says_what_was_asked_for_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, and stays silent
+
+        def download(net: str, verbose: bool) -> None:
+            urlopen(f"http://127.0.0.1:{server.getsockname()[1]}/{net}.pth")
+
+        stub = ModuleType("lpips")
+        stub.LPIPS = download  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "lpips", stub)
+        monkeypatch.setattr(lpips, "SILENCE_SECONDS", 0.3)
+        with pytest.raises(OSError, match=r"losses.lpips: the weights of alex cannot be downloaded .*checkpoints"):
+            build_objective({"lpips": {}})
+    assert socket.getdefaulttimeout() is None

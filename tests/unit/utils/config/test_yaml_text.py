@@ -159,3 +159,13 @@ def test_endless_nesting_in_json_ends_in_one_line(write: Callable[[str], Path]) 
 def test_an_alias_repeats_what_it_names_and_each_copy_stands_alone(write: Callable[[str], Path]) -> None:
     config = write("free: {a: &one {k: 1}, b: *one}\n")
     assert parse(Recipe, [f"config={config}", "free.a.k=2"]).free == {"a": {"k": 2}, "b": {"k": 1}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['steps: !!int ""', "steps: !!bool banana", "steps: !!timestamp x", "output_dir: !!binary aGk=", "free: !!set {a}",
+     "globs: !!python/tuple [a]", "output_dir: !mine x"],
+)  # fmt: skip
+def test_a_tag_is_not_followed(text: str, write: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigError, match=r"recipe.yaml: not valid YAML: the tag !.* is not read; write plain values"):
+        parse(Recipe, [f"config={write(text)}"])

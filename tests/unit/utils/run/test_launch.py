@@ -51,12 +51,24 @@ def test_what_the_environment_asks_for_otherwise_is_reported() -> None:
             "ACCELERATE_MIXED_PRECISION": "bf16",
             "ACCELERATE_DYNAMO_BACKEND": "inductor",
             "ACCELERATE_USE_FSDP": "true",
+            "NVIDIA_TF32_OVERRIDE": "1",
+            "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "0",
             "HOME": "/home/somebody",
         },
     )
-    assert len(notes) == 4
+    assert len(notes) == 5
     assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4 is ignored; used instead: training.gradient" in " ".join(notes)
-    assert "ACCELERATE_USE_FSDP=true of the environment has an effect" in notes[-1]
+    assert "ACCELERATE_USE_FSDP=true of the environment has an effect" in notes[-2]
+    assert notes[-1] == "NVIDIA_TF32_OVERRIDE=1 of the environment has an effect on this run"
+
+
+@pytest.mark.parametrize("library", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER"])
+def test_an_environment_that_asks_to_split_the_model_is_refused_by_the_name_of_the_variable(
+    monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{library}", "true")
+    with pytest.raises(ValueError, match=f"ACCELERATE_USE_{library} is set .* each rank needs the whole model"):
+        launch.process_state()
 
 
 def test_what_accelerate_launch_sets_by_itself_is_no_news() -> None:
