@@ -21,7 +21,8 @@ for name in segmenter reference; do
 done
 for stage in 1 2 3; do
     echo "== $((stage + 3))/8 stage $stage"
-    options=(config=configs/demo/stage$stage.yaml dataset.shards="$out/phantom_wds" experiment.output_dir="$out/stage$stage")
+    options=(config=configs/demo/stage$stage.yaml dataset.shards="$out/phantom_wds")
+    options+=(experiment.output_dir="$out/stage$stage")
     [ "$stage" = 1 ] || options+=(experiment.init_weight="$out/stage$((stage - 1))/checkpoint_last.pth")
     [ "$stage" != 2 ] || options+=(model.conditioning.weights="$out/segmenter/checkpoint_last.pth")
     "${launch[@]}" scripts/train_mri_titok.py "${options[@]}"
@@ -41,7 +42,8 @@ python scripts/compare_codecs.py --model "$out/stage1" "$out/sequence" "$out/sta
     --steps 0.1 0.25 0.6 --codecs ${codecs[@]+"${codecs[@]}"} --output_dir "$out/report/codecs"
 patient=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["split"]["test"][0])' \
     "$out/phantom_wds/manifest.json")
-python scripts/compress.py "$out/phantom/$patient/${patient}_4d.nii.gz" "$out/$patient.tmri" --model "$out/stage3" --force
+python scripts/compress.py "$out/phantom/$patient/${patient}_4d.nii.gz" "$out/$patient.tmri" \
+    --model "$out/stage3" --force
 python scripts/inspect_file.py "$out/$patient.tmri"
 python scripts/decompress.py "$out/$patient.tmri" "$out/${patient}_decoded.nii.gz" --model "$out/stage3" --force
 python scripts/compress.py "$out/phantom/$patient/${patient}_4d.nii.gz" "$out/${patient}_38dB.tmri" --psnr 38 --force
