@@ -26,6 +26,7 @@ from modeling.flow import SamplerOptions
 from modeling.ladder.region import Region, region_of
 from modeling.titok import TiTok
 from modeling.weights.identity import Identity
+from utils.layout import TokenLayout
 from utils.metrics import bounding_box
 
 Rate = dict[str, Any]  # the name of a target and its value
@@ -241,7 +242,15 @@ def read_tokens(model: TiTok, data: bytes, damaged: list[int] | None = None) -> 
             f"the file was written by the model {header.tokens_id:016x}, but this model is {expected:016x} and its "
             "tokens differ; give the folder of the model that wrote the file"
         )
+    found, own = _sizes(header.layout), _sizes(model.layout)
+    if found != own:
+        raise ValueError(f"the file is damaged: its header has {found}, but the model that it names has {own}")
     return container.unpack(data, predictor_of(model), damaged)
+
+
+def _sizes(layout: TokenLayout) -> str:
+    anatomy = f"{layout.num_anatomy} anatomy tokens of {layout.anatomy_codebook_size} codes"
+    return f"{layout.num_tokens} tokens of {layout.codebook_size} codes ({layout.name}), {anatomy}"
 
 
 def decoder_note(model: TiTok, header: Header) -> str | None:

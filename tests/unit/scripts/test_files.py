@@ -1,6 +1,7 @@
 """Laws of compress, decompress and inspect_file: what comes back, what is refused, and that nothing is lost."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.bitstream.container import pack, unpack
 from data.nifti.cine import read_cine
 from data.preprocess import prepare
 from data.scoring.images import open_reference, score_grid
@@ -21,6 +23,7 @@ from scripts.files.codec import compress as compress_reference
 from scripts.files.codec import decompress as decoded_grid
 from scripts.files.codec import read_tokens
 from tests.tiny import tiny_model
+from utils.layout import FrameLayout
 
 SPACING = (1.5, 1.25, 8.0)
 
@@ -147,6 +150,20 @@ def test_another_model_is_refused_by_name_and_another_decoder_is_noted(
     assert code == 1 and "was written by the model" in printed and not (tmp_path / "b.nii").exists()
     code, printed = run(decompress, capsys, tmp_path / "c.tmri", tmp_path / "b.nii", "--model", model_folder / "better")
     assert code == 0 and "another decoder" in printed and "differ" in printed
+
+
+def test_a_forged_layout_is_refused(tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_cine(tmp_path / "a.nii", shape=(40, 36, 2, 6))
+    run(compress, capsys, tmp_path / "a.nii", tmp_path / "a.tmri", "--model", model_folder / "one")
+    tokens, header = unpack((tmp_path / "a.tmri").read_bytes())
+    half = FrameLayout(header.layout.num_tokens // 2, header.layout.codebook_size)  # tokens of 3 phases, said to be 6
+    tokens[:, :2] = -1
+    data = pack(tokens[:, : 2 + 6 * half.num_tokens], replace(header, layout=half))
+    (tmp_path / "forged.tmri").write_bytes(data)
+    code, printed = run(
+        decompress, capsys, tmp_path / "forged.tmri", tmp_path / "b.nii", "--model", model_folder / "one"
+    )
+    assert code == 1 and "4 tokens" in printed and "8 tokens" in printed and not (tmp_path / "b.nii").exists()
 
 
 def test_a_folder_gives_one_line_a_file_and_a_bad_file_costs_no_other(
