@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,7 +127,7 @@ def run_jobs(
         ValueError: at the end, naming the files that failed.
     """
     own, lines, reasons = ranks.share(jobs), list[str](), dict[str, str]()
-    with tqdm(total=len(own), desc=title, unit="file") as bar, ThreadPoolExecutor(workers) as pool:
+    with _terminated(), tqdm(total=len(own), desc=title, unit="file") as bar, ThreadPoolExecutor(workers) as pool:
         for job, future in _ahead(pool, own, prepare, workers):
             try:
                 line = finish(future.result(), job)
@@ -146,6 +149,23 @@ def run_jobs(
         print(f"wrote {jobs[0].output}" if len(jobs) == 1 else number)
     if failed:
         raise ValueError(f"{len(failed)} of {len(jobs)} files failed, see above: {', '.join(failed)}")
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Handle SIGTERM as Ctrl-C, so that a file that is being written is removed."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reason(error: Exception, job: Job) -> str:

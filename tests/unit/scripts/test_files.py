@@ -1,6 +1,9 @@
 """Laws of compress, decompress and inspect_file: what comes back, what is refused, and that nothing is lost."""
 
 import json
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -316,6 +319,32 @@ def test_an_interruption_is_one_line_and_leaves_no_part_of_a_file(
     arguments = (tmp_path / "cine.nii.gz", tmp_path / "out" / "c.tmri", "--model", model_folder / "one")
     code, printed = run(compress, capsys, *arguments)
     assert code == 130 and "interrupted" in printed and not list((tmp_path / "out").iterdir())
+
+
+def test_a_terminated_command_leaves_no_part_of_a_file(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cine(tmp_path / "cine.nii.gz")
+    model = ("--model", model_folder / "one")
+    run(compress, capsys, tmp_path / "cine.nii.gz", tmp_path / "c.tmri", *model)
+
+    def terminated(image: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(nib, "save", terminated)
+
+    def of_the_caller(*_: Any) -> None:
+        pytest.fail("the command did not handle SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, of_the_caller)
+    try:
+        code, printed = run(decompress, capsys, tmp_path / "c.tmri", tmp_path / "out" / "b.nii", *model)
+        assert code == 130 and "interrupted" in printed and not list((tmp_path / "out").iterdir())
+        assert signal.getsignal(signal.SIGTERM) is of_the_caller
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_voxels_outside_the_field_have_the_recorded_value(
