@@ -183,7 +183,8 @@ def _at_rate(model: TiTok, x: torch.Tensor, header: Header, rate: Rate) -> bytes
         return container.pack(model.encode(x, step=step_size(index), **rate)[0].cpu().numpy(), header, predictor)
 
     tokens = model.encode(x, bytes_per_frame=(total - HEAD_BYTES) / frames, **rate)[0].cpu().numpy()
-    index = int(LadderLayout.of(header.layout, tokens).split(tokens, header.slices, header.phases)["step"][0, 0])
+    assert isinstance(header.layout, LadderLayout)
+    index = int(header.layout.of(tokens).split(tokens, header.slices, header.phases)["step"][0, 0])
     data = file_of_size(total, index, container.pack(tokens, header, predictor), write)
     if data is None:
         raise ValueError(f"{wanted:g} bytes a frame cannot be met: a file of this cine is larger; give more bytes")
