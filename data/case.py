@@ -19,6 +19,9 @@ TIME_UNITS = {0: "unknown", 8: "s", 16: "ms", 24: "us"}  # codes of NIfTI
 SPACING_MM = Range(1e-4, 1e4)
 SLOPE = Range(above=0, below=1e30)
 INTERCEPT = Range(above=-1e30, below=1e30)
+LENGTH_UNITS = {0: "unknown", 1: "m", 2: "mm", 3: "um"}
+MM = 2
+STORED_TYPES = (*("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64", "uint64"),)
 
 RULES = {
     "bad_name": "The patient's name is empty, longer than 64, or holds other characters than letters, digits, - and _.",
@@ -85,6 +88,8 @@ class CineCase:
         source_hash: hash of the source files' bytes.
         time_step: fourth zoom of the source's header, 0 where unknown; in ACDC it is no usable time.
         time_unit: NIfTI's code of its unit: 0 unknown, 8 s, 16 ms, 24 us.
+        stored_type: one of STORED_TYPES, the data type of the source's voxels; None if it is that of `cine`.
+        length_unit: NIfTI's code of the source's unit of length, one of LENGTH_UNITS; spacing and affine are in mm.
 
     Raises:
         CaseRefused: with the rule, the patient and the field.
@@ -105,6 +110,8 @@ class CineCase:
     source_hash: str
     time_step: float = 0.0
     time_unit: int = 0
+    stored_type: str | None = None
+    length_unit: int = MM
 
     def real(self, part: tuple[slice, ...] = ()) -> np.ndarray:
         """Real values (H, W, D, T) of the cine, or of a part given by slices; see data/window.py."""

@@ -10,7 +10,9 @@ decoding from the bytes alone. A codec codes each slice's cine by itself, at eac
 layout `ladder` codes any field, at each of --steps or --rates. The field is that of the last --model,
 of --field_of, or of --image_size and --geometry.
 
-OUTPUT_DIR then holds rate_distortion.csv, .json and .png, and index.html.
+OUTPUT_DIR then holds rate_distortion.csv, .json and .png, and index.html. Each result is kept in OUTPUT_DIR/finished as
+soon as it is there: after an interruption, the same command computes only what is missing. Results of other inputs are
+not used.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
 from scripts.evaluate import model_names
+from scripts.evaluation.finished import Finished, shared_inputs
 from scripts.evaluation.rate_distortion import Point, means, measure, points_of_codec, points_of_model
 from scripts.evaluation.segmenters import Opened, open_segmenter
 from scripts.files.codec import Rate, field_of, load_model
@@ -227,7 +230,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights = list(dict.fromkeys(args.heart_weight))
     points += [point for name, model in models.items() for point in points_of_model(name, model, rates, weights)]
     failed: dict[str, str] = {}
-    rows = measure(points, reader, patients, field, [one.segmenter for one in opened], failed)
+    finished = Finished(args.output_dir, shared_inputs(reader.manifest, args.split, field, opened, device.type))
+    rows = measure(points, reader, patients, field, [one.segmenter for one in opened], failed, finished)
     named = "; ".join(f"{patient} ({reason})" for patient, reason in failed.items())
     if not rows:
         raise ValueError(f"none of the {len(patients)} patients could be compared: {named}")

@@ -10,9 +10,9 @@ Without --model, a small rate ladder codes the whole image at the rate or qualit
 project and was trained on synthetic images only.
 
 IN is a 4-D NIfTI file, the folder of one ACDC patient, a folder of ACDC patients, or a folder of 4-D NIfTI files. For a
-folder, OUT is a folder with one file for each patient. Existing files are not written again. A file that cannot be
-compressed does not stop the others; the last line names it, and the exit status is 1. The model's field may not cover
-the whole image: each line says how much of the image is outside.
+folder, OUT is a folder with one file for each patient; for one patient, OUT can also be the file. Existing files are
+not written again. A file that cannot be compressed does not stop the others; the last line names it, and the exit
+status is 1. The model's field may not cover the whole image: each line says how much of the image is outside.
 
 Started by `torchrun --nproc_per_node N` or `accelerate launch --num_processes N`, the processes divide the files, each
 on its own GPU. The compressed files are the same.
@@ -87,6 +87,8 @@ def jobs_of(source: Path, output: Path) -> list[Job]:
         raise FileNotFoundError(f"IN {source}: no such file or folder")
     if (source / INFO).is_file():  # one ACDC patient
         opened, patients = AcdcSource(source.parent), [source.name]
+        if output.suffix == ENDING:
+            return [Job(source.name, partial(opened.load, source.name), output)]
     else:
         opened = open_source(source)
         patients = opened.patients()

@@ -72,7 +72,7 @@ def jobs_of(source: Path, output: Path) -> list[Job]:
         return [Job(source.name, source.read_bytes, output)]
     if not source.is_dir():
         raise FileNotFoundError(f"IN {source}: no such file or folder")
-    files = sorted(source.glob(f"*{ENDING}"))
+    files = sorted(path for path in source.glob(f"*{ENDING}") if not path.name.startswith("."))
     if not files:
         raise ValueError(f"IN {source}: holds no {ENDING} file (subfolders are not searched); give another folder")
     return [Job(path.name, path.read_bytes, output / f"{path.stem}.nii.gz") for path in files]
@@ -95,7 +95,7 @@ def decompress_job(model: TiTok, data: bytes, path: Path, options: SamplerOption
     if damaged:
         real[:, :, damaged] = header.outside or 0.0
     save_cine(path, real, header.affine, np.dtype(header.dtype), (header.slope, header.intercept),
-              (header.time_step, header.time_unit))  # fmt: skip
+              (header.time_step, header.time_unit), header.length_unit)  # fmt: skip
     outside = 100 * (1 - native_field(header.geometry).mean())
     value = f"{header.outside or 0:g}"
     note = decoder_note(model, header)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.bitstream.container import VERSION, read_parts
 from data.bitstream.payload import CODINGS, budget
-from data.case import TIME_UNITS
+from data.case import LENGTH_UNITS, TIME_UNITS
 from data.preprocess import native_field
 from utils.errors import user_errors
 from utils.files import jsonable
@@ -49,6 +49,7 @@ def describe(data: bytes) -> dict[str, Any]:
         "cine": {"height": geometry.native_hw[0], "width": geometry.native_hw[1], "slices": header.slices,
                  "phases": header.phases, "dtype": header.dtype},
         "spacing_mm": list(header.spacing_mm),
+        "length_unit": LENGTH_UNITS[header.length_unit],
         "time": {"step": header.time_step, "unit": TIME_UNITS[header.time_unit]},
         "scaling": {"slope": header.slope, "intercept": header.intercept},
         "window": list(header.window),

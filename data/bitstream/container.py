@@ -22,6 +22,7 @@ from data.bitstream.entropy import TokenTable
 from data.bitstream.header import DTYPES, Header
 from data.bitstream.ladder import SymbolModel
 from data.bitstream.payload import Payload, needs_table, read_payload, write_payload
+from data.case import MM
 from data.preprocess import MODES, Geometry, model_field
 from utils.layout import LAYOUTS, LadderLayout
 from utils.metrics import bounding_box
@@ -35,6 +36,7 @@ _AFFINE, _SCALING, _OUTSIDE, _TIME = (struct.Struct(code) for code in ("<12f", "
 _TABLE, _CRC = struct.Struct("<I"), struct.Struct("<I")
 _HAS_AFFINE, _HAS_SCALING, _STATES_SHIFT = 1, 2, 2  # flags; above them the states of payload.py
 _CODING, _HAS_OUTSIDE, _HAS_TIME = 3, 4, 8  # options; the lowest two bits are the coding of payload.py
+_UNIT_SHIFT, _UNIT = 4, 3  # of the options: unit of length as NIfTI's code, exclusive-or that of mm
 
 
 def pack(tokens: np.ndarray, header: Header, model: TokenTable | SymbolModel | None = None) -> bytes:
@@ -162,7 +164,7 @@ def _pack_header(header: Header, payload: Payload, table: TokenTable | None) -> 
     packed = _FIXED.pack(
         list(LAYOUTS).index(layout.name),
         payload.states << _STATES_SHIFT | _HAS_AFFINE * has_affine | _HAS_SCALING * has_scaling,
-        payload.coding | _HAS_OUTSIDE * has_outside | _HAS_TIME * has_time,
+        payload.coding | _HAS_OUTSIDE * has_outside | _HAS_TIME * has_time | (header.length_unit ^ MM) << _UNIT_SHIFT,
         *(header.tokens_id, header.pixels_id),
         *(header.slices, header.phases, layout.num_tokens, layout.num_anatomy),
         *(layout.codebook_size, layout.anatomy_codebook_size),
@@ -215,6 +217,7 @@ def _unpack_header(data: bytes) -> Parts:
             outside=outside,
             time_step=time_step,
             time_unit=time_unit,
+            length_unit=options >> _UNIT_SHIFT & _UNIT ^ MM,
         )
     except (struct.error, IndexError, ValueError) as error:
         raise ValueError(f"the header of the compressed file is not valid ({error}); compress the cine again") from None

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from data.case import TIME_UNITS, CineCase
+from data.case import LENGTH_UNITS, MM, STORED_TYPES, TIME_UNITS, CineCase
 from data.preprocess import Geometry, Prepared
 from utils.layout import LAYOUTS, LadderLayout, TokenLayout
 
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
+DTYPES = STORED_TYPES  # a type is stored as its place here
 MAX_TOKENS = 1 << 21  # these limits keep a forged header from allocating gigabytes
 MAX_SIDE = 1 << 13  # native pixels
 MAX_VOXELS = 1 << 31
@@ -41,6 +41,7 @@ class Header:
         outside: real value of voxels outside the model's field; None for 0, which is not stored.
         time_step: fourth zoom of the source.
         time_unit: NIfTI's code of its unit; both are stored only if they are not (0, 0).
+        length_unit: NIfTI's code of the unit of length of the source; spacing and affine are in mm.
 
     Raises:
         ValueError: naming the field, the value found and what was expected.
@@ -61,6 +62,7 @@ class Header:
     outside: float | None = None
     time_step: float = 0.0
     time_unit: int = 0
+    length_unit: int = MM
 
     def __post_init__(self) -> None:
         layout = self.layout
@@ -100,6 +102,8 @@ class Header:
             raise ValueError(f"the value outside the field is {self.outside}, expected a finite number or None")
         if not (math.isfinite(self.time_step) and self.time_step >= 0 and self.time_unit in TIME_UNITS):
             raise ValueError(f"time step {self.time_step} of unit {self.time_unit}: expected 0 or more, a NIfTI code")
+        if self.length_unit not in LENGTH_UNITS:
+            raise ValueError(f"the unit of length is {self.length_unit}, expected one of {list(LENGTH_UNITS)}")
 
 
 def header_for(case: CineCase, prepared: Prepared, layout: TokenLayout, **more: Any) -> Header:
@@ -125,9 +129,10 @@ def header_for(case: CineCase, prepared: Prepared, layout: TokenLayout, **more: 
         affine=np.asarray(case.affine, np.float64),
         slope=case.slope,
         intercept=case.intercept,
-        dtype=case.cine.dtype.name,
+        dtype=case.stored_type or case.cine.dtype.name,
         time_step=case.time_step,
         time_unit=case.time_unit,
+        length_unit=case.length_unit,
         **more,
     )
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from data.codecs._video import VideoCodec
 from utils.config.ranges import Range
 
-LEAST_SIDE = 16  # smaller frames are refused by the encoder
+LEAST_SIDE = 64  # at 10 bits, x265 writes outside its memory for frames of up to 48 columns
 PARAMETERS = "info=0:log-level=error:pools=none:frame-threads=1:keyint=-1"
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 

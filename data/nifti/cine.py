@@ -11,7 +11,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from data.case import CineCase
+from data.case import MM, CineCase
+from data.nifti.grids import UNITS_MM
 from data.nifti.volume import read_nifti
 from data.preprocess import Prepared, invert
 from utils.files import atomic_path, blake2b
@@ -34,7 +35,7 @@ def read_cine(path: str | Path) -> CineCase:
     return CineCase(
         patient, volume.stored, {}, volume.grid.spacing_mm, volume.grid.affine, ed=None, es=None, group=None,
         height_cm=None, weight_kg=None, slope=volume.slope, intercept=volume.intercept, source_hash=blake2b(path),
-        time_step=volume.time[0], time_unit=volume.time[1],
+        **volume.header,
     )  # fmt: skip
 
 
@@ -60,7 +61,8 @@ def write_cine(path: str | Path, image: np.ndarray, case: CineCase, prepared: Pr
     low, high = prepared.window
     real = low + (high - low) * native.astype(np.float64)
     scaling, time = (case.slope, case.intercept), (case.time_step, case.time_unit)
-    save_cine(path, real, case.affine, case.cine.dtype, scaling, time)
+    dtype = np.dtype(case.stored_type or case.cine.dtype)
+    save_cine(path, real, case.affine, dtype, scaling, time, case.length_unit)
 
 
 def save_cine(
@@ -70,6 +72,7 @@ def save_cine(
     dtype: np.dtype,
     scaling: tuple[float, float] = (1.0, 0.0),
     time: tuple[float, int] = (0.0, 0),
+    length_unit: int = MM,
 ) -> None:
     """Write real values as NIfTI with a new header, whole or not at all.
 
@@ -80,6 +83,7 @@ def save_cine(
         dtype: of the stored values; integers are rounded and clipped to their range.
         scaling: slope and intercept; real value = stored * slope + intercept.
         time: fourth zoom and NIfTI's code of its unit; (0, 0) where they are unknown.
+        length_unit: NIfTI's code of the unit of length of the file's header.
     Raises:
         ValueError: for another file ending.
     """
@@ -88,8 +92,9 @@ def save_cine(
     stored = (real - scaling[1]) / scaling[0]
     if dtype.kind in "iu":
         stored = np.rint(stored).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
-    nifti = nib.Nifti1Image(stored.astype(dtype), affine, dtype=dtype)  # type: ignore[no-untyped-call]
-    nifti.header.set_xyzt_units("mm", time[1] or None)
+    own = np.diag([*[1 / UNITS_MM[length_unit]] * 3, 1.0]) @ affine  # in the file's unit
+    nifti = nib.Nifti1Image(stored.astype(dtype), own, dtype=dtype)  # type: ignore[no-untyped-call]
+    nifti.header.set_xyzt_units(length_unit or None, time[1] or None)
     nifti.header.set_slope_inter(*scaling)
     if time[0]:
         nifti.header.set_zooms((*nifti.header.get_zooms()[:3], time[0]))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.case import CaseRefused
+from data.case import MM, STORED_TYPES, CaseRefused
 from data.nifti.file import DAMAGE, NotNifti, read_file
 from data.nifti.grids import Grid, grid_of, turned
 from utils.labels import LABELS
@@ -27,6 +27,8 @@ class Volume(NamedTuple):
         intercept: see slope.
         grid: spacing and position.
         time: fourth zoom and NIfTI's code of its unit; (0, 0) where they are unknown or invalid.
+        stored_type: data type of the file, if it is another one than that of `stored` and one of STORED_TYPES.
+        length_unit: NIfTI's code of the unit of length.
     """
 
     name: str
@@ -35,6 +37,15 @@ class Volume(NamedTuple):
     intercept: float
     grid: Grid
     time: tuple[float, int] = (0.0, 0)
+    stored_type: str | None = None
+    length_unit: int = MM
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """Fields of `CineCase` from which a decoded file gets the time step, units and data type of this one."""
+        time_step, time_unit = self.time
+        return {"time_step": time_step, "time_unit": time_unit, "stored_type": self.stored_type,
+                "length_unit": self.length_unit}  # fmt: skip
 
 
 def find_nifti(folder: Path, stem: str) -> Path | None:
@@ -73,9 +84,11 @@ def read_nifti(path: Path, axes: int, patient: str) -> Volume:
     while stored.ndim > axes and stored.shape[-1] == 1:
         stored = stored[..., 0]
     _check_voxels(stored, axes, path.name, patient)
+    name = stored.dtype.name
     stored = without_fraction(stored.astype(stored.dtype.newbyteorder("="), copy=False))
+    stored_type = name if name in STORED_TYPES and name != stored.dtype.name else None
     scale = (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
-    return Volume(path.name, stored, *scale, grid, _time_of(header))
+    return Volume(path.name, stored, *scale, grid, _time_of(header), stored_type, int(header["xyzt_units"]) & 0x07)
 
 
 def _time_of(header: Any) -> tuple[float, int]:
@@ -88,7 +101,7 @@ def _time_of(header: Any) -> tuple[float, int]:
 def without_fraction(values: np.ndarray) -> np.ndarray:
     """Floats as int16 or int32 if this is lossless, else as float32; integers unchanged, but uint64 as int64."""
     if values.dtype == np.uint64 and values.max(initial=0) <= np.iinfo(np.int64).max:
-        return values.astype(np.int64)  # the compressed file has no code for uint64
+        return values.astype(np.int64)
     if values.dtype.kind != "f":
         return values
     planes = np.moveaxis(values, -1, 0)  # one at a time, to save memory

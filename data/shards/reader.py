@@ -21,7 +21,7 @@ import numpy as np
 from data.case import CineCase
 from data.shards.manifest import SPLITS, read_manifest
 from data.shards.remote import local_folder
-from data.shards.samples import KEPT, SampleEntry, list_samples
+from data.shards.samples import KEPT, OPTIONAL, SampleEntry, list_samples
 from data.shards.tar_index import NpyPlace
 from utils.files import blake2b, sync
 
@@ -168,7 +168,7 @@ class ShardReader:
         spacing = tuple(float(v) for v in info["spacing_mm"])
         return CineCase(
             patient, np.ascontiguousarray(cine), masks, (spacing[0], spacing[1], spacing[2]), np.array(info["affine"]),
-            **{name: info[name] for name in KEPT},
+            **{name: info[name] for name in KEPT}, **{name: info[name] for name in OPTIONAL if name in info},
         )  # fmt: skip
 
     def _fill(self, entry: SampleEntry, place: NpyPlace, out: np.ndarray | None = None) -> np.ndarray:

@@ -19,7 +19,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data.case import INTERCEPT, SLOPE, SPACING_MM, TIME_UNITS, CaseRefused, CineCase
+from data.case import (
+    INTERCEPT,
+    LENGTH_UNITS,
+    MM,
+    SLOPE,
+    SPACING_MM,
+    STORED_TYPES,
+    TIME_UNITS,
+    CaseRefused,
+    CineCase,
+)
 from data.preprocess import Placement, place
 from data.shards.tar_index import Member, NpyPlace, list_members, npy_place, read_json_member
 from data.window import is_usable
@@ -29,6 +39,7 @@ MEMBER = re.compile(r"([A-Za-z0-9_-]+)\.(cine\.npy|mask_ed\.npy|mask_es\.npy|jso
 KEPT = (  # as in CineCase
     *("ed", "es", "group", "height_cm", "weight_kg", "slope", "intercept", "source_hash", "time_step", "time_unit"),
 )
+OPTIONAL = {"stored_type": None, "length_unit": MM}  # as in CineCase; written only where they differ from these
 FIELDS = (
     "patient", "slice", "slices", "phases", "spacing_mm", "affine", "window", "center", *KEPT, "modality",
 )  # fmt: skip
@@ -64,7 +75,8 @@ def serialize(case: CineCase, modality: str, placement: Placement | None = None)
             case.patient, z, slices, phases, case.spacing_mm, case.affine.tolist(), window, center,
             *(getattr(case, name) for name in KEPT), modality,
         )  # fmt: skip
-        members.append((f"{key}.json", json.dumps(dict(zip(FIELDS, values, strict=True))).encode()))
+        more = {name: getattr(case, name) for name, usual in OPTIONAL.items() if getattr(case, name) != usual}
+        members.append((f"{key}.json", json.dumps({**dict(zip(FIELDS, values, strict=True)), **more}).encode()))
     return members
 
 
@@ -189,7 +201,7 @@ def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member])
     if missing := {"cine.npy", "json"} - set(members):
         raise ValueError(f"{key} lacks {', '.join(sorted(missing))}")
     info = read_json_member(stream, members["json"])
-    if not isinstance(info, dict) or set(info) != set(FIELDS):
+    if not isinstance(info, dict) or set(info) - set(OPTIONAL) != set(FIELDS):
         raise ValueError(f"{key}.json must be an object with the fields {', '.join(FIELDS)}")
     cine = npy_place(stream, members["cine.npy"])
     phases, slices, z = info["phases"], info["slices"], info["slice"]
@@ -228,6 +240,7 @@ def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member])
     if not (_is_number(info["time_step"]) and info["time_step"] >= 0 and info["time_unit"] in list(TIME_UNITS)):
         time = f"time_step {info['time_step']!r:.80} of unit {info['time_unit']!r:.80}"
         raise ValueError(f"{key}.json has {time}, expected a number from 0 and a unit of {list(TIME_UNITS)}")
+    _check_optional(key, info)
     if not isinstance(info["patient"], str) or not isinstance(info["group"], str | None):
         raise ValueError(f"{key}.json has patient {info['patient']!r} and group {info['group']!r:.80}, expected texts")
     if not all(isinstance(info[name], str) for name in ("modality", "source_hash")):
@@ -239,6 +252,14 @@ def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member])
             "low < high and a spacing of 1e-4 to 1e4 mm"
         )
     return SampleEntry(key, shard, cine, masks, info)
+
+
+def _check_optional(key: str, info: dict[str, Any]) -> None:
+    stored_type, unit = (info.get(name, usual) for name, usual in OPTIONAL.items())
+    if stored_type is not None and stored_type not in STORED_TYPES:
+        raise ValueError(f"{key}.json has stored_type {stored_type!r:.80}, expected one of {', '.join(STORED_TYPES)}")
+    if type(unit) is not int or unit not in LENGTH_UNITS:
+        raise ValueError(f"{key}.json has length_unit {unit!r:.80}, expected one of {list(LENGTH_UNITS)}")
 
 
 def _is_number(value: Any) -> bool:

@@ -121,7 +121,8 @@ class AcdcSource:
         masks = {phase: read_mask(path, patient, first) for phase, path in paths if path is not None}
         case = CineCase(
             patient, cine, masks, first.grid.spacing_mm, first.grid.affine, ed, es, info.group, info.height_cm,
-            info.weight_kg, first.slope, first.intercept, self.source_hash(patient), *first.time,
+            info.weight_kg, first.slope, first.intercept, self.source_hash(patient),
+            **first.header,
         )  # fmt: skip
         refuse_empty_frames(case)
         return case
@@ -233,4 +234,4 @@ def _cine_of_two(patient: str, volumes: list[Volume]) -> tuple[np.ndarray, Volum
     if (ed.slope, ed.intercept) == (es.slope, es.intercept):
         return np.stack([ed.stored, es.stored], axis=-1), ed
     real = np.stack([v.stored * v.slope + v.intercept for v in (ed, es)], axis=-1)
-    return without_fraction(real), ed._replace(slope=1.0, intercept=0.0)
+    return without_fraction(real), ed._replace(slope=1.0, intercept=0.0, stored_type=None)

@@ -107,7 +107,7 @@ class MnmsSource:
         case = CineCase(
             patient, volume.stored, masks, volume.grid.spacing_mm, volume.grid.affine, ed, es, row.get(GROUP),
             measure(row.get(HEIGHT)), measure(row.get(WEIGHT)), volume.slope, volume.intercept,
-            self.source_hash(patient), *volume.time,
+            self.source_hash(patient), **volume.header,
         )  # fmt: skip
         refuse_empty_frames(case)
         return case

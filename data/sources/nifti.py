@@ -109,7 +109,7 @@ class NiftiSource:
             patient, volume.stored, self._read_masks(patient, volume, key_frames), volume.grid.spacing_mm,
             volume.grid.affine, key_frames["ed"], key_frames["es"], row.get("group"), measure(row.get("height_cm")),
             measure(row.get("weight_kg")), volume.slope, volume.intercept, self.source_hash(patient),
-            *volume.time,
+            **volume.header,
         )  # fmt: skip
         refuse_empty_frames(case)
         return case

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,12 +25,14 @@ from data.scoring.heart import (
 from data.scoring.images import Reference, native_cost, open_reference, score_native
 from data.shards.reader import ShardReader
 from modeling.titok import TiTok
+from scripts.evaluation.finished import Finished, model_hash
 from scripts.evaluation.scoring import Row, recording_failure
 from scripts.files.codec import Rate, compress, reconstruct
 from utils.clinical import Masks
 from utils.metrics import cohort
 from utils.report.rate_distortion import HEART, ORIGINAL, QUALITY
 
+ORIGINAL_INPUTS = {"codec": ORIGINAL}
 Coded = tuple[int, np.ndarray]  # bytes of a patient's field, and what they decode to: (D, T, h, w)
 
 
@@ -41,12 +44,14 @@ class Point(NamedTuple):
         setting: with its quality, e.g. `CRF 35`; of a model, what it decodes or its rate.
         is_model: whether it is a model with one point and no curve.
         code: compresses a patient's field and decodes the bytes.
+        inputs: what identifies codec or model and setting, for `Finished`.
     """
 
     method: str
     setting: str
     is_model: bool
     code: Callable[[Reference], Coded]
+    inputs: dict[str, Any]
 
 
 def points_of_codec(name: str, codec: Codec) -> list[Point]:
@@ -55,7 +60,10 @@ def points_of_codec(name: str, codec: Codec) -> list[Point]:
     def at(setting: float) -> Callable[[Reference], Coded]:
         return lambda reference: code_slices(codec, reference.original, setting)
 
-    return [Point(name, f"{codec.quality} {setting:g}", False, at(setting)) for setting in codec.ladder]
+    return [
+        Point(name, f"{codec.quality} {setting:g}", False, at(setting), {"codec": codec.title, "setting": setting})
+        for setting in codec.ladder
+    ]
 
 
 def code_slices(codec: Codec, original: np.ndarray, setting: float) -> Coded:
@@ -78,14 +86,16 @@ def points_of_model(name: str, model: TiTok, rates: Sequence[Rate], heart_weight
 
         return code
 
+    hashed = model_hash(model)
     if model.ladder is None:
-        return [Point(name, "all tokens", True, at(None))]
+        return [Point(name, "all tokens", True, at(None), {"model": hashed})]
     names = {"bytes_per_frame": "B a frame", "step": "step", "psnr": "dB"}
     points = []
     for weight, rate in itertools.product(heart_weights, rates):
         method = name if weight == 1 else f"{name} heart x{weight:g}"
         setting = ", ".join(f"{names[key]} {value:g}" for key, value in rate.items())
-        points.append(Point(method, setting, False, at({**rate, "heart_weight": weight})))
+        rate = {**rate, "heart_weight": weight}
+        points.append(Point(method, setting, False, at(rate), {"model": hashed, **rate}))
     return points
 
 
@@ -96,6 +106,7 @@ def measure(
     field: tuple[int, str],
     segmenters: Sequence[ReferenceSegmenter],
     failed: dict[str, str],
+    finished: Finished,
 ) -> list[Row]:
     """Code every patient at every point, and score what is decoded.
 
@@ -106,27 +117,73 @@ def measure(
         field: image size and geometry, see `open_reference`.
         segmenters: reference segmenters; without one, hearts are not scored.
         failed: patient -> why it cannot be coded or scored at one of the points; filled here.
+        finished: results of an interrupted run, which are not computed again; each new result is kept there.
 
     Returns:
         One row for each point and each patient that succeeded at all points. `hearts` holds the heart metrics by each
         segmenter: name -> those of `score_labels` and `score_against_original`. With a segmenter also one row a patient
         of the method `original`, with the patient's group and the volumes of the ground truth (`truth`).
     """
-    rows = []
+    rows: list[Row] = []
+    originals = [ORIGINAL_INPUTS] if segmenters else []
+    wanted = [{"patient": name, **inputs} for name in patients for inputs in [*originals, *(p.inputs for p in points)]]
+    finished.report(wanted)
     with tqdm(total=len(patients) * len(points), desc="coding", unit="point") as bar:
         for patient in patients:
             before = bar.n
             with recording_failure(patient, reader, failed):
-                reference, of_patient = open_reference(reader.read_case(patient), *field), []
-                hearts = {one.name: segment(one, reference, reference.original) for one in segmenters}
+                scorer, of_patient = Scorer(reader, patient, field, segmenters), list[Row]()
                 if segmenters:
-                    of_patient.append(_original(reference, hearts))
+                    of_patient.append(_kept(finished, {"patient": patient, **ORIGINAL_INPUTS}, scorer.original))
                 for point in points:
-                    of_patient.append(score_point(point, reference, segmenters, hearts))
+                    row = _kept(finished, {"patient": patient, **point.inputs}, partial(scorer.point, point))
+                    of_patient.append({**row, "method": point.method, "setting": point.setting})
                     bar.update()
                 rows += of_patient
             bar.update(before + len(points) - bar.n)
     return rows
+
+
+def _kept(finished: Finished, inputs: dict[str, Any], compute: Callable[[], Row]) -> Row:
+    """A row that was kept, or a new one, which is kept."""
+    if (row := finished.load(inputs)) is None:
+        row = compute()
+        finished.save(inputs, row)
+    return row
+
+
+class Scorer:
+    """One patient; it is read, and its original segmented, only when a row has to be computed.
+
+    Args:
+        reader: of the split.
+        patient: its name.
+        field: image size and geometry.
+        segmenters: reference segmenters.
+    """
+
+    def __init__(
+        self, reader: ShardReader, patient: str, field: tuple[int, str], segmenters: Sequence[ReferenceSegmenter]
+    ) -> None:
+        self.reader, self.patient, self.field, self.segmenters = reader, patient, field, segmenters
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The original of the patient."""
+        return open_reference(self.reader.read_case(self.patient), *self.field)
+
+    @cached_property
+    def hearts(self) -> dict[str, Masks]:
+        """Name of the segmenter -> segmented key frames of the original."""
+        return {one.name: segment(one, self.reference, self.reference.original) for one in self.segmenters}
+
+    def original(self) -> Row:
+        """The row of the patient's original."""
+        return _original(self.reference, self.hearts)
+
+    def point(self, point: Point) -> Row:
+        """The row of one point."""
+        return score_point(point, self.reference, self.segmenters, self.hearts)
 
 
 def _original(reference: Reference, hearts: Mapping[str, Masks]) -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -26,11 +26,13 @@ class Opened(NamedTuple):
     """A reference segmenter, with its hash and the hashes of all segmenters used in its training (`lineage`).
 
     A model stores the hashes of the segmenters used in its training. If one hash is in both lists, the reference
-    segmenter is not independent of the model.
+    segmenter is not independent of the model. `settings` are what its labels depend on besides the weights, as plain
+    values.
     """
 
     segmenter: ReferenceSegmenter
     lineage: set[str]
+    settings: Any = None
 
 
 def largest_components(labels: np.ndarray) -> np.ndarray:
@@ -189,8 +191,11 @@ def open_segmenter(path: Path, device: torch.device, batch_frames: int) -> Opene
         ValueError: the segmenter cannot be used.
     """
     if path.suffix == ".onnx":
-        return Opened(OnnxSegmenter(path), {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()})
+        onnx = OnnxSegmenter(path)
+        hashed = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        return Opened(onnx, {hashed}, asdict(onnx.options))
     model = load_model(path, device, batch_frames)
     if model.segmenter is None:
         return None
-    return Opened(GridSegmenter(path.resolve().name, model, batch_frames), set(model.teachers()))
+    settings = [model.config.image_size, model.config.geometry]
+    return Opened(GridSegmenter(path.resolve().name, model, batch_frames), set(model.teachers()), settings)

@@ -23,17 +23,17 @@ from data.preprocess import Geometry, Prepared, apply_mask, heart_center, model_
 from data.scoring.images import Reference, open_reference, to_native
 from data.window import real_values
 from modeling.flow import SamplerOptions
+from modeling.ladder.quantizer import step_size
 from modeling.ladder.region import Region, region_of
 from modeling.titok import TiTok
 from modeling.weights.identity import Identity
+from scripts.files.rate import HEAD_BYTES, file_of_size
+from utils.layout import LadderLayout, TokenLayout
 from utils.metrics import bounding_box
 
 Rate = dict[str, Any]  # the name of a target and its value
 DEFAULT_RATE: Rate = {"psnr": 38.0}
 HEART_MM, MOST_WEIGHT = 45.0, 64
-HEAD_BYTES = 90  # of a file without affine, beside the tokens
-BELOW, ABOVE = 0.04, 0.01  # tolerance of the size of a file
-TRIALS = 4
 OUTSIDE = ("zero", "mean")  # rules for voxels outside the model's field
 _IDENTITIES: WeakKeyDictionary[nn.Module, Identity] = WeakKeyDictionary()
 
@@ -176,20 +176,19 @@ def _at_rate(model: TiTok, x: torch.Tensor, header: Header, rate: Rate) -> bytes
         return container.pack(model.encode(x, **rate)[0].cpu().numpy(), header, predictor)
     frames = header.slices * header.phases
     total = wanted * frames
-    budget, best = total - HEAD_BYTES, b""
-    for _ in range(TRIALS):
-        if budget <= 0:
-            break
-        tokens = model.encode(x, bytes_per_frame=budget / frames, **rate)[0].cpu().numpy()
-        data = container.pack(tokens, header, predictor)
-        if len(data) <= (1 + ABOVE) * total and len(data) > len(best):
-            best = data
-        if (1 - BELOW) * total <= len(data) <= (1 + ABOVE) * total:
-            break
-        budget *= 0.985 * total / len(data)
-    if not best:
+    if total <= HEAD_BYTES:
+        raise ValueError(f"{wanted:g} bytes a frame cannot be met: the header alone is larger; give more bytes")
+
+    def write(index: int) -> bytes:
+        return container.pack(model.encode(x, step=step_size(index), **rate)[0].cpu().numpy(), header, predictor)
+
+    tokens = model.encode(x, bytes_per_frame=(total - HEAD_BYTES) / frames, **rate)[0].cpu().numpy()
+    assert isinstance(header.layout, LadderLayout)
+    index = int(header.layout.of(tokens).split(tokens, header.slices, header.phases)["step"][0, 0])
+    data = file_of_size(total, index, container.pack(tokens, header, predictor), write)
+    if data is None:
         raise ValueError(f"{wanted:g} bytes a frame cannot be met: a file of this cine is larger; give more bytes")
-    return best
+    return data
 
 
 def field_box(geometry: Geometry) -> tuple[slice, slice]:
@@ -241,7 +240,15 @@ def read_tokens(model: TiTok, data: bytes, damaged: list[int] | None = None) -> 
             f"the file was written by the model {header.tokens_id:016x}, but this model is {expected:016x} and its "
             "tokens differ; give the folder of the model that wrote the file"
         )
+    found, own = _sizes(header.layout), _sizes(model.layout)
+    if found != own:
+        raise ValueError(f"the file is damaged: its header has {found}, but the model that it names has {own}")
     return container.unpack(data, predictor_of(model), damaged)
+
+
+def _sizes(layout: TokenLayout) -> str:
+    anatomy = f"{layout.num_anatomy} anatomy tokens of {layout.anatomy_codebook_size} codes"
+    return f"{layout.num_tokens} tokens of {layout.codebook_size} codes ({layout.name}), {anatomy}"
 
 
 def decoder_note(model: TiTok, header: Header) -> str | None:

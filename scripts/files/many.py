@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from data.case import CaseRefused
 from utils import ranks
+from utils.errors import one_line
 
+ENDINGS = (".tmri", ".nii.gz", ".nii")  # of files that the commands write
 DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "configs" / "ladder_mini"
 
 
@@ -71,6 +77,8 @@ def jobs_left(jobs: Sequence[Job], output: Path, force: bool) -> list[Job]:
     if twice:
         raise ValueError(f"{twice[0]}: two inputs would be written to it; rename one of them")
     is_folder = output not in outputs
+    if is_folder and output.name.endswith(ENDINGS) and not output.is_file():
+        raise ValueError(f"OUT {output}: IN is a folder, so OUT is a folder too; give a name without file ending")
     if is_folder and output.is_file():
         raise ValueError(f"OUT {output} is a file, and IN is a folder; give a folder as OUT")
     if not is_folder and output.is_dir():
@@ -119,14 +127,13 @@ def run_jobs(
         ValueError: at the end, naming the files that failed.
     """
     own, lines, reasons = ranks.share(jobs), list[str](), dict[str, str]()
-    with tqdm(total=len(own), desc=title, unit="file") as bar, ThreadPoolExecutor(workers) as pool:
+    with _terminated(), tqdm(total=len(own), desc=title, unit="file") as bar, ThreadPoolExecutor(workers) as pool:
         for job, future in _ahead(pool, own, prepare, workers):
             try:
                 line = finish(future.result(), job)
             except Exception as error:
-                reason = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
-                reason = reason.removeprefix(f"{job.name.partition('.')[0]}: ").removeprefix(f"{job.name}: ")
-                reasons[job.name], line = reason, f"failed: {reason}"
+                reasons[job.name] = _reason(error, job)
+                line = f"failed: {reasons[job.name]}"
             if len(jobs) > 1 or not reasons:
                 lines.append(f"{job.name}: {line}")
                 bar.write(lines[-1])
@@ -135,13 +142,39 @@ def run_jobs(
     for line in ranks.gather(lines)[len(lines) :]:  # the main rank, which prints, has the first part of the files
         print(line)
     if failed and len(jobs) == 1:
-        raise ValueError(": ".join(*failed.items()))
+        ((name, reason),) = failed.items()
+        raise ValueError(reason if reason.startswith(name) else f"{name}: {reason}")
     if len(failed) < len(jobs):
-        print(
-            f"wrote {output}" if len(jobs) == 1 else f"{len(jobs) - len(failed)} of {len(jobs)} files are in {output}"
-        )
+        number = f"{len(jobs) - len(failed)} of {len(jobs)} files are in {output}"
+        print(f"wrote {jobs[0].output}" if len(jobs) == 1 else number)
     if failed:
         raise ValueError(f"{len(failed)} of {len(jobs)} files failed, see above: {', '.join(failed)}")
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Handle SIGTERM as Ctrl-C, so that a file that is being written is removed."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _reason(error: Exception, job: Job) -> str:
+    """Return why a file failed, without its name in front."""
+    if isinstance(error, CaseRefused):
+        return error.message
+    if not isinstance(error, ValueError | OSError):
+        return f"{type(error).__name__}: {error}"
+    return (one_line(error) or str(error)).removeprefix(f"{job.name}: ")
 
 
 def _ahead(

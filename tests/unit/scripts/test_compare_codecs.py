@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from data.case import CineCase
 from data.scoring.heart import score_key_frames
 from data.scoring.images import open_reference, score_grid, score_native
 from scripts import compare_codecs
-from scripts.evaluation import rate_distortion
+from scripts.evaluation import finished, rate_distortion
 from scripts.evaluation.segmenters import Opened
 from scripts.files.codec import compress, decompress
 from tests.shards import made_up, make_shards
@@ -240,3 +242,101 @@ def test_a_missing_package_is_one_clear_line(
         compare("--image_size", "32")
     error = capsys.readouterr().err
     assert error.startswith("error: codec x265 needs") and "pip install av" in error and error.count("\n") == 1
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[float]:
+    """The settings that codecs code from now on; Ctrl-C comes at the call number `stop_at`."""
+    calls: list[float] = []
+    code = rate_distortion.code_slices
+
+    def code_some(codec: Any, original: np.ndarray, setting: float) -> Any:
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        calls.append(setting)
+        return code(codec, original, setting)
+
+    monkeypatch.setattr(rate_distortion, "code_slices", code_some)
+    return calls
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped(
+    compare: Callable[..., dict[str, Any]],
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more = ("--model", str(model))
+    uncut = compare(*more)
+    shutil.rmtree(tmp_path / "report")
+    with monkeypatch.context() as patch:
+        calls = counting(patch, stop_at=6)  # of 4 settings of 2 patients
+        with pytest.raises(SystemExit) as exit_:
+            compare(*more)
+        assert exit_.value.code == 130 and len(calls) == 6
+    calls = counting(monkeypatch)
+    capsys.readouterr()
+    assert compare(*more) == uncut and calls == [32, 38]
+    assert "7 of 10 results were found in" in capsys.readouterr().out  # with that of the model of the first patient
+    assert compare(*more) == uncut and len(calls) == 2
+
+
+def test_hearts_of_an_original_are_kept_too(
+    compare: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reference").mkdir()
+    make_shards(tmp_path / "hearts", [heart(1)])
+    place = ("--image_size", "32", "--segmenter", str(tmp_path / "reference"), "--data", str(tmp_path / "hearts"))
+    segmenter = OfNativeFrames()
+    monkeypatch.setattr(compare_codecs, "open_segmenter", lambda *_: Opened(segmenter, {"a"}, "settings"))
+    first = compare(*place)
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("segmented again")
+
+    monkeypatch.setattr(segmenter, "labels", fail, raising=False)
+    assert compare(*place) == first
+
+
+def test_results_of_other_inputs_are_told_and_not_used(
+    compare: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compare("--image_size", "32", "--limit", "1")
+    make_shards(tmp_path / "others", [made_up(1, slices=1, phases=5)])  # another cine of the same name
+    calls = counting(monkeypatch)
+    for more in (("--image_size", "16"), ("--image_size", "32", "--data", str(tmp_path / "others"))):
+        capsys.readouterr()
+        compare(*more, "--limit", "1")
+        printed = capsys.readouterr().out
+        assert (
+            "are of other data, methods, settings or code and are not used" in printed and "were found" not in printed
+        )
+    assert len(calls) == 8
+    settings = [
+        Opened(OfNativeFrames(), {"a"}, value) for value in ({"labels": [0, 1, 2, 3]}, {"labels": [0, 3, 2, 1]})
+    ]
+    first, second = (finished.shared_inputs({}, "test", (32, "crop"), [one], "cpu") for one in settings)
+    assert first != second
+
+
+def test_a_damaged_result_is_computed_again(
+    compare: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compare("--image_size", "32", "--limit", "1")
+    path = min((tmp_path / "report" / "finished").iterdir())
+    path.write_bytes(path.read_bytes()[:40])
+    calls = counting(monkeypatch)
+    assert compare("--image_size", "32", "--limit", "1") == first and len(calls) == 1
+
+
+def test_a_row_is_kept_with_all_its_digits_and_with_nan(tmp_path: Path) -> None:
+    kept = finished.Finished(tmp_path, {"data": "one"})
+    kept.save({"setting": 1}, {"psnr": np.float64(1) / 3, "ssim": np.float32(0.1), "lv_ef": math.nan, "hearts": {}})
+    row = kept.load({"setting": 1})
+    assert row is not None and row["psnr"] == 1 / 3 and row["ssim"] == np.float32(0.1) and math.isnan(row["lv_ef"])
+    assert (
+        kept.load({"setting": 2}) is None and finished.Finished(tmp_path, {"data": "two"}).load({"setting": 1}) is None
+    )

@@ -1,6 +1,10 @@
 """Laws of compress, decompress and inspect_file: what comes back, what is refused, and that nothing is lost."""
 
 import json
+import os
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.bitstream.container import pack, unpack
 from data.nifti.cine import read_cine
 from data.preprocess import prepare
 from data.scoring.images import open_reference, score_grid
@@ -21,6 +26,7 @@ from scripts.files.codec import compress as compress_reference
 from scripts.files.codec import decompress as decoded_grid
 from scripts.files.codec import read_tokens
 from tests.tiny import tiny_model
+from utils.layout import FrameLayout
 
 SPACING = (1.5, 1.25, 8.0)
 
@@ -81,6 +87,41 @@ def test_a_cine_comes_back_on_its_own_grid_with_a_fresh_header(
     assert b"Jane" not in (tmp_path / "c.tmri").read_bytes() and not bytes(back.header["descrip"]).strip(b"\0")
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64, np.float32, np.float64])
+@pytest.mark.parametrize("fraction", [0, 0.5])
+def test_the_data_type_is_that_of_the_source(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str], dtype: Any, fraction: float
+) -> None:
+    values = np.random.default_rng(0).integers(0, 200, (40, 36, 1, 2)) + fraction
+    nib.save(nib.Nifti1Image(values.astype(dtype), np.diag([1.5, 1.25, 8.0, 1.0]), dtype=dtype), tmp_path / "a.nii")
+    run(compress, capsys, tmp_path / "a.nii", tmp_path / "a.tmri", "--model", model_folder / "one")
+    code, printed = run(decompress, capsys, tmp_path / "a.tmri", tmp_path / "b.nii", "--model", model_folder / "one")
+    assert code == 0 and np.dtype(dtype).name in printed
+    assert nib.load(tmp_path / "b.nii").get_data_dtype() == dtype
+
+
+@pytest.mark.parametrize(("unit", "unit_mm"), [("mm", 1.0), ("micron", 1e-3), ("meter", 1e3), ("unknown", 1.0)])
+def test_the_unit_of_length_is_that_of_the_source(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str], unit: str, unit_mm: float
+) -> None:
+    write_cine(tmp_path / "mm.nii")
+    source = nib.load(tmp_path / "mm.nii")
+    affine = source.affine.copy()
+    affine[:3] /= unit_mm
+    values = np.asarray(source.dataobj.get_unscaled())
+    image = nib.Nifti1Image(values, affine, dtype=np.int16)
+    image.header.set_xyzt_units(unit, "msec")
+    nib.save(image, tmp_path / "a.nii")
+    run(compress, capsys, tmp_path / "a.nii", tmp_path / "a.tmri", "--model", model_folder / "one")
+    run(decompress, capsys, tmp_path / "a.tmri", tmp_path / "b.nii", "--model", model_folder / "one")
+    back = nib.load(tmp_path / "b.nii")
+    assert back.header.get_xyzt_units() == (unit, "msec")
+    np.testing.assert_allclose(back.affine, affine, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(back.header.get_zooms(), image.header.get_zooms(), rtol=1e-5)
+    _, printed = run(inspect_file, capsys, tmp_path / "a.tmri", "--json")
+    assert json.loads(printed)["length_unit"] == {"micron": "um", "meter": "m"}.get(unit, unit)
+
+
 def test_every_voxel_of_the_field_is_what_evaluation_scores_and_the_bytes_are_its_bytes(
     tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +153,20 @@ def test_another_model_is_refused_by_name_and_another_decoder_is_noted(
     assert code == 1 and "was written by the model" in printed and not (tmp_path / "b.nii").exists()
     code, printed = run(decompress, capsys, tmp_path / "c.tmri", tmp_path / "b.nii", "--model", model_folder / "better")
     assert code == 0 and "another decoder" in printed and "differ" in printed
+
+
+def test_a_forged_layout_is_refused(tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_cine(tmp_path / "a.nii", shape=(40, 36, 2, 6))
+    run(compress, capsys, tmp_path / "a.nii", tmp_path / "a.tmri", "--model", model_folder / "one")
+    tokens, header = unpack((tmp_path / "a.tmri").read_bytes())
+    half = FrameLayout(header.layout.num_tokens // 2, header.layout.codebook_size)  # tokens of 3 phases, said to be 6
+    tokens[:, :2] = -1
+    data = pack(tokens[:, : 2 + 6 * half.num_tokens], replace(header, layout=half))
+    (tmp_path / "forged.tmri").write_bytes(data)
+    code, printed = run(
+        decompress, capsys, tmp_path / "forged.tmri", tmp_path / "b.nii", "--model", model_folder / "one"
+    )
+    assert code == 1 and "4 tokens" in printed and "8 tokens" in printed and not (tmp_path / "b.nii").exists()
 
 
 def test_a_folder_gives_one_line_a_file_and_a_bad_file_costs_no_other(
@@ -158,8 +213,9 @@ def test_the_same_command_continues_a_folder_and_writes_no_file_twice(
     assert (tmp_path / "out" / "cine0.tmri").read_bytes().startswith(b"TTMRI")
 
 
-def test_a_file_from_shards_is_the_file_from_the_nifti(tmp_path: Path, model_folder: Path) -> None:
-    write_cine(tmp_path / "cine.nii.gz")
+@pytest.mark.parametrize("dtype", [np.int16, np.float64])
+def test_a_file_from_shards_is_the_file_from_the_nifti(tmp_path: Path, model_folder: Path, dtype: Any) -> None:
+    write_cine(tmp_path / "cine.nii.gz", dtype=dtype)
     case = read_cine(tmp_path / "cine.nii.gz")
     members = dict(serialize(case, "nifti"))
     assert json.loads(members["cine_z00.json"])["time_step"] == 42.5
@@ -206,6 +262,51 @@ def test_an_output_that_does_not_fit_the_input_is_refused_before_any_work(
     assert code == 1 and "cannot be written" in printed and (tmp_path / "file.tmri").read_bytes() == b"precious"
 
 
+def test_one_acdc_patient_is_one_file_or_a_file_in_a_folder(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str], acdc_patient: Any
+) -> None:
+    patient, model = acdc_patient(tmp_path / "acdc" / "patient001"), ("--model", model_folder / "one")
+    code, printed = run(compress, capsys, patient, tmp_path / "one.tmri", *model)
+    assert code == 0 and f"wrote {tmp_path / 'one.tmri'}" in printed and (tmp_path / "one.tmri").is_file()
+    code, printed = run(compress, capsys, patient, tmp_path / "out", *model)
+    assert code == 0 and f"wrote {tmp_path / 'out' / 'patient001.tmri'}" in printed
+    assert (tmp_path / "out" / "patient001.tmri").read_bytes() == (tmp_path / "one.tmri").read_bytes()
+
+
+def test_a_folder_is_not_written_under_the_name_of_a_file(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cine(tmp_path / "in" / "a.nii.gz")
+    model = ("--model", model_folder / "one")
+    code, printed = run(compress, capsys, tmp_path / "in", tmp_path / "out.tmri", *model)
+    assert code == 1 and "IN is a folder, so OUT is a folder too" in printed and not (tmp_path / "out.tmri").exists()
+    run(compress, capsys, tmp_path / "in", tmp_path / "out", *model)
+    code, printed = run(decompress, capsys, tmp_path / "out", tmp_path / "back.nii.gz", *model)
+    assert code == 1 and "IN is a folder, so OUT is a folder too" in printed and not (tmp_path / "back.nii.gz").exists()
+
+
+def test_hidden_files_beside_token_files_are_not_read(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cine(tmp_path / "in" / "a.nii.gz")
+    model = ("--model", model_folder / "one")
+    run(compress, capsys, tmp_path / "in", tmp_path / "out", *model)
+    (tmp_path / "out" / ".01234567.b.tmri").write_bytes(b"TTMRI-RUO")  # left by a killed command
+    (tmp_path / "out" / "._a.tmri").write_bytes(b"Mac OS X")
+    code, printed = run(decompress, capsys, tmp_path / "out", tmp_path / "back", *model)
+    assert code == 0 and "failed" not in printed
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["a.nii.gz"]
+
+
+def test_the_line_of_a_failed_file_names_it_once(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "Käse 1.nii.gz"
+    path.write_bytes(b"hello")
+    code, printed = run(compress, capsys, path, tmp_path / "a.tmri", "--model", model_folder / "one")
+    assert code == 1 and printed.splitlines()[-1].startswith("error: Käse 1.nii.gz is not a NIfTI file")
+
+
 def test_an_interruption_is_one_line_and_leaves_no_part_of_a_file(
     tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +319,32 @@ def test_an_interruption_is_one_line_and_leaves_no_part_of_a_file(
     arguments = (tmp_path / "cine.nii.gz", tmp_path / "out" / "c.tmri", "--model", model_folder / "one")
     code, printed = run(compress, capsys, *arguments)
     assert code == 130 and "interrupted" in printed and not list((tmp_path / "out").iterdir())
+
+
+def test_a_terminated_command_leaves_no_part_of_a_file(
+    tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cine(tmp_path / "cine.nii.gz")
+    model = ("--model", model_folder / "one")
+    run(compress, capsys, tmp_path / "cine.nii.gz", tmp_path / "c.tmri", *model)
+
+    def terminated(image: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(nib, "save", terminated)
+
+    def of_the_caller(*_: Any) -> None:
+        pytest.fail("the command did not handle SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, of_the_caller)
+    try:
+        code, printed = run(decompress, capsys, tmp_path / "c.tmri", tmp_path / "out" / "b.nii", *model)
+        assert code == 130 and "interrupted" in printed and not list((tmp_path / "out").iterdir())
+        assert signal.getsignal(signal.SIGTERM) is of_the_caller
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_voxels_outside_the_field_have_the_recorded_value(

@@ -85,6 +85,19 @@ def test_odd_and_small_sizes_and_few_phases_keep_their_shape(name: str, shape: t
     assert decoded.shape == shape and mean_psnr(cine, decoded) > 30
 
 
+def test_narrow_frames_do_not_damage_the_memory_of_the_program(name: str) -> None:
+    code = (
+        "import numpy as np; from utils.config.registry import build\n"
+        f"codec = build('data.codecs', {name!r}, {{}}, 'codec')\n"
+        "for width in (20, 36, 40, 48, 64):\n"
+        "    cine = np.random.default_rng(0).random((5, 32, width)).astype(np.float32)\n"
+        "    assert codec.decode(codec.encode(cine, codec.ladder[1]), (32, width)).shape == cine.shape\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_phases_come_back_in_their_order(name: str) -> None:
     cine = beating(12) * np.linspace(0.3, 1, 12, dtype=np.float32)[:, None, None]
     codec = build("data.codecs", name, {}, f"codecs.{name}")
