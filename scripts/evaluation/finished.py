@@ -41,10 +41,10 @@ class Finished:
         self.folder, self.shared = folder / FOLDER, jsonable(dict(shared))
 
     def load(self, inputs: Mapping[str, Any]) -> Row | None:
-        """The row of a result; None where there is none, or its file is damaged.
+        """Return the row of a result; None if it is not kept or its file is damaged.
 
         Args:
-            inputs: of this result, beside those that all have in common.
+            inputs: inputs of this result, without those that all results have in common.
         """
         path = self._path(inputs)
         if not path.is_file():
@@ -56,17 +56,17 @@ class Finished:
         return row if isinstance(row, dict) else None
 
     def save(self, inputs: Mapping[str, Any], row: Row) -> None:
-        """Keep a row; NaN and infinities are kept as such."""
+        """Write a row, atomically; NaN and infinities are written as such."""
         content = {"inputs": {**self.shared, **jsonable(dict(inputs))}, "row": row}
         write_text(self._path(inputs), json.dumps(content, default=lambda value: value.tolist()) + "\n")
 
     def report(self, wanted: Sequence[Mapping[str, Any]]) -> None:
-        """Print in one line how many of the wanted results are there, and how many are of other inputs."""
-        there = {path.name for path in self.folder.glob("*.json") if NAME.fullmatch(path.name)}
+        """Print how many of the wanted results are kept, and how many kept results are of other inputs."""
+        kept = {path.name for path in self.folder.glob("*.json") if NAME.fullmatch(path.name)}
         names = {self._path(inputs).name for inputs in wanted}
-        found, other = len(there & names), len(there - names)
-        if found:
-            print(f"{found} of {len(names)} results were found in {self.folder} and are not computed again")
+        usable, other = len(kept & names), len(kept - names)
+        if usable:
+            print(f"{usable} of {len(names)} results were found in {self.folder} and are not computed again")
         if other:
             print(f"{other} results in {self.folder} are of other data, methods, settings or code and are not used")
 
@@ -78,7 +78,7 @@ class Finished:
 def shared_inputs(
     manifest: Mapping[str, Any], split: str, field: tuple[int, str], segmenters: Sequence[Opened], device: str
 ) -> dict[str, Any]:
-    """What all results of a comparison depend on.
+    """Return the inputs that all results of a comparison have in common.
 
     Args:
         manifest: of the shards, with the hashes of their files.
