@@ -21,7 +21,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -37,12 +37,14 @@ from scripts.evaluate import model_names
 from scripts.evaluation.finished import Finished, shared_inputs
 from scripts.evaluation.rate_distortion import Point, means, measure, points_of_codec, points_of_model
 from scripts.evaluation.segmenters import Opened, open_segmenter
-from scripts.files.codec import Rate, field_of, load_model
+from scripts.files.codec import HeartWeight, Rate, field_of, load_model
 from utils.config import registry
+from utils.config.ranges import Positive, Range, check_options
 from utils.config.recipe import section
 from utils.device import pick_device
 from utils.errors import user_errors
-from utils.files import write_json, write_text
+from utils.files import user_path, write_json, write_text
+from utils.metrics import SSIM_WINDOW
 from utils.report import rate_distortion
 from utils.report.command import command_line, public_arguments
 from utils.report.evaluation import NOTE
@@ -51,6 +53,8 @@ from utils.report.tables import MARK, text_table
 CODECS = "data.codecs"
 STEPS = [0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1]
 Field = tuple[int, str]  # image size and geometry
+Side: TypeAlias = Annotated[int, Range(SSIM_WINDOW, 2048)]
+RANGES = {"batch_frames": Positive, "limit": Positive, "image_size": Side, "heart_weight": HeartWeight}
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -59,10 +63,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", type=folder_or_url, required=True, metavar="SHARDS", help="folder or URL of shards")
     add("--split", choices=SPLITS, default="test", help="split of the patients (default test)")
-    add("--output_dir", type=Path, required=True, metavar="DIR", help="folder for the report")
-    add("--model", type=Path, nargs="+", default=[], metavar="FOLDER", help="trained models of one field")
+    add("--output_dir", type=user_path, required=True, metavar="DIR", help="folder for the report")
+    add("--model", type=user_path, nargs="+", default=[], metavar="FOLDER", help="trained models of one field")
     segmenter = "reference segmenters for the heart, each a trained model or NAME.onnx with NAME.yaml (default: none)"
-    add("--segmenter", type=Path, nargs="+", default=[], metavar="PATH", help=segmenter)
+    add("--segmenter", type=user_path, nargs="+", default=[], metavar="PATH", help=segmenter)
     add("--codecs", nargs="*", default=known, metavar="NAME", help=f"codecs (default: all of {', '.join(known)})")
     option = "options of codecs, such as svt_av1.preset=8 or 'x265.ladder=[22,30,38,46]'"
     add("--codec_option", nargs="+", action="extend", default=[], metavar="NAME.KEY=VALUE", help=option)
@@ -73,19 +77,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     weight = "how many times the step of a rate ladder is finer around the heart, 1 to 64; several for several curves"
     add("--heart_weight", type=float, nargs="+", default=[1.0], metavar="W", help=f"{weight} (default 1)")
     add("--limit", type=int, help="compare only the first LIMIT patients of the split")
-    add("--field_of", type=Path, metavar="FOLDER", help="use the field of this model (default: of the last --model)")
+    add(
+        "--field_of",
+        type=user_path,
+        metavar="FOLDER",
+        help="use the field of this model (default: of the last --model)",
+    )
     add("--image_size", type=int, help="side of the field, instead of a model's")
     add("--geometry", choices=MODES, help="with --image_size: crop (default) or fit")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU if available)")
     add("--batch_frames", type=int, default=64, help="number of frames in a batch (default 64)")
     args = parser.parse_args(argv)
     args.codecs = list(dict.fromkeys(args.codecs))
-    for name, least in (("batch_frames", 1), ("limit", 1), ("image_size", 11)):
-        if getattr(args, name) is not None and getattr(args, name) < least:
-            raise ValueError(f"--{name} is {getattr(args, name)}, expected {least} or more")
-    for value in args.heart_weight:
-        if not 1 <= value <= 64:
-            raise ValueError(f"--heart_weight {value:g}: expected 1 to 64")
+    check_options(args, RANGES)
     folders = [("field_of", args.field_of), *(("model", path) for path in args.model)]
     folders += [("segmenter", path) for path in args.segmenter]
     for name, folder in folders:

@@ -39,7 +39,7 @@ from scripts.files.codec import OUTSIDE, add_rate_arguments, compress_case, load
 from scripts.files.many import Job, add_file_arguments, check_file_arguments, jobs_left, run_jobs
 from utils.device import pick_device
 from utils.errors import user_errors
-from utils.files import atomic_path
+from utils.files import atomic_path, user_path
 from utils.ranks import gather, over_ranks
 
 ENDING, INFO = ".tmri", "Info.cfg"
@@ -55,8 +55,8 @@ class Loaded(NamedTuple):
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("input", type=Path, metavar="IN", help="a 4-D NIfTI file, or a folder of patients or NIfTI files")
-    add("output", type=Path, metavar="OUT", help=f"the file to write (NAME{ENDING}), or a folder")
+    add("input", type=user_path, metavar="IN", help="a 4-D NIfTI file, or a folder of patients or NIfTI files")
+    add("output", type=user_path, metavar="OUT", help=f"the file to write (NAME{ENDING}), or a folder")
     add_file_arguments(parser)
     add(
         "--keep_tokens",

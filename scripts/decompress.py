@@ -34,6 +34,7 @@ from scripts.files.codec import decode, decoder_note, load_model, read_tokens
 from scripts.files.many import Job, add_file_arguments, check_file_arguments, jobs_left, run_jobs
 from utils.device import pick_device
 from utils.errors import user_errors
+from utils.files import user_path
 from utils.ranks import gather, over_ranks
 
 ENDING = ".tmri"
@@ -42,8 +43,8 @@ ENDING = ".tmri"
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("input", type=Path, metavar="IN", help=f"a file NAME{ENDING}, or a folder of them")
-    add("output", type=Path, metavar="OUT", help="the NIfTI file to write (.nii.gz or .nii), or a folder")
+    add("input", type=user_path, metavar="IN", help=f"a file NAME{ENDING}, or a folder of them")
+    add("output", type=user_path, metavar="OUT", help="the NIfTI file to write (.nii.gz or .nii), or a folder")
     add_file_arguments(parser)
     partial = "of a ladder: decode the slices of a damaged file that are whole; the others become the value outside"
     add("--partial", action="store_true", help=partial)

@@ -31,6 +31,7 @@ from data.shards.manifest import SPLITS
 from data.shards.reader import ShardReader
 from data.shards.remote import folder_or_url
 from scripts.files.codec import add_rate_arguments, compress, decompress, load_model, open_for, rate_of
+from utils.config.ranges import Positive, check_options
 from utils.device import pick_device
 from utils.errors import user_errors
 from utils.files import atomic_path, user_path
@@ -78,8 +79,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         raise FileNotFoundError(f"--model {args.model}: no such folder; give the output folder of a training run")
     if args.output.suffix != ".png":
         raise ValueError(f"--output is {args.output}, expected a file name that ends in .png; rename it")
-    if args.columns < 1:
-        raise ValueError(f"--columns is {args.columns}, expected 1 or more")
+    check_options(args, {"columns": Positive})
     return args
 
 

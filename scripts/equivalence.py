@@ -22,7 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,6 +30,7 @@ import numpy as np
 
 from scripts.evaluation.measured import collect, read_results
 from utils.clinical import DISTANCES
+from utils.config.ranges import AboveZero, Range, check_options
 from utils.equivalence import (
     VOLUMES,
     Margins,
@@ -66,11 +67,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--ef_limits", type=float, default=default.ef_limits, help=limits)
     add("--resamples", type=int, default=2000, help="resamples of the bootstrap (default 2000)")
     args = parser.parse_args(argv)
-    for name in ("dice", "ef_bias", "ef_limits"):
-        if not 0 < getattr(args, name) < math.inf:
-            raise ValueError(f"--{name} is {getattr(args, name)}, expected a number above 0")
-    if args.resamples < 100:
-        raise ValueError(f"--resamples is {args.resamples}, expected 100 or more")
+    resamples = Annotated[int, Range(100, 10**6)]
+    check_options(args, {"dice": AboveZero, "ef_bias": AboveZero, "ef_limits": AboveZero, "resamples": resamples})
     return args
 
 

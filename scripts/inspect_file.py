@@ -21,7 +21,7 @@ from data.bitstream.payload import CODINGS, budget
 from data.case import LENGTH_UNITS, TIME_UNITS
 from data.preprocess import native_field
 from utils.errors import user_errors
-from utils.files import jsonable
+from utils.files import jsonable, user_path
 
 CHECKSUM_BITS = 32
 
@@ -83,7 +83,7 @@ def _text(value: Any) -> str:
 @user_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, metavar="FILE", help="a token file")
+    parser.add_argument("file", type=user_path, metavar="FILE", help="a token file")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args(argv)
     if not args.file.is_file():

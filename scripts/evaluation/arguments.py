@@ -10,6 +10,7 @@ from data.shards.remote import folder_or_url
 from modeling.flow import SAMPLERS
 from scripts.evaluation import sweep
 from scripts.files.codec import add_rate_arguments, rate_of
+from utils.config.ranges import Positive, check_options
 from utils.files import user_path
 
 
@@ -76,9 +77,7 @@ def parse_arguments(argv: Sequence[str] | None, description: str | None) -> argp
         raise ValueError("--sweep, --keep_tokens and a rate need a model: give --model")
     for options in sweep.sampler_options(args.steps, args.realism, args.sampler) if args.sweep else ():
         options.check("dit")
-    for name in ("batch_frames", "limit"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
+    check_options(args, {"batch_frames": Positive, "limit": Positive})
     for name, folder in [*(("model", folder) for folder in args.model), ("segmenter", args.segmenter)]:
         if folder is not None and not folder.is_dir() and not (name == "segmenter" and folder.suffix == ".onnx"):
             raise FileNotFoundError(f"--{name} {folder}: no such folder; give the output folder of a training run")

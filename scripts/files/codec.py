@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,12 +28,14 @@ from modeling.ladder.region import Region, region_of
 from modeling.titok import TiTok
 from modeling.weights.identity import Identity
 from scripts.files.rate import HEAD_BYTES, file_of_size
+from utils.config.ranges import AboveZero, Range, check_options
 from utils.layout import LadderLayout, TokenLayout
 from utils.metrics import bounding_box
 
 Rate = dict[str, Any]  # the name of a target and its value
 DEFAULT_RATE: Rate = {"psnr": 38.0}
-HEART_MM, MOST_WEIGHT = 45.0, 64
+HEART_MM = 45.0
+HeartWeight: TypeAlias = Annotated[float, Range(1, 64)]
 OUTSIDE = ("zero", "mean")  # rules for voxels outside the model's field
 _IDENTITIES: WeakKeyDictionary[nn.Module, Identity] = WeakKeyDictionary()
 
@@ -51,16 +53,12 @@ def rate_of(args: argparse.Namespace) -> Rate | None:
     """Return the rate that the arguments choose; None if they choose none.
 
     Raises:
-        ValueError: two are given, or a value is not above 0.
+        ValueError: two are given, or a value is out of range.
     """
     rate = {name: getattr(args, name) for name in ("bytes_per_frame", "psnr") if getattr(args, name) is not None}
     if len(rate) == 2:
         raise ValueError("--bytes_per_frame and --psnr both choose the rate; give one of them")
-    for name, value in rate.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"--{name} is {value}, expected a number above 0")
-    if not 1 <= args.heart_weight <= MOST_WEIGHT:
-        raise ValueError(f"--heart_weight is {args.heart_weight}, expected 1 to {MOST_WEIGHT}")
+    check_options(args, {"bytes_per_frame": AboveZero, "psnr": AboveZero, "heart_weight": HeartWeight})
     if args.heart_weight != 1:
         return {**(rate or DEFAULT_RATE), "heart_weight": args.heart_weight}
     return rate or None

@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from data.case import CaseRefused
 from utils import ranks
+from utils.config.ranges import Positive, check_options
 from utils.errors import one_line
+from utils.files import user_path
 
 ENDINGS = (".tmri", ".nii.gz", ".nii")  # of files that the commands write
 DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "configs" / "ladder_mini"
@@ -41,7 +43,7 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that compress.py and decompress.py share."""
     add = parser.add_argument
     model = "output folder of a training run (default: the rate ladder that is part of the project)"
-    add("--model", type=Path, default=DEFAULT_MODEL, metavar="FOLDER", help=model)
+    add("--model", type=user_path, default=DEFAULT_MODEL, metavar="FOLDER", help=model)
     add("--force", action="store_true", help="overwrite existing files")
     add("--workers", type=int, default=1, help="number of threads that read and prepare the next files (default 1)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default auto: a GPU if available)")
@@ -50,9 +52,7 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_file_arguments(args: argparse.Namespace) -> None:
     """Raise an error for values of `add_file_arguments` that are out of range."""
-    for name in ("workers", "batch_frames"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} is {getattr(args, name)}, expected 1 or more")
+    check_options(args, {"workers": Positive, "batch_frames": Positive})
     if not args.model.is_dir():
         raise FileNotFoundError(f"--model {args.model}: no such folder; give the output folder of a training run")
 

@@ -33,10 +33,12 @@ class Range:
         return within and abs(value) != math.inf
 
     def __str__(self) -> str:
-        low = f"above {_text(self.above)}" if self.above > -math.inf else f"at least {_text(self.least)}"
+        low = f"above {_text(self.above)}" if self.above > -math.inf else f"of at least {_text(self.least)}"
         high = f"below {_text(self.below)}" if self.below < math.inf else f"at most {_text(self.most)}"
-        ends = [low] * (max(self.above, self.least) > -math.inf) + [high] * (min(self.below, self.most) < math.inf)
-        return " and ".join(ends) or "a finite number"
+        has_low, has_high = max(self.above, self.least) > -math.inf, min(self.below, self.most) < math.inf
+        if has_high and self.least > -math.inf:
+            return f"from {_text(self.least)} to {high.removeprefix('at most ')}"
+        return " and ".join([low] * has_low + [high] * has_high) or "that is finite"
 
 
 def _text(end: float) -> str:

@@ -167,7 +167,7 @@ def test_the_command_prints_what_it_assumes_and_writes_the_result(
     [
         (["--mfu", "1.2"], "--mfu is 1.2, expected a number above 0 and at most 1"),
         (["--tflops", "0"], "--tflops is 0, expected a number above 0"),
-        (["--gpus", "0", "8"], "--gpus is 0, expected a number at least 1"),
+        (["--gpus", "0", "8"], "--gpus is 0, expected a number from 1"),
         (["model.layout=ladder", "model.decoder=none"], "depends on its data; measure it"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_cine_of_few_phases_has_one_column_a_phase(model: Path, shards: Path, 
         ({"patient": "patient009"}, "patient009 is not in the split test of shards; it has 1 patients: patient004"),
         ({"output": "strip.jpg"}, "ends in .png"),
         ({"model": "nowhere"}, "no such folder"),
-        ({"columns": "0"}, "--columns is 0, expected 1 or more"),
+        ({"columns": "0"}, "--columns is 0, expected a number from 1"),
     ],
 )
 def test_a_mistake_is_one_clear_line(

@@ -330,7 +330,7 @@ def test_models_of_equal_folder_names_are_told_apart() -> None:
         ({"--data": "missing_data"}, "missing_data"),
         ({"--device": "warp"}, "device warp"),
         ({"--split": "val"}, "the split val has no patients"),
-        ({"--limit": "0"}, "--limit is 0, expected 1 or more"),
+        ({"--limit": "0"}, "--limit is 0, expected a number from 1"),
         ({"--batch_frames": "-1"}, "--batch_frames is -1"),
     ],
 )

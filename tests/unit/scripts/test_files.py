@@ -233,8 +233,8 @@ def test_a_file_from_shards_is_the_file_from_the_nifti(tmp_path: Path, model_fol
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--batch_frames", 0), "--batch_frames is 0, expected 1 or more"),
-        (("--workers", 0), "--workers is 0, expected 1 or more"),
+        (("--batch_frames", 0), "--batch_frames is 0, expected a number from 1"),
+        (("--workers", 0), "--workers is 0, expected a number from 1"),
         (("--model", "nowhere"), "--model nowhere: no such folder"),
     ],
 )

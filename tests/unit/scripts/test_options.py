@@ -30,7 +30,7 @@ def test_every_number_of_a_benchmark_has_a_range(command: str) -> None:
     [
         ("data", ["--seconds", "0"], "--seconds is 0, expected a number above 0"),
         ("data", ["--seconds", "nan"], "--seconds is nan"),
-        ("data", ["--workers", "0", "-1"], "--workers is -1, expected a number at least 0"),
+        ("data", ["--workers", "0", "-1"], "--workers is -1, expected a number from 0"),
         ("data", ["--rounds", "0"], "--rounds is 0"),
         ("tokenizer", ["--batch", "0"], "--batch is 0"),
         ("decode", ["--patch", "0"], "--patch is 0"),
@@ -62,7 +62,7 @@ def test_a_rehearsal_without_a_recipe_is_one_line(capsys: pytest.CaptureFixture[
 def test_the_numbers_of_pretokenize_are_checked(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         pretokenize.main([RECIPE, *option])
-    assert_one_line(capsys, f"{option[0]} is {option[1]}, expected a number at least")
+    assert_one_line(capsys, f"{option[0]} is {option[1]}, expected a number from")
 
 
 def test_the_side_of_a_drawn_augmentation_is_checked(

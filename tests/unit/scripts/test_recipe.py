@@ -48,19 +48,19 @@ def test_every_number_of_a_component_has_a_range(component: str) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("training.max_steps=-5", "training.max_steps: expected a number at least 1"),
-        ("training.log_every=0", "training.log_every: expected a number at least 1"),
+        ("training.max_steps=-5", "training.max_steps: expected a number from 1"),
+        ("training.log_every=0", "training.log_every: expected a number from 1"),
         (
             "training.gradient_accumulation_steps=0",
-            "training.gradient_accumulation_steps: expected a number at least 1",
+            "training.gradient_accumulation_steps: expected a number from 1",
         ),
         ("training.max_grad_norm=nan", "training.max_grad_norm: expected a number above 0"),
         ("training.max_grad_norm=.nan", "training.max_grad_norm: expected a number above 0"),
         ("training.mixed_precision=fp8", "training.mixed_precision: expected one of no, fp16, bf16, auto"),
-        ("optimizer.learning_rate=-1", "optimizer.learning_rate: expected a number at least 0"),
-        ("optimizer.scale={dit: -1}", "optimizer.scale.dit: expected a number at least 0"),
-        ("flow.one_step_share=2", "flow.one_step_share: expected a number at least 0 and at most 1"),
-        ("dataset.augment.scale=1", "dataset.augment.scale: expected a number at least 0 and below 1"),
+        ("optimizer.learning_rate=-1", "optimizer.learning_rate: expected a number from 0"),
+        ("optimizer.scale={dit: -1}", "optimizer.scale.dit: expected a number from 0"),
+        ("flow.one_step_share=2", "flow.one_step_share: expected a number from 0 to 1"),
+        ("dataset.augment.scale=1", "dataset.augment.scale: expected a number from 0 to below 1"),
         ("model.dit.size.num_layers=1000000000000", "model.dit.size: expected a section of width, num_layers"),
         ("model.channels=2", "model.channels: expected one of 1, 3"),
     ],
@@ -81,13 +81,13 @@ def test_micro_batches_cut_the_batch_without_rest() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("cycle", {"harmonics": 0}, "losses.cycle.harmonics: expected a number at least 1"),
+        ("cycle", {"harmonics": 0}, "losses.cycle.harmonics: expected a number from 1"),
         ("volume", {"delta": 0}, "losses.volume.delta: expected a number above 0"),
         ("disease", {"wall_margin": 0}, "losses.disease.wall_margin: expected a number above 0"),
         ("pixel", {"heart": 0}, "losses.pixel.heart: expected a number above 0"),
-        ("segmentation", {"weight": -1}, "losses.segmentation.weight: expected a number at least 0"),
+        ("segmentation", {"weight": -1}, "losses.segmentation.weight: expected a number from 0"),
         ("contrastive", {"temperature": 0}, "losses.contrastive.temperature: expected a number above 0"),
-        ("flow", {"weight": float("nan")}, "losses.flow.weight: expected a number at least 0"),
+        ("flow", {"weight": float("nan")}, "losses.flow.weight: expected a number from 0"),
     ],
 )
 def test_a_loss_refuses_a_number_outside_its_range(name: str, options: dict[str, Any], message: str) -> None:

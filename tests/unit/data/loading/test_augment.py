@@ -198,7 +198,7 @@ def test_switching_one_change_leaves_the_others_as_drawn():
      ("gamma", -0.5), ("noise", 2)],
 )  # fmt: skip
 def test_a_limit_out_of_range_is_refused_by_its_key(name, value):
-    with pytest.raises(ValueError, match=rf"^dataset\.augment\.{name}: expected a number at least 0"):
+    with pytest.raises(ValueError, match=rf"^dataset\.augment\.{name}: expected a number from 0"):
         from_plain(AugmentConfig, {name: value}, "dataset.augment")
 
 

@@ -150,9 +150,9 @@ def test_an_unknown_patient_is_named(name: str) -> None:
     [
         ({"size": 32}, "a heart needs 150 mm"),
         ({"spacing_mm": float("nan")}, "phantom.spacing_mm: expected a number above 0"),
-        ({"phases": 1}, "phantom.phases: expected a number at least 2"),
-        ({"patients": 0}, "phantom.patients: expected a number at least 1"),
-        ({"seed": -1}, "phantom.seed: expected a number at least 0"),
+        ({"phases": 1}, "phantom.phases: expected a number from 2"),
+        ({"patients": 0}, "phantom.patients: expected a number from 1"),
+        ({"seed": -1}, "phantom.seed: expected a number from 0"),
         ({"noise_percent_low": 9.0}, "noise"),
     ],
 )

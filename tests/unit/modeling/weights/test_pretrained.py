@@ -213,7 +213,7 @@ def test_what_is_neither_a_folder_nor_an_id_and_a_folder_without_weights_are_nam
                 "taught_by": [],
                 "model": {"dit": {"size": {"width": 8, "num_layers": 10**12, "num_heads": 2}}},
             },
-            r"model\.dit\.size\.num_layers: expected a number at least 1",
+            r"model\.dit\.size\.num_layers: expected a number from 1",
         ),
     ],
 )
