@@ -51,7 +51,8 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     TRAIN + "acdc128/stage1": (*QUICK, "losses={reconstruction: {}}"),
     TRAIN + "acdc128/stage2": QUICK,
     TRAIN + "acdc128/stage3": QUICK,
-    "python scripts/evaluate.py --model acdc128_output/stage1": ("--limit", "1"),
+    TRAIN + "acdc128/sequence": QUICK,
+    "python scripts/evaluate.py --data acdc_wds --output_dir report --segmenter": ("--limit", "1"),
     "python scripts/fit_sequence.py": ("--limit", "3"),
     TRAIN + "acdc128/ladder": QUICK,
     "python scripts/evaluate.py --model acdc128_output/ladder": ("--limit", "1"),
@@ -59,13 +60,12 @@ RUN: dict[str, tuple[str, ...]] = {  # how a command begins, in the order in whi
     "python scripts/evaluate.py --model MODEL --keep_tokens": ("--keep_tokens", "4", "--limit", "1"),
     "python scripts/evaluate.py --model MODEL --sweep": ("--steps", "2", "--realism", "0.5", "--limit", "1"),
     "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/ladder": (
-        *("--split", "train", "--limit", "3", "--image_size", "32", "--steps", "0.5"),  # one size: x265 takes no other
+        *("--split", "train", "--limit", "3", "--image_size", "32", "--steps", "0.5"),
         *("--codecs", "svt_av1", "x265", "--codec_option", "svt_av1.ladder=[63]", "x265.ladder=[40]"),
     ),
     "python scripts/equivalence.py codec_report": ("--resamples", "100"),
     "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/harmonic": ("--limit", "1"),
     "python scripts/compare_codecs.py --data acdc_wds --split": CODECS,
-    "python scripts/compare_codecs.py --data acdc_wds --model acdc128_output/stage1": CODECS,
     "python scripts/probe.py": (
         *("--target", "ef", "--folds", "2", "--repeats", "1", "--permutations", "2"),  # two phantoms of each group
     ),
@@ -118,12 +118,12 @@ PLACES = {
 
 def commands() -> list[str]:
     """The lines of all bash blocks, without comments, those that end in a backslash joined."""
-    found = []
+    lines_of_blocks = []
     for page in PAGES:
         for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
             lines = re.sub(r"\\\n\s*", "", block).splitlines()
-            found += [line.split("  #")[0].split(" #")[0].strip() for line in lines if line.strip()]
-    return list(dict.fromkeys(found))
+            lines_of_blocks += [line.split("  #")[0].split(" #")[0].strip() for line in lines if line.strip()]
+    return list(dict.fromkeys(lines_of_blocks))
 
 
 def prefix_of(command: str) -> str | None:
