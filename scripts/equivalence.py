@@ -101,7 +101,7 @@ def analyse(methods: Sequence[Measured], margins: Margins, resamples: int) -> Ro
         rows = criterion(one, margins, patients)
         top["certain_ratio"] = certain_ratio(one.ratio, rows)
         ends = {"lowest": float(one.ratio[0]), "highest": float(one.ratio[-1])}
-        tables["headline"].append({**place, **top, **ends, "found": _position_of(top["ratio"])})
+        tables["headline"].append({**place, **top, **ends, "position": _position_of(top["ratio"])})
         for method, other in best.setdefault(one.segmenter, []):
             share = float(np.mean(samples > other) + np.mean(samples == other) / 2)
             tables["pairs"].append({**place, "anchor": method, "share": share})

@@ -71,7 +71,7 @@ def test_the_report_has_headline_changes_agreement_and_groups(
     assert ratios == sorted(ratios) and [point["setting"] for point in points] == [f"CRF {q}" for q in (10, 20, 30, 40)]
     assert points[0]["equivalent"] and not points[-1]["equivalent"] and points[-1]["dice"] > 0.01
     (headline,) = found["headline"]
-    assert ratios[0] <= headline["ratio"] < ratios[-1] and headline["found"] == "measured range"
+    assert ratios[0] <= headline["ratio"] < ratios[-1] and headline["position"] == "measured range"
     assert headline["interval"][0] <= headline["ratio"] <= headline["interval"][1]
     assert {row["against"] for row in found["agreement"]} == {"ground truth", "original"}
     assert sum(row["worst"] for row in found["groups"]) == len(points) and found["n"] == PATIENTS
