@@ -223,6 +223,13 @@ def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member])
                     f"{cine.shape[1:]} for a given phase"
                 )
             masks[phase] = place
+    _check_numbers(key, info)
+    _check_texts(key, info)
+    _check_optional(key, info)
+    return SampleEntry(key, shard, cine, masks, info)
+
+
+def _check_numbers(key: str, info: dict[str, Any]) -> None:
     for name, count in (("window", 2), ("center", 2), ("spacing_mm", 3)):
         values = info[name]
         if not (isinstance(values, list) and len(values) == count and all(_is_number(v) for v in values)):
@@ -235,23 +242,24 @@ def entry_of(stream: BinaryIO, shard: str, key: str, members: dict[str, Member])
         raise ValueError(f"{key}.json has affine {info['affine']!r:.80}, expected 4 rows of 4 finite numbers")
     scale = info["slope"], info["intercept"]
     if not (all(map(_is_number, scale)) and scale[0] in SLOPE and scale[1] in INTERCEPT):
-        scale = f"slope {info['slope']!r:.80} and intercept {info['intercept']!r:.80}"
-        raise ValueError(f"{key}.json has {scale}, expected finite numbers and a slope above 0")
+        text = f"slope {scale[0]!r:.80} and intercept {scale[1]!r:.80}"
+        raise ValueError(f"{key}.json has {text}, expected finite numbers and a slope above 0")
     if not (_is_number(info["time_step"]) and info["time_step"] >= 0 and info["time_unit"] in list(TIME_UNITS)):
         time = f"time_step {info['time_step']!r:.80} of unit {info['time_unit']!r:.80}"
         raise ValueError(f"{key}.json has {time}, expected a number from 0 and a unit of {list(TIME_UNITS)}")
-    _check_optional(key, info)
-    if not isinstance(info["patient"], str) or not isinstance(info["group"], str | None):
-        raise ValueError(f"{key}.json has patient {info['patient']!r} and group {info['group']!r:.80}, expected texts")
-    if not all(isinstance(info[name], str) for name in ("modality", "source_hash")):
-        found = f"modality {info['modality']!r:.80} and source_hash {info['source_hash']!r:.80}"
-        raise ValueError(f"{key}.json has {found}, expected texts")
     if not is_usable(*info["window"]) or not all(edge in SPACING_MM for edge in info["spacing_mm"]):
         raise ValueError(
             f"{key}.json has window {info['window']} and spacing_mm {info['spacing_mm']}, expected a window with "
             "low < high and a spacing of 1e-4 to 1e4 mm"
         )
-    return SampleEntry(key, shard, cine, masks, info)
+
+
+def _check_texts(key: str, info: dict[str, Any]) -> None:
+    if not isinstance(info["patient"], str) or not isinstance(info["group"], str | None):
+        raise ValueError(f"{key}.json has patient {info['patient']!r} and group {info['group']!r:.80}, expected texts")
+    if not all(isinstance(info[name], str) for name in ("modality", "source_hash")):
+        text = f"modality {info['modality']!r:.80} and source_hash {info['source_hash']!r:.80}"
+        raise ValueError(f"{key}.json has {text}, expected texts")
 
 
 def _check_optional(key: str, info: dict[str, Any]) -> None:
