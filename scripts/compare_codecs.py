@@ -39,7 +39,7 @@ from scripts.evaluation.rate_distortion import Point, means, measure, points_of_
 from scripts.evaluation.segmenters import Opened, open_segmenter
 from scripts.files.codec import HeartWeight, Rate, field_of, load_model
 from utils.config import registry
-from utils.config.ranges import Positive, Range, check_options
+from utils.config.ranges import AboveZero, Positive, Range, check_options
 from utils.config.recipe import section
 from utils.device import pick_device
 from utils.errors import user_errors
@@ -54,7 +54,10 @@ CODECS = "data.codecs"
 STEPS = [0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1]
 Field = tuple[int, str]  # image size and geometry
 Side: TypeAlias = Annotated[int, Range(SSIM_WINDOW, 2048)]
-RANGES = {"batch_frames": Positive, "limit": Positive, "image_size": Side, "heart_weight": HeartWeight}
+RANGES = {
+    **{"batch_frames": Positive, "limit": Positive, "image_size": Side, "heart_weight": HeartWeight},
+    **{"steps": AboveZero, "rates": AboveZero},
+}
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

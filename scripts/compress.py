@@ -112,7 +112,7 @@ def compress_job(model: TiTok, loaded: Loaded, path: Path, args: argparse.Namesp
     frames, inside = case.cine.shape[2] * case.cine.shape[3], native_field(prepared.geometry)
     ratio = 16 * inside.sum() * frames / (8 * len(data))
     return (
-        f"{len(data)} bytes, {8 * len(data) / frames:.1f} bits a frame, {ratio:.0f}x against int16 of the field; "
+        f"{len(data)} bytes, {len(data) / frames:.1f} bytes a frame, {ratio:.0f}x against int16 of the field; "
         f"{100 * (1 - inside.mean()):.0f} % of the image is outside the field ({args.outside})"
     )
 

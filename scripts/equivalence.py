@@ -55,6 +55,10 @@ from utils.report.tables import MARK, text_table
 Row = dict[str, Any]
 
 
+FEWEST, FEW = 3, 8  # patients: of limits of agreement, and of a report without a warning
+WEAK_DICE = 0.7  # of a structure in the originals
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     default = Margins()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -122,6 +126,20 @@ def analyse(methods: Sequence[Measured], margins: Margins, resamples: int) -> Ro
     return tables
 
 
+def doubts_of(originals: Sequence[Row], n: int) -> list[str]:
+    """Say why the result is weak: few patients, or a segmenter that does not find the heart in the originals."""
+    doubts = [f"{equivalence.WARNING} {n} patients are too few for a conclusion."] if n < FEW else []
+    for row in originals:
+        dice = {place: row[f"dice_{place}"] for place in equivalence.PLACES}
+        weak = [f"{place} {value:.2f}" for place, value in dice.items() if not value >= WEAK_DICE]
+        if weak:
+            doubts.append(
+                f"{equivalence.WARNING} the segmenter {row['segmenter']} has Dice below {WEAK_DICE} on the originals: "
+                f"{', '.join(weak)}. Its measurements say little; train a better one."
+            )
+    return doubts
+
+
 def _position_of(ratio: float) -> str:
     """Where the highest equivalent ratio lies, for JSON and CSV, which have no infinity."""
     return {0.0: "below all measured ratios", math.inf: "above all measured ratios"}.get(ratio, "measured range")
@@ -141,11 +159,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     margins = Margins(args.dice, args.ef_bias, args.ef_limits)
     reports = read_results(args.results)
     methods = collect(reports)
-    if (n := len(methods[0].groups)) < 3:
-        raise ValueError(f"{args.results[0]} has {n} patients with labels, expected 3 or more for limits of agreement")
+    if (n := len(methods[0].groups)) < FEWEST:
+        raise ValueError(
+            f"{args.results[0]} has {n} patients with labels, expected {FEWEST} or more for limits of agreement; "
+            "repeat compare_codecs.py with more patients (--limit, --split)"
+        )
     segmenters = list(dict.fromkeys(one.segmenter for one in methods))
     command = public_arguments(vars(args))
     notes = list(dict.fromkeys(note for report in reports for note in report["notes"]))
+    tables = analyse(methods, margins, args.resamples)
+    doubts = doubts_of(tables["originals"], n)
     summary = {
         "caption": reports[0]["caption"],
         **{key: reports[0][key] for key in ("data", "split", "field")},
@@ -153,8 +176,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "margins": asdict(margins),
         "resamples": args.resamples,
         "segmenters": segmenters,
-        **analyse(methods, margins, args.resamples),
+        **tables,
         "notes": [
+            *doubts,
             f"Intervals: bootstrap over {n} patients, {args.resamples} resamples, for each setting alone.",
             *notes,
         ],
@@ -174,8 +198,8 @@ def write_report(folder: Path, summary: Row) -> None:
     equivalence.draw(picture, summary)
     write_text(folder / "index.html", equivalence.html_page(summary, picture))
     print(text_table(*equivalence.headline_table(summary["headline"])))
-    taught = [note for note in summary["notes"] if note.startswith(MARK)]
-    print("\n".join([f"{summary['caption']}; n = {summary['n']}", *taught, NOTE]))
+    marked = [note for note in summary["notes"] if note.startswith((MARK, equivalence.WARNING))]
+    print("\n".join([f"{summary['caption']}; n = {summary['n']}", *marked, NOTE]))
     print(f"The report is {folder / 'index.html'}; all values are in equivalence.json and the CSV files beside it")
 
 

@@ -250,6 +250,8 @@ def agreement(reference: np.ndarray, measured: np.ndarray, patients: np.ndarray)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # (B, n), (B, n) -> (B,)
+    if not x.shape[1]:
+        return np.full(len(x), np.nan)
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
     scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
     return np.divide((x * y).sum(axis=1), scale, out=np.full(len(x), np.nan), where=scale > 0)

@@ -90,7 +90,8 @@ def jobs_left(jobs: Sequence[Job], output: Path, force: bool) -> list[Job]:
     if not existing or force:
         return list(jobs)
     print(
-        f"{len(existing)} of {len(jobs)} files exist in {output} and are not written again; --force writes them again"
+        f"{len(existing)} of {len(jobs)} files exist in {output} and are not written again. They may be of another "
+        "model or other options; --force writes them again"
     )
     return [job for job in jobs if not job.output.exists()]
 

@@ -22,6 +22,8 @@ from utils.report.tables import number
 Rows = Sequence[Mapping[str, Any]]
 PLACES = tuple(f"{name}_{phase}" for phase in KEY_FRAMES for name in STRUCTURES)
 SHOWN_MARGINS = 8  # range of the axis of a change, in margins
+WARNING = "WARNING:"  # how a note begins that stands at the top of the page
+MARGIN = 1.15  # of the axis of ratios, as a factor
 CHANGES = {  # key of a change -> heading, decimals, key of its margin, whether it has two sides
     "dice": ("decrease of Dice", 4, False),
     "ef_bias": ("bias of LV EF (points)", 2, True),
@@ -157,12 +159,15 @@ def draw(path: Path, summary: Mapping[str, Any]) -> None:
     figure = Figure(figsize=(13, 3.7 * len(segmenters) + 0.9), layout="constrained")
     axes = figure.subplots(len(segmenters), len(CHANGES), squeeze=False)
     for row, segmenter in zip(axes, segmenters, strict=True):
+        ratios = [point["ratio_int16"] for point in summary["points"] if point["segmenter"] == segmenter]
+        limits = min(ratios) / MARGIN, max(ratios) * MARGIN  # also if no change is known
         for ax, (key, (heading, _, two_sided)) in zip(row, CHANGES.items(), strict=True):
             _draw_change(ax, summary, segmenter, key)
             low, high = (-SHOWN_MARGINS, SHOWN_MARGINS) if two_sided else (-SHOWN_MARGINS / 2, SHOWN_MARGINS)
             ax.set_ylim(low * margins[key], high * margins[key])
-            ax.axhspan(-margins[key] if two_sided else ax.get_ylim()[0], margins[key], color=COLORS[2], alpha=0.08)
+            ax.axhspan(-margins[key] if two_sided else ax.get_ylim()[0], margins[key], color=INK, alpha=0.07)
             ax.axhline(0, color=INK, linewidth=0.8)
+            ax.set_xlim(*limits)
             log_axis(ax.xaxis)
             ax.set_xlabel("compression ratio (log scale)", fontsize=9)
             ax.set_ylabel(heading, fontsize=9)
@@ -170,7 +175,7 @@ def draw(path: Path, summary: Mapping[str, Any]) -> None:
         row[1].set_title(f"segmenter {segmenter}", fontsize=10, color=INK)
     legend_below(figure)
     title = (
-        f"{summary['caption']}. Bands: 95 % intervals over patients; green: equivalent; dotted lines: highest "
+        f"{summary['caption']}. Bands: 95 % intervals over patients; gray: equivalent; dotted lines: highest "
         "equivalent ratios"
     )
     figure.suptitle(title, fontsize=9, color=INK)
@@ -229,7 +234,8 @@ def html_page(summary: Mapping[str, Any], picture: Path) -> str:
             }
             for name in summary["segmenters"]
         ],
-        "notes": summary["notes"],
+        "doubts": [note for note in summary["notes"] if note.startswith(WARNING)],
+        "notes": [note for note in summary["notes"] if not note.startswith(WARNING)],
         "command_line": summary["command_line"],
     }
     return render("equivalence.html.j2", values)

@@ -183,6 +183,7 @@ def test_where_no_patient_can_be_compared_the_reasons_are_told(
         (("--geometry", "fit"), "--geometry needs --image_size"),
         (("--image_size", "5"), "--image_size is 5, expected a number from 11"),
         (("--image_size", "32", "--limit", "0"), "--limit is 0, expected a number from 1"),
+        (("--image_size", "32", "--steps", "-0.1"), "--steps is -0.1, expected a number above 0"),
         (("--model", "nowhere"), "--model nowhere: no such folder"),
         (("--field_of", "nowhere"), "--field_of nowhere: no such folder"),
         (("--image_size", "32", "--segmenter", "nowhere"), "--segmenter nowhere: no such folder"),

@@ -104,6 +104,24 @@ def test_reports_of_other_settings_are_joined_and_settings_are_sorted(
     assert [point["setting"] for point in points] == [f"CRF {q}" for q in (10, 20, 25, 30, 40)]
 
 
+def test_a_segmenter_that_finds_no_heart_gives_a_report_with_a_warning_and_without_a_ratio(
+    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def blind(data: dict[str, Any]) -> None:
+        for row in data["per_patient"]:
+            for key in row["hearts"]["network"]:
+                row["hearts"]["network"][key] = 0.0 if key.startswith("dice") else None
+
+    source = rewritten(tmp_path / "blind", report, blind)
+    equivalence.main([str(source), "--output_dir", str(tmp_path / "out"), "--resamples", "100"])
+    result = json.loads((tmp_path / "out" / "equivalence.json").read_text())
+    assert [row["ratio"] for row in result["headline"]] == [0.0]
+    warnings = [note for note in result["notes"] if note.startswith("WARNING:")]
+    assert len(warnings) == 2 and "RV_ED 0.00" in warnings[1] and f"{PATIENTS} patients" in warnings[0]
+    page, printed = (tmp_path / "out" / "index.html").read_text(), capsys.readouterr().out
+    assert all(warning in page and warning in printed for warning in warnings)
+
+
 def test_a_model_that_the_segmenter_taught_is_marked_wherever_it_stands(
     report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
