@@ -49,6 +49,7 @@ from utils.report import rate_distortion
 from utils.report.command import command_line, public_arguments
 from utils.report.evaluation import NOTE
 from utils.report.tables import MARK, text_table
+from utils.run.stop import sigterm_interrupts
 
 CODECS = "data.codecs"
 STEPS = [0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1]
@@ -238,7 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     points += [point for name, model in models.items() for point in points_of_model(name, model, rates, weights)]
     failed: dict[str, str] = {}
     finished = Finished(args.output_dir, shared_inputs(reader.manifest, args.split, field, opened, device.type))
-    rows = measure(points, reader, patients, field, [one.segmenter for one in opened], failed, finished)
+    with sigterm_interrupts():
+        rows = measure(points, reader, patients, field, [one.segmenter for one in opened], failed, finished)
     named = "; ".join(f"{patient} ({reason})" for patient, reason in failed.items())
     if not rows:
         raise ValueError(f"none of the {len(patients)} patients could be compared: {named}")

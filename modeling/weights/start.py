@@ -29,7 +29,10 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
     taught_by: set[str] = set()
     from_recipe = config.decoder == "none" or tokenizer.init == "random"  # no pretrained tokenizer
     if init_weight is not None:
-        state, saved = load_weights(init_weight)
+        try:
+            state, saved = load_weights(init_weight)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"experiment.init_weight: {error}; train the earlier stage first") from None
         taught_by |= lineage(saved, str(init_weight))
         if saved is not None and not from_recipe:
             tokenizer.vq_model = saved_vq_model(saved, init_weight)

@@ -124,7 +124,7 @@ def _data_notes(results: Results, arguments: dict[str, Any], patients: int) -> l
         notes.append("All metrics of models are of images decoded from the bytes of the compressed file alone.")
     if arguments["recon_dir"]:
         names = ", ".join(Path(folder).name for folder in arguments["recon_dir"])
-        notes.append(f"Read from NIfTI files of other methods: {names}. Bits are the sizes in their bytes.csv.")
+        notes.append(f"Read from NIfTI files of other methods: {names}. Their bits are the sizes in bytes.csv, if any.")
     if results.without_rate:
         notes.append(f"There is no bytes.csv, and therefore no rate, for {', '.join(results.without_rate)}.")
     for other, other_field in results.fields.items():

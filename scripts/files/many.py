@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +17,7 @@ from utils import ranks
 from utils.config.ranges import Positive, check_options
 from utils.errors import one_line
 from utils.files import user_path
+from utils.run.stop import sigterm_interrupts
 
 ENDINGS = (".tmri", ".nii.gz", ".nii")  # of files that the commands write
 DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "configs" / "ladder_mini"
@@ -128,7 +126,11 @@ def run_jobs(
         ValueError: at the end, naming the files that failed.
     """
     own, lines, reasons = ranks.share(jobs), list[str](), dict[str, str]()
-    with _terminated(), tqdm(total=len(own), desc=title, unit="file") as bar, ThreadPoolExecutor(workers) as pool:
+    with (
+        sigterm_interrupts(),
+        tqdm(total=len(own), desc=title, unit="file") as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
         for job, future in _ahead(pool, own, prepare, workers):
             try:
                 line = finish(future.result(), job)
@@ -150,23 +152,6 @@ def run_jobs(
         print(f"wrote {jobs[0].output}" if len(jobs) == 1 else number)
     if failed:
         raise ValueError(f"{len(failed)} of {len(jobs)} files failed, see above: {', '.join(failed)}")
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """Handle SIGTERM as Ctrl-C, so that a file that is being written is removed."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _reason(error: Exception, job: Job) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,6 +21,23 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPEATED_SECONDS = 3.0  # a queue sends SIGTERM to launcher and training, and the launcher forwards its signal
 LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")
 POLL_SECONDS = 0.2
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Handle SIGTERM as Ctrl-C inside the block, so that a file that is being written is removed."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopRequest:
