@@ -1,8 +1,10 @@
 """Linear probes by repeated cross-validation over patients.
 
-Standardisation, rotation and the choice of the regularisation are fitted on the training patients of each fold. The
-rotation, for more features than patients, is to the directions in which the training patients differ. It does not
-change a linear model with an L2 penalty, whose weights lie in these directions, and makes the fit much faster.
+Standardisation, rotation and the choice of the regularisation are fitted on the training patients of each fold. A
+feature that is constant among these patients has no influence; otherwise its standardised value in a test patient could
+be of any size. The rotation, for more features than patients, is to the directions in which the training patients
+differ. It does not change a linear model with an L2 penalty, whose weights lie in these directions, and makes the fit
+much faster.
 
 Axes: R repeats, n patients, G groups.
 """
@@ -19,6 +21,7 @@ STRENGTHS = np.logspace(-5, 1, 7)  # C of the logistic regression, the inverse o
 PENALTIES = np.logspace(-1, 6, 15)  # alpha of the ridge regression
 INNER_FOLDS = 3
 ITERATIONS = 2000
+ROUNDING = 1e-5  # a feature that varies less than this share of its largest value is constant, but for rounding
 
 
 def require_sklearn() -> None:
@@ -112,9 +115,11 @@ def _out_of_fold(
     for repeat, assigned in enumerate(folds):
         for fold in np.unique(assigned):
             test = assigned == fold
-            features, probe = x, make(y[~test])
+            train, probe = x[~test], make(y[~test])
+            features = x
             if x.shape[1]:
-                features = StandardScaler().fit(x[~test]).transform(x)
+                features = StandardScaler().fit(train).transform(x)
+                features[:, train.std(0) <= ROUNDING * np.abs(train).max(0)] = 0
             if x.shape[1] > len(x):
                 features = features @ np.linalg.svd(features[~test], full_matrices=False)[2].T
             predictions[repeat, test] = getattr(probe.fit(features[~test], y[~test]), method)(features[test])

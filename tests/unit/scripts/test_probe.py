@@ -139,6 +139,17 @@ def test_a_test_patient_has_no_influence_on_the_predictions_of_its_fold(predict:
     assert np.array_equal(before[fold], after[fold])
 
 
+def test_a_feature_that_is_constant_in_training_but_for_rounding_has_no_influence() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(20, 3)), rng.normal(size=20)
+    folds = crossval.assign_folds(np.zeros(20, int), 4, 1, seed=0)
+    nearly = 0.5 + 1e-8 * rng.normal(size=(20, 1))
+    nearly[7] = 1.0  # this patient is tested by the others
+    test = folds[0] == folds[0, 7]
+    with_it = crossval.predict_values(np.hstack([x, nearly]), y, folds)[0]
+    assert np.allclose(with_it[test], crossval.predict_values(x, y, folds)[0][test])
+
+
 def test_the_rotation_does_not_change_the_model() -> None:
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
