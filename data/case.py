@@ -16,12 +16,14 @@ from utils.config.ranges import Range
 from utils.labels import LABELS
 
 TIME_UNITS = {0: "unknown", 8: "s", 16: "ms", 24: "us"}  # codes of NIfTI
+LENGTH_UNITS = {0: "unknown", 1: "m", 2: "mm", 3: "um"}  # codes of NIfTI
+MM = 2
 SPACING_MM = Range(1e-4, 1e4)
 SLOPE = Range(above=0, below=1e30)
 INTERCEPT = Range(above=-1e30, below=1e30)
-LENGTH_UNITS = {0: "unknown", 1: "m", 2: "mm", 3: "um"}
-MM = 2
-STORED_TYPES = (*("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64", "uint64"),)
+STORED_TYPES = (
+    "uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64", "uint64",
+)  # fmt: skip
 
 RULES = {
     "bad_name": "The patient's name is empty, longer than 64, or holds other characters than letters, digits, - and _.",

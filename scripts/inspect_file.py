@@ -61,13 +61,13 @@ def describe(data: bytes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(content: dict[str, Any]) -> list[str]:
     """Return the description as lines of text."""
     rows = []
-    rows += [f"{key:<16}{_text(value)}" for key, value in found.items() if key != "bits"]
-    total = 8 * found["bytes"]
+    rows += [f"{key:<16}{_text(value)}" for key, value in content.items() if key != "bits"]
+    total = 8 * content["bytes"]
     rows.append(f"{'part':<16}{'bits':>10}{'share':>9}")
-    rows += [f"{name:<16}{bits:>10}{100 * bits / total:>8.1f}%" for name, bits in found["bits"].items() if bits]
+    rows += [f"{name:<16}{bits:>10}{100 * bits / total:>8.1f}%" for name, bits in content["bits"].items() if bits]
     return [*rows, f"{'sum':<16}{total:>10}"]
 
 
@@ -90,10 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         problem = "is a folder; give one file" if args.file.is_dir() else "no such file"
         raise FileNotFoundError(f"{args.file}: {problem}")
     try:
-        found = describe(args.file.read_bytes())
+        content = describe(args.file.read_bytes())
     except ValueError as error:
         raise ValueError(f"{args.file}: {error}") from None
-    print(json.dumps(jsonable(found), indent=2) if args.json else "\n".join(lines(found)))
+    print(json.dumps(jsonable(content), indent=2) if args.json else "\n".join(lines(content)))
 
 
 if __name__ == "__main__":

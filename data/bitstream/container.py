@@ -227,8 +227,8 @@ def _unpack_header(data: bytes) -> Parts:
 
 def _check_file(data: bytes, whole: bool) -> None:
     if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
-        found = f"it starts with {data[: len(MAGIC)]!r}, expected {MAGIC!r}" if data else "it is empty"
-        raise ValueError(f"not a TiTok-MRI file: {found}; give a file that scripts/compress.py wrote")
+        reason = f"it starts with {data[: len(MAGIC)]!r}, expected {MAGIC!r}" if data else "it is empty"
+        raise ValueError(f"not a TiTok-MRI file: {reason}; give a file that scripts/compress.py wrote")
     if len(data) < _PREFIX.size:
         raise ValueError(
             f"the compressed file is cut short: {len(data)} bytes, expected at least {_PREFIX.size}; copy it again"

@@ -89,8 +89,8 @@ class Decoder:
         """See `Coder`."""
         if not logits.size:
             return np.zeros(0, bool)
-        found = self._coder.decode(BINARY, probabilities(logits, self.frequencies)).astype(bool)
-        return self._again.bits(logits, found)
+        answers = self._coder.decode(BINARY, probabilities(logits, self.frequencies)).astype(bool)
+        return self._again.bits(logits, answers)
 
     def code(self) -> bytes:
         """Return the code of the decisions that were read; a canonical file has the same."""

@@ -126,11 +126,8 @@ class HeartPainter:
         angle = bins * np.float32(2 * np.pi / ANGLES)
         cavity = np.sqrt(np.mean(self.heart.endo[z] ** 2, axis=1))[:, None]  # (T, 1)
         at_rest = np.float32(cavity.max())
-        for (
-            direction,
-            place,
-            width,
-        ) in self.papillary:  # angle, and distance and radius as fractions of the cavity's radius
+        # angle, and distance and radius as fractions of the radius of the cavity
+        for direction, place, width in self.papillary:
             far, apart = place * cavity, angle - np.float32(direction)
             gap2 = radius**2 + far**2 - 2 * radius * far * np.cos(apart)
             reach = np.minimum(width * at_rest, 0.4 * cavity)

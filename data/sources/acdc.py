@@ -141,8 +141,8 @@ class AcdcSource:
         """The files of a patient that one of the two modalities reads."""
         stems = [f"{patient}_4d", *(f"{patient}_frame{phase + 1:02d}" for phase in (info.ed, info.es))]
         folder = self.folders[patient]
-        found = [find_nifti(folder, stem) for stem in stems] + self._masks(patient, info)
-        return [folder / "Info.cfg", *(path for path in found if path is not None)]
+        paths = [find_nifti(folder, stem) for stem in stems] + self._masks(patient, info)
+        return [folder / "Info.cfg", *(path for path in paths if path is not None)]
 
     def _masks(self, patient: str, info: Info) -> list[Path | None]:
         """The label files of ED and ES, None if missing."""

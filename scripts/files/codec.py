@@ -238,9 +238,9 @@ def read_tokens(model: TiTok, data: bytes, damaged: list[int] | None = None) -> 
             f"the file was written by the model {header.tokens_id:016x}, but this model is {expected:016x} and its "
             "tokens differ; give the folder of the model that wrote the file"
         )
-    found, own = _sizes(header.layout), _sizes(model.layout)
-    if found != own:
-        raise ValueError(f"the file is damaged: its header has {found}, but the model that it names has {own}")
+    written, own = _sizes(header.layout), _sizes(model.layout)
+    if written != own:
+        raise ValueError(f"the file is damaged: its header has {written}, but the model that it names has {own}")
     return container.unpack(data, predictor_of(model), damaged)
 
 
