@@ -197,5 +197,5 @@ def open_segmenter(path: Path, device: torch.device, batch_frames: int) -> Opene
     model = load_model(path, device, batch_frames)
     if model.segmenter is None:
         return None
-    settings = [model.config.image_size, model.config.geometry]
+    settings = [model.config.image_size, model.config.geometry, model.config.conditioning]
     return Opened(GridSegmenter(path.resolve().name, model, batch_frames), set(model.teachers()), settings)
