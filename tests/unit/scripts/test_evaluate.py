@@ -22,7 +22,7 @@ from data.shards import samples
 from data.shards.manifest import SCHEMA_VERSION, SPLITS
 from data.shards.reader import ShardReader, ShardWriter
 from data.shards.samples import serialize
-from modeling.config import ModelConfig
+from modeling.config import ModelConfig, TokenizerOptions
 from modeling.encoder import Chunks
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
@@ -47,8 +47,8 @@ class BlockModel(nn.Module):
     def __init__(self, geometry: str = "crop", anatomy: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(channels=1, image_size=SIZE, geometry=geometry, decoder="dit", layout="frame",
-            only_segments=False, samples_with="dit")  # fmt: skip
+        tokenizer = TokenizerOptions(vq_model=VQModelConfig(image_size=SIZE))
+        self.config = ModelConfig(geometry=geometry, tokenizer=tokenizer)
         self.layout, self.chunks = FrameLayout(SIDE * SIDE, 256, anatomy, 16), Chunks()
 
     taught_by: Any = ()

@@ -2,8 +2,8 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     models = {"plain": BlockModel(), "seeing": BlockModel(anatomy=2), "wide": BlockModel("fit"), "other": BlockModel()}
     models["seeing"].segmenter, models["other"].segmenter = Threshold(), Threshold()
     models["seeing"].taught_by, models["other"].taught_by = ["a"], ["b"]
-    models["other"].config = SimpleNamespace(**{**vars(models["other"].config), "only_segments": True})
+    models["other"].config = replace(models["other"].config, decoder="none", conditioning={"name": "resnet18"})
     for module in (evaluate, segmenters):
         monkeypatch.setattr(module, "load_model", lambda folder, device, batch_frames: models[folder.name])
     for name in models:
