@@ -1,4 +1,4 @@
-"""GPU memory of a training step of a recipe, calculated without a GPU and without computing the step.
+"""GPU memory of a training step of a recipe, calculated without a GPU.
 
     python scripts/benchmark.py memory config=configs/training/MRI/stage1/mri_titok_tokenizer_adapt.yaml
 
@@ -6,11 +6,15 @@ The model runs with fake tensors as under bf16 autocast on a GPU. The tensors th
 are added, each storage once and without parameters. The losses run on one sample. The sum also contains parameters,
 gradients, Adam's two moments, EMA, the batch, and the largest chunk that `training.recompute_frames` computes again. It
 does not contain temporary memory of single operations and the overhead of the allocator: keep a tenth of the GPU free.
+
+A ladder draws positions where its symbols are not zero, so it computes one sample of noise on the CPU, where no band is
+zero. The search of symbols (`model.ladder.search`) is left out: it saves nothing for the backward pass.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +95,7 @@ class Setup(NamedTuple):
     """Model, losses and synthetic batch of a training.
 
     Args:
-        model: on the meta device, with its trainable parameters selected.
+        model: on the meta device (a ladder: on the CPU), with its trainable parameters selected.
         objective: the losses, with real parameters.
         trainable: name -> trained parameter.
         samples: number of samples of a micro-batch on one GPU.
@@ -112,15 +116,10 @@ def set_up(config: RunConfig, slices: int, phases: int) -> Setup:
         config: the recipe.
         slices: D of a stack.
         phases: T where the recipe does not say.
-
-    Raises:
-        ValueError: for a ladder, whose work depends on the data.
     """
-    if config.model.layout == "ladder":
-        raise ValueError("the work of a ladder depends on its data; measure it: scripts/benchmark.py rehearse")
     architecture(config.model, config.experiment.init_weight)
-    with torch.device("meta"):
-        model = TiTok(config.model)
+    with torch.device("cpu" if config.model.layout == "ladder" else "meta"):
+        model = TiTok(replace(config.model, ladder=replace(config.model.ladder, search=False)))
     objective = build_objective(config.losses)
     model.recompute(config.training.recompute_frames)
     trainable = select_trainable(model, config.training.trainable)
@@ -133,19 +132,21 @@ def needed(config: RunConfig, slices: int = 18, phases: int = 35) -> Needed:
 
     Args:
         config: the recipe, see `set_up` for all arguments.
-
-    Raises:
-        ValueError: for a ladder, whose memory depends on the data.
     """
     model, objective, trainable, samples, batch = set_up(config, slices, phases)
     saved = Saved()
     saved.leave_out(objective.parameters())
-    with sdpa_kernel(list(FUSED)):  # as on a GPU, also if a training in this process has changed it
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            model.to_empty(device="cpu")
-            saved.leave_out(model.parameters())
-            prediction = forward(model, config, batch, samples, saved)
-        run_losses(objective, prediction, batch, samples, saved, mode)
+    if model.ladder is not None:
+        saved.leave_out(model.parameters())
+        with saved.counting(times=samples):
+            objective(model(batch, no_draws(batch)), batch)
+    else:
+        with sdpa_kernel(list(FUSED)):  # as on a GPU, also if a training in this process has changed it
+            with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+                model.to_empty(device="cpu")
+                saved.leave_out(model.parameters())
+                prediction = forward(model, config, batch, samples, saved)
+            run_losses(objective, prediction, batch, samples, saved, mode)
     all_of, learned = size(model.parameters()), size(objective.parameters())
     trains = size(trainable.values())
     inputs = sum(x.nbytes for x in batch if isinstance(x, Tensor)) + batch.image.nbytes

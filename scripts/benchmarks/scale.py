@@ -173,7 +173,12 @@ def count(config: RunConfig, args: argparse.Namespace) -> dict[str, Any]:
     Args:
         config: the recipe.
         args: the options.
+
+    Raises:
+        ValueError: for a ladder, whose work depends on the data.
     """
+    if config.model.layout == "ladder":
+        raise ValueError("the work of a ladder depends on its data; measure it: scripts/benchmark.py rehearse")
     micro = config.training.gradient_accumulation_steps
     if args.samples_per_gpu is not None:
         config.training.global_batch_size = args.samples_per_gpu * micro
