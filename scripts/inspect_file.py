@@ -16,8 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.bitstream.coders import CODERS
 from data.bitstream.container import VERSION, read_parts
-from data.bitstream.payload import CODINGS, budget
 from data.case import LENGTH_UNITS, TIME_UNITS
 from data.preprocess import native_field
 from utils.errors import user_errors
@@ -35,8 +35,8 @@ def describe(data: bytes) -> dict[str, Any]:
     parts = read_parts(data)
     header, layout = parts.header, parts.header.layout
     geometry, frames = header.geometry, header.slices * header.phases
-    fields = budget(layout, parts.payload, header.slices, header.phases)
-    bits = {"header": 8 * parts.head_bytes, **fields, "checksum": CHECKSUM_BITS}
+    coder = CODERS[layout.name]
+    bits = {"header": 8 * parts.head_bytes, **coder.budget(parts.payload, header), "checksum": CHECKSUM_BITS}
     return {
         "version": VERSION,
         "model": {"tokens_id": f"{header.tokens_id:016x}", "pixels_id": f"{header.pixels_id:08x}"},
@@ -44,7 +44,7 @@ def describe(data: bytes) -> dict[str, Any]:
             "name": layout.name, "tokens": layout.num_tokens, "codebook_size": layout.codebook_size,
             "anatomy_tokens": layout.num_anatomy, "anatomy_codebook_size": layout.anatomy_codebook_size,
         },
-        "coding": "context model of the ladder" if layout.name == "ladder" else CODINGS[parts.payload.coding],
+        "coding": coder.describe(parts.payload),
         "token_table": None if parts.table_crc is None else f"{parts.table_crc:08x}",
         "cine": {"height": geometry.native_hw[0], "width": geometry.native_hw[1], "slices": header.slices,
                  "phases": header.phases, "dtype": header.dtype},

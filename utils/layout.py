@@ -77,6 +77,11 @@ class TokenLayout:
     name: ClassVar[str]
     words: ClassVar[str]  # the shape as text, for messages
     has_grid: ClassVar[bool] = False  # whether the shape of the tokens gives the number of slices and phases
+    fewest_tokens: ClassVar[int] = 1  # smallest `num_tokens`
+
+    def of(self, tokens: Array) -> TokenLayout:
+        """The layout with the sizes that tokens contain; only `ladder` has such sizes."""
+        return self
 
     def fields(self, slices: int, phases: int) -> tuple[Field, ...]:
         """The fields of a cine, in the order in which they are written."""
@@ -107,13 +112,11 @@ class TokenLayout:
         """Raise a ValueError for tokens of another type or shape, or a number out of range."""
         is_integer = tokens.dtype == torch.long if isinstance(tokens, Tensor) else tokens.dtype.kind in "iu"
         if not is_integer:
-            raise ValueError(
-                f"tokens are {tokens.dtype}: expected torch.int64 as encode returns them; cast with .long()"
-            )
+            raise ValueError(f"tokens are {tokens.dtype}: expected torch.int64, as from encode; cast with .long()")
         shape = self.shape(slices, phases)
         if tokens.ndim - len(shape) not in (0, 1) or tuple(tokens.shape[-len(shape) :]) != shape:
-            expected = ", ".join(map(str, shape))
-            raise ValueError(f"tokens of shape {tuple(tokens.shape)}: expected (B, {expected}), layout {self.words}")
+            words = f"(B, {', '.join(map(str, shape))}), layout {self.words}"
+            raise ValueError(f"tokens of shape {tuple(tokens.shape)}: expected {words}")
         parts = self.split(tokens, slices, phases)
         for field in self.fields(slices, phases):
             check_range(parts[field.name], field)
@@ -139,8 +142,9 @@ class TokenLayout:
         return sum(count * field.bits for field, count in self._counts(tokens, slices, phases))
 
     def _counts(self, tokens: Array, slices: int, phases: int) -> list[tuple[Field, int]]:
-        parts = self.split(tokens, slices, phases)
-        return [(f, int((parts[f.name] >= 0).sum())) for f in self.fields(slices, phases) if not f.is_index]
+        sized = self.of(tokens)
+        parts = sized.split(tokens, slices, phases)
+        return [(f, int((parts[f.name] >= 0).sum())) for f in sized.fields(slices, phases) if not f.is_index]
 
 
 class FrameLayout(TokenLayout):
@@ -175,8 +179,7 @@ class FrameLayout(TokenLayout):
 
     def split(self, tokens: Array, slices: int, phases: int) -> dict[str, Array]:
         """`key_phases` (..., D, 2), `frames` (..., D, T, K) and `anatomy` (..., D, 2, A)."""
-        last = 2 + phases * self.num_tokens
-        lead = tokens.shape[:-1]
+        last, lead = 2 + phases * self.num_tokens, tokens.shape[:-1]
         return {
             "key_phases": tokens[..., :2],
             "frames": tokens[..., 2:last].reshape(*lead, phases, self.num_tokens),
@@ -232,6 +235,7 @@ class LadderLayout(TokenLayout):
     name: ClassVar[str] = "ladder"
     words: ClassVar[str] = "(D, 9 + N + T*R + R*H*W)"
     has_grid: ClassVar[bool] = True
+    fewest_tokens: ClassVar[int] = 0
 
     def of(self, tokens: Array) -> LadderLayout:
         """The layout of tokens (D, row) or (B, D, row), from the head of their rows; a ValueError for other rows."""
@@ -264,9 +268,6 @@ class LadderLayout(TokenLayout):
         """Slices and phases of tokens (..., D, row)."""
         self.of(tokens)
         return tokens.shape[-2], int(tokens.reshape(-1)[2])
-
-    def _counts(self, tokens: Array, slices: int, phases: int) -> list[tuple[Field, int]]:
-        return super(LadderLayout, self.of(tokens))._counts(tokens, slices, phases)
 
     def split(self, tokens: Array, slices: int, phases: int) -> dict[str, Array]:
         """The fields, without H, W, T and R."""

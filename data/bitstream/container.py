@@ -17,15 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.bitstream import ladder
+from data.bitstream.coders import CODERS, Model, table_of
 from data.bitstream.entropy import TokenTable
 from data.bitstream.header import DTYPES, Header
-from data.bitstream.ladder import SymbolModel
-from data.bitstream.payload import Payload, needs_table, read_payload, write_payload
+from data.bitstream.payload import Payload, needs_table
 from data.case import MM
-from data.preprocess import MODES, Geometry, model_field
-from utils.layout import LAYOUTS, LadderLayout
-from utils.metrics import bounding_box
+from data.preprocess import MODES, Geometry
+from utils.layout import LAYOUTS
 
 MAGIC = b"TTMRI-RUO"
 VERSION = 3
@@ -39,7 +37,7 @@ _CODING, _HAS_OUTSIDE, _HAS_TIME = 3, 4, 8  # options; the lowest two bits are t
 _UNIT_SHIFT, _UNIT = 4, 3  # of the options: unit of length as NIfTI's code, exclusive-or that of mm
 
 
-def pack(tokens: np.ndarray, header: Header, model: TokenTable | SymbolModel | None = None) -> bytes:
+def pack(tokens: np.ndarray, header: Header, model: Model = None) -> bytes:
     """The whole compressed file.
 
     Args:
@@ -54,16 +52,8 @@ def pack(tokens: np.ndarray, header: Header, model: TokenTable | SymbolModel | N
     Raises:
         ValueError: when the tokens do not have the shape of the layout, or an id is outside its codebook.
     """
-    table = model if isinstance(model, TokenTable) else None
-    if isinstance(header.layout, LadderLayout):
-        if np.ndim(tokens) != 2 or len(tokens) != header.slices:
-            raise ValueError(f"tokens have shape {np.shape(tokens)}, expected {header.slices} rows, one a slice")
-        size = _field_size(header.geometry)
-        data = ladder.write(header.layout, np.asarray(tokens), header.phases, _needed(model), size)
-        payload = Payload(0, 0, data)
-    else:
-        payload = write_payload(header.layout, np.asarray(tokens), header.slices, header.phases, table)
-    return _pack(header, payload, table)
+    payload = CODERS[header.layout.name].write(np.asarray(tokens), header, model)
+    return _pack(header, payload, table_of(model))
 
 
 def _pack(header: Header, payload: Payload, table: TokenTable | None) -> bytes:
@@ -74,9 +64,7 @@ def _pack(header: Header, payload: Payload, table: TokenTable | None) -> bytes:
     return body + _CRC.pack(zlib.crc32(body))
 
 
-def unpack(
-    data: bytes, model: TokenTable | SymbolModel | None = None, damaged: list[int] | None = None
-) -> tuple[np.ndarray, Header]:
+def unpack(data: bytes, model: Model = None, damaged: list[int] | None = None) -> tuple[np.ndarray, Header]:
     """The tokens and the header of a compressed file.
 
     Args:
@@ -92,24 +80,15 @@ def unpack(
         ValueError: foreign, cut short, damaged, not canonical, or written by another version or with another table.
     """
     parts = read_parts(data, checked=damaged is None)
-    header = parts.header
-    if isinstance(header.layout, LadderLayout):
-        size = _field_size(header.geometry)
-        tokens = ladder.read(
-            header.layout, parts.payload.data, header.slices, header.phases, _needed(model), damaged, size
-        )
-        if _pack(header, parts.payload._replace(states=0, coding=0), None) != data and damaged is None:
-            raise ValueError("the compressed file is not canonical: its header has another form; write the file again")
-        return tokens, header
-    table = model if isinstance(model, TokenTable) else None
+    header, table = parts.header, table_of(model)
     if parts.table_crc is not None and (table is None or table.crc != parts.table_crc):
         raise ValueError(
             f"the ids of the compressed file are coded with the token table {parts.table_crc:08x} of a model, "
             f"found {'none' if table is None else f'{table.crc:08x}'}; give the folder of the model that wrote it"
         )
-    tokens = read_payload(header.layout, parts.payload, header.slices, header.phases, table)
-    if pack(tokens, header, table) != data:
-        raise ValueError("the compressed file is not canonical: its tokens have another file; write the file again")
+    tokens, payload = CODERS[header.layout.name].read(parts.payload, header, model, damaged)
+    if damaged is None and _pack(header, payload, table) != data:
+        raise ValueError("the compressed file is not canonical: its content has another file; write the file again")
     return tokens, header
 
 
@@ -127,19 +106,6 @@ class Parts(NamedTuple):
     payload: Payload
     table_crc: int | None
     head_bytes: int
-
-
-def _needed(model: TokenTable | SymbolModel | None) -> SymbolModel:
-    """The context model, which a file of layout `ladder` needs."""
-    if model is None or isinstance(model, TokenTable):
-        raise ValueError("the file has tokens of layout ladder: give the context model of the ladder that wrote it")
-    return model
-
-
-def _field_size(geometry: Geometry) -> tuple[int, int]:
-    """Rows and columns of the model grid that hold native pixels."""
-    rows, columns = bounding_box(model_field(geometry))
-    return rows.stop - rows.start, columns.stop - columns.start
 
 
 def read_parts(data: bytes, checked: bool = True) -> Parts:

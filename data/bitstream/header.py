@@ -13,7 +13,7 @@ import numpy as np
 
 from data.case import LENGTH_UNITS, MM, STORED_TYPES, TIME_UNITS, CineCase
 from data.preprocess import Geometry, Prepared
-from utils.layout import LAYOUTS, LadderLayout, TokenLayout
+from utils.layout import LAYOUTS, TokenLayout
 
 DTYPES = STORED_TYPES  # a type is stored as its place here
 MAX_TOKENS = 1 << 21  # these limits keep a forged header from allocating gigabytes
@@ -69,7 +69,7 @@ class Header:
         for name, count, low in (
             ("slices", self.slices, 1),
             ("phases", self.phases, 1),
-            ("number of latent tokens", layout.num_tokens, 0 if layout.name == LadderLayout.name else 1),
+            ("number of latent tokens", layout.num_tokens, layout.fewest_tokens),
             ("number of anatomy tokens", layout.num_anatomy, 0),
         ):
             _in_range(name, count, low, 0xFFFF)

@@ -1,4 +1,4 @@
-"""The tokens of one cine as bytes, field by field of their layout (utils/layout.py).
+"""The tokens of one cine as bytes, field by field of their layout (utils/layout.py); a ladder has ladder.py instead.
 
     bits      phases of ED and ES, presence of tokens, ids of fixed width; padded with zeros to a whole byte
     code      ids of all frames by the range coder (entropy.py), where that is shorter than fixed width
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.bitstream import entropy, ladder
+from data.bitstream import entropy
 from data.bitstream.bits import (
     ALL,
     PREFIX,
@@ -26,7 +26,7 @@ from data.bitstream.bits import (
     to_bits,
 )
 from data.bitstream.entropy import TokenTable
-from utils.layout import Field, LadderLayout, TokenLayout, check_range
+from utils.layout import Field, TokenLayout, check_range
 
 FIXED, REPEATS, TABLE, REPEATS_TABLE = range(4)  # how the ids of frames are written
 CODINGS = {
@@ -165,8 +165,6 @@ def budget(layout: TokenLayout, payload: Payload, slices: int, phases: int) -> d
     Raises:
         ValueError: where the bytes end before.
     """
-    if isinstance(layout, LadderLayout):
-        return ladder.budget(layout, payload.data, slices, phases)
     reader, states, bits = BitReader(payload.data), payload.states, {}
     for field in layout.fields(slices, phases):
         first = reader.position

@@ -29,7 +29,7 @@ from modeling.titok import TiTok
 from modeling.weights.identity import Identity
 from scripts.files.rate import HEAD_BYTES, file_of_size
 from utils.config.ranges import AboveZero, Range, check_options
-from utils.layout import LadderLayout, TokenLayout
+from utils.layout import TokenLayout
 from utils.metrics import bounding_box
 
 Rate = dict[str, Any]  # the name of a target and its value
@@ -181,7 +181,6 @@ def _at_rate(model: TiTok, x: torch.Tensor, header: Header, rate: Rate) -> bytes
         return container.pack(model.encode(x, step=step_size(index), **rate)[0].cpu().numpy(), header, predictor)
 
     tokens = model.encode(x, bytes_per_frame=(total - HEAD_BYTES) / frames, **rate)[0].cpu().numpy()
-    assert isinstance(header.layout, LadderLayout)
     index = int(header.layout.of(tokens).split(tokens, header.slices, header.phases)["step"][0, 0])
     data = file_of_size(total, index, container.pack(tokens, header, predictor), write)
     if data is None:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from data.bitstream import container
+from data.bitstream.coders import CODERS
 from data.bitstream.container import pack, unpack
 from data.bitstream.header import Header, header_for
 from data.case import CineCase
 from data.preprocess import plan, prepare
-from utils.layout import FrameLayout, ImageLayout, SequenceLayout
+from utils.layout import LAYOUTS, FrameLayout, ImageLayout, SequenceLayout
 
 
 def frames(tokens: int = 4, anatomy: int = 2, codes: int = 4096, anatomy_codes: int = 1000) -> FrameLayout:
@@ -300,3 +301,7 @@ def test_the_header_of_a_case_holds_what_leads_back_to_its_nifti() -> None:
     assert found.geometry == prepared.geometry
     np.testing.assert_array_equal(found.affine, np.eye(4))
     np.testing.assert_allclose(found.window, prepared.window)
+
+
+def test_every_layout_of_cines_has_a_coder() -> None:
+    assert set(CODERS) == set(LAYOUTS)

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from data.bitstream import container, ladder, ladder_volume
+from data.bitstream.coders import CODERS
 from data.bitstream.container import pack, read_parts, unpack
 from data.bitstream.header import Header
 from data.bitstream.ladder import SymbolModel, code_slices
 from data.bitstream.ladder_volume import read_volume
-from data.bitstream.payload import budget
 from data.preprocess import plan
 from modeling.titok import TiTok
 from scripts.files import codec
@@ -187,7 +187,7 @@ def test_the_budget_counts_every_bit_of_the_payload() -> None:
     for base, region in GOLDEN:
         _, data = make_file(slices=3, base=base, region=region)
         parts = read_parts(data)
-        counted = budget(parts.header.layout, parts.payload, 3, 4)
+        counted = CODERS[parts.header.layout.name].budget(parts.payload, parts.header)
         assert sum(counted.values()) == 8 * len(parts.payload.data)
         assert counted["table of slices"] == 8 * 3 * SLICE.size
         assert counted["slices"] == 8 * sum(map(len, taken_apart(data)[2]))
