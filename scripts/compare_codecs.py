@@ -217,6 +217,25 @@ def open_segmenters(paths: Sequence[Path], device: torch.device, batch_frames: i
     return list(found.values())
 
 
+def taught_by(
+    opened: Sequence[Opened], models: dict[str, TiTok], points: dict[str, list[Point]]
+) -> dict[str, list[str]]:
+    """Return for each segmenter the methods of the models in whose training it was used.
+
+    Args:
+        opened: the segmenters.
+        models: by name.
+        points: of each model; a ladder is one method for each weight of the heart.
+    """
+    return {
+        one.segmenter.name: list(dict.fromkeys(
+            point.method for name, model in models.items() if one.lineage & set(model.teachers())
+            for point in points[name]
+        ))
+        for one in opened
+    }  # fmt: skip
+
+
 @user_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
@@ -228,15 +247,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     models = open_models(args.model, device, args.batch_frames)
     field, field_words = choose_field(args, models, device)
     opened = open_segmenters(args.segmenter, device, args.batch_frames)
-    teachers = {name: set(model.teachers()) for name, model in models.items()}
-    taught = {one.segmenter.name: [name for name, of in teachers.items() if one.lineage & of] for one in opened}
 
     points: list[Point] = [point for name, codec in codecs.items() for point in points_of_codec(name, codec)]
     rates: list[Rate] = [{"step": step} for step in sorted(args.steps)]
     if args.rates is not None:
         rates = [{"bytes_per_frame": rate} for rate in sorted(args.rates, reverse=True)]
     weights = list(dict.fromkeys(args.heart_weight))
-    points += [point for name, model in models.items() for point in points_of_model(name, model, rates, weights)]
+    own = {name: points_of_model(name, model, rates, weights) for name, model in models.items()}
+    points += [point for of_model in own.values() for point in of_model]
+    taught = taught_by(opened, models, own)
     failed: dict[str, str] = {}
     finished = Finished(args.output_dir, shared_inputs(reader.manifest, args.split, field, opened, device.type))
     with sigterm_interrupts():
@@ -259,12 +278,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "original": original,
         "differences": rate_distortion.differences(table),
         "taught": taught,
+        "models": {point.method: point.inputs["model"] for of_model in own.values() for point in of_model},
         "per_patient": rows,
         "failed": [{"patient": patient, "reason": reason} for patient, reason in failed.items()],
         "notes": [*notes, f"{failure}{named}."] if failed else notes,
         "note": NOTE,
         "command": command,
-        "command_line": command_line("scripts/compare_codecs.py", command),
+        "command_line": command_line("scripts/compare_codecs.py", argv),
     }
     write_report(args.output_dir, summary)
     if failed:

@@ -37,10 +37,11 @@ from data.sources.nifti import NiftiSource
 from modeling.titok import TiTok
 from scripts.files.codec import OUTSIDE, add_rate_arguments, compress_case, load_model, prepare_for, rate_of
 from scripts.files.many import Job, add_file_arguments, check_file_arguments, jobs_left, run_jobs
+from scripts.files.unread import print_unread
 from utils.device import pick_device
 from utils.errors import user_errors
 from utils.files import atomic_path, user_path
-from utils.ranks import gather, over_ranks
+from utils.ranks import gather, is_main, over_ranks
 
 ENDING, INFO = ".tmri", "Info.cfg"
 
@@ -92,6 +93,8 @@ def jobs_of(source: Path, output: Path) -> list[Job]:
     else:
         opened = open_source(source)
         patients = opened.patients()
+        if is_main():
+            print_unread(opened.unread_files())
     if not patients:
         raise ValueError(f"IN {source}: holds neither ACDC patients nor 4-D NIfTI files; give another folder")
     return [Job(name, partial(opened.load, name), output / f"{name}{ENDING}") for name in patients]

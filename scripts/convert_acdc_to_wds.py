@@ -36,6 +36,7 @@ from data.shards.conversion import Plan, convert, is_done
 from data.shards.manifest import SPLITS
 from data.shards.parts import convert_part, merge_parts, parse_part, parts_folder, remove_parts
 from data.shards.splits import fold_patients, read_split, split_patients
+from scripts.files.unread import print_unread
 from utils.config import registry
 from utils.config.ranges import AboveZero, Positive, check_options
 from utils.config.recipe import section
@@ -44,7 +45,6 @@ from utils.files import user_path
 
 SOURCES = "data.sources"
 DEFAULT_TEST_FRACTION = 0.2
-MOST_NAMED = 50  # of the files that a source does not read
 SETTINGS = ("seed", "val_fraction", "test_fraction", "folds", "fold", "shard_mib")  # that the bytes depend on
 
 
@@ -148,16 +148,6 @@ def make_plan(args: argparse.Namespace) -> Plan:
     )
 
 
-def print_unread(unread: dict[str, str]) -> None:
-    """Print the files that the source does not read; never written to a file, since names can be names of persons."""
-    if unread:
-        print(f"not read in the input folder ({len(unread)}):")
-    for name in sorted(unread)[:MOST_NAMED]:
-        print(f"  {name}: {unread[name]}")
-    if len(unread) > MOST_NAMED:
-        print(f"  and {len(unread) - MOST_NAMED} more")
-
-
 def report(manifest: dict[str, Any], plan: Plan, output_dir: Path) -> None:
     """Print the counts of each split, the skipped patients and the output folder."""
     skipped = {case["patient"] for case in manifest["skipped"]}
@@ -192,12 +182,12 @@ def main() -> None:
     check(args)
     plan = make_plan(args)
     print_unread(plan.source.unread_files())
-    if is_done(plan, args.output_dir):
+    if is_done(plan, args.output_dir, args.strict):
         print(f"{args.output_dir} already holds these patients with these settings: nothing to do")
     elif args.part is not None:
         run_part(args, plan)
     elif args.merge_parts:
-        report(merge_parts(plan, args.output_dir), plan, args.output_dir)
+        report(merge_parts(plan, args.output_dir, args.strict), plan, args.output_dir)
     else:
         report(convert(plan, args.output_dir, args.workers, args.strict), plan, args.output_dir)
     if args.merge_parts:

@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ],
         "note": NOTE,
         "command": command,
-        "command_line": command_line("scripts/equivalence.py", command),
+        "command_line": command_line("scripts/equivalence.py", argv),
     }
     write_report(args.output_dir, summary)
 

@@ -51,12 +51,13 @@ from scripts.evaluation.recon import (
 from scripts.evaluation.results import Results, segmenter_note, summary_of
 from scripts.evaluation.scoring import Row, evaluate
 from scripts.evaluation.segmenters import Opened, open_segmenter
-from scripts.files.codec import DEFAULT_RATE, compress, decompress, field_of, load_model
+from scripts.files.codec import DEFAULT_RATE, compress, decompress, field_of, load_model, rate_of
 from utils import ranks
 from utils.device import pick_device
 from utils.errors import user_errors
 from utils.files import write_json, write_text
 from utils.report import evaluation
+from utils.report.command import command_line
 from utils.report.tables import comparison, csv_text, text_table
 
 
@@ -113,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             reconstruct[name + label] = partial(decode_again, model_of, folder, options)
 
     failure = results.keep_common_patients(len(patients))
-    summary = summary_of(results, vars(args), reader, opened, failure)
+    command = command_line("scripts/evaluate.py", argv)
+    summary = summary_of(results, vars(args), command, reader, opened, failure)
 
     if ranks.is_main():
         write_report(args.output_dir, summary, results.rows, reconstruct, reader, opened)
@@ -150,11 +152,11 @@ def settings_of(args: argparse.Namespace, model: TiTok) -> dict[str, Row]:
     if model.ladder is not None:
         if args.keep_tokens:
             raise ValueError("--keep_tokens: a model of layout ladder takes --bytes_per_frame or --psnr; leave it out")
-        rate = args.rate or DEFAULT_RATE
+        rate = rate_of(args) or DEFAULT_RATE
         words = {"bytes_per_frame": "B a frame", "psnr": "dB", "heart_weight": "times finer at the heart"}
         return {", ".join(["", *(f"{value:g} {words[key]}" for key, value in rate.items())]): {"rate": rate}}
-    if args.rate:
-        raise ValueError(f"--{list(args.rate)[-1]} needs models of layout ladder; leave it out")
+    if rate := rate_of(args):
+        raise ValueError(f"--{list(rate)[-1]} needs models of layout ladder; leave it out")
     for keep in args.keep_tokens or []:
         model.layout.keep(keep)
     return {f", {keep} tokens" if keep else "": {"keep": keep} for keep in args.keep_tokens or [None]}

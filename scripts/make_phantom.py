@@ -23,7 +23,7 @@ from data.case import CineCase
 from data.sources.phantom import Options, build
 from utils.config.recipe import from_plain
 from utils.errors import user_errors
-from utils.files import atomic_dir, read_json, user_path, write_json, write_text
+from utils.files import atomic_dir, read_json, sweep, user_path, write_json, write_text
 
 
 def save_nifti(path: Path, voxels: np.ndarray, spacing_mm: tuple[float, ...]) -> None:
@@ -94,6 +94,7 @@ def main() -> None:
     if workers < 1:
         raise ValueError(f"--workers is {workers}, expected 1 or more")
     check_folder(output_dir, arguments)
+    sweep(output_dir)
 
     names = build(options).patients()
     truth = {}

@@ -30,11 +30,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data.loading.dataset import CineDataset
 from data.loading.loader import collate
+from data.loading.processes import Loader
 from data.loading.token_cache import description, first_frames, write_tokens
 from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
@@ -81,7 +81,11 @@ def fill(model: TiTok, dataset: CineDataset, folder: Path, described: dict[str, 
     first, frames = first_frames(dataset), groups(dataset, options.batch_frames)
     wheres = [[(variant, index) for index in part] for variant in range(options.variants) for part in frames]
     own, spent, encoded = ranks.share(wheres), 0.0, 0
-    batches = iter(DataLoader(dataset, batch_sampler=own, num_workers=options.workers, collate_fn=collate))
+    batch_bytes = dataset.sample_bytes * max(map(len, frames))
+    loader = Loader(dataset, collate, options.workers, batch_bytes, batch_sampler=own)
+    if loader.note is not None and ranks.is_main():
+        print(loader.note)
+    batches = iter(loader)
     cache = write_tokens(folder, described, int(first[-1])) if ranks.is_main() else nullcontext()
     with cache as tokens, tqdm(total=len(own), unit="batch", desc="tokenizing") as bar:
         for step in range(math.ceil(len(wheres) / ranks.world_size())):

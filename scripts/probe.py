@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "rows": everything,
             "notes": notes,
             "command": command,
-            "command_line": command_line("scripts/probe.py", command),
+            "command_line": command_line("scripts/probe.py", argv),
         },
     )
     write_text(args.output_dir / "probe.csv", results.csv_text(everything))

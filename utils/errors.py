@@ -73,7 +73,7 @@ def _of_the_machine(error: BaseException, text: str) -> str | None:
     if "DataLoader worker" in text:
         return (
             f"a loading process ended ({text[:160]}); memory or shared memory (/dev/shm) may be full: lower "
-            "dataset.workers, 0 loads without such processes"
+            "dataset.workers (or --workers); 0 loads without such processes"
         )
     if "DistError" in kinds or LOST_RANK.search(text):
         return f"another rank ended or cannot be reached; its own message has the cause ({text[:160]})"

@@ -25,7 +25,7 @@ STALLED_SECONDS = 1800.0  # a batch that takes longer ends the run
 
 
 class Loader:
-    """An endless source of batches, made in this process or in loading processes.
+    """A source of batches, made in this process or in loading processes.
 
     Loading processes ignore SIGINT and SIGTERM, which queues and terminals send to all processes of a run: the trainer
     finishes its step first, and the loading processes end with it.
@@ -96,7 +96,7 @@ def note_of_pipes(workers: int, batch_bytes: int) -> str | None:
     return (
         f"shared memory ({SHARED_MEMORY}) has {free / 2**20:.0f} MiB free, and batches may need "
         f"{needed / 2**20:.0f} MiB: they are sent through pipes instead, which takes more time; give a container more "
-        "shared memory (docker run --shm-size=8g), or lower dataset.workers"
+        "shared memory (docker run --shm-size=8g), or use fewer loading processes (dataset.workers, --workers)"
     )
 
 

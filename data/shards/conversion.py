@@ -62,16 +62,17 @@ class Plan:
         }
 
 
-def is_done(plan: Plan, output_dir: Path) -> bool:
+def is_done(plan: Plan, output_dir: Path, strict: bool = False) -> bool:
     """Return whether `output_dir` already holds the finished conversion of this plan.
 
     Args:
         plan: the conversion.
         output_dir: output folder.
+        strict: whether a conversion that skipped patients is refused.
     Returns:
         True if nothing is left to do; False if the folder is empty or does not exist.
     Raises:
-        ValueError: when the folder holds anything else.
+        ValueError: when the folder holds anything else, or when `strict` and it was written without a patient.
     """
     if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
         return False
@@ -86,6 +87,12 @@ def is_done(plan: Plan, output_dir: Path) -> bool:
     _refuse_other_settings(output_dir, existing, plan, advice)
     if source.get("patients") != {patient: hash_or_none(plan.source, patient) for patient in plan.split}:
         raise ValueError(f"{output_dir}: holds shards of other source files; {advice}")
+    if strict and manifest["skipped"]:
+        first, count = manifest["skipped"][0], len(manifest["skipped"])
+        raise ValueError(
+            f"{output_dir}: is complete without {count} of {len(plan.split)} patients, which --strict does not allow; "
+            f"the first is {first['patient']}: {first['reason']}; correct them, and {advice}"
+        )
     (output_dir / JOURNAL).unlink(missing_ok=True)  # remains if a run was killed between its last two steps
     return True
 

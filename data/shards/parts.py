@@ -99,18 +99,22 @@ def convert_part(
         return journal.lines[1:]
 
 
-def merge_parts(plan: Plan, output_dir: Path, log: Callable[[str], None] = print) -> dict[str, Any]:
+def merge_parts(
+    plan: Plan, output_dir: Path, strict: bool = False, log: Callable[[str], None] = print
+) -> dict[str, Any]:
     """Write the whole conversion from its parts, or resume an interrupted merge; the parts are kept.
 
     Args:
         plan: the whole conversion.
         output_dir: a new or empty folder, see `is_done`.
+        strict: refuse parts with a skipped patient.
         log: prints which patients are kept from an interrupted merge.
     Returns:
         The manifest.
     Raises:
         FileNotFoundError: when there are no parts.
-        ValueError: when a part, which is named, is missing, incomplete or damaged, or was made with other settings.
+        ValueError: when a part, which is named, is missing, incomplete or damaged, or was made with other settings; or
+            when `strict` and a patient was skipped.
     """
     stored: dict[str, _Stored] = {}
     for part, folder in _all_folders(parts_folder(output_dir)).items():
@@ -119,7 +123,7 @@ def merge_parts(plan: Plan, output_dir: Path, log: Callable[[str], None] = print
     def read(patients: Sequence[str]) -> Generator[Outcome, None, None]:
         yield from (_read_patient(plan, stored[patient]) for patient in patients)
 
-    return convert(plan, output_dir, log=log, converted=read)
+    return convert(plan, output_dir, strict=strict, log=log, converted=read)
 
 
 def remove_parts(output_dir: Path) -> None:

@@ -161,7 +161,8 @@ def _find_patients(input_dir: Path) -> dict[str, Path]:
     for parent in (input_dir / name for name in FOLDERS):
         for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
             is_folder = folder.is_dir() or is_broken_link(folder)  # a broken link is a missing patient
-            if not (is_folder and (PATIENT_FOLDER.fullmatch(folder.name) or (folder / "Info.cfg").is_file())):
+            is_patient = PATIENT_FOLDER.fullmatch(folder.name) or (folder / "Info.cfg").is_file()
+            if folder.name.startswith(".") or not (is_folder and is_patient):
                 continue
             if not re.fullmatch(r"[A-Za-z0-9_-]+", folder.name):
                 raise ValueError(f"{folder}: expected a name of letters, digits, - and _ only; rename it")

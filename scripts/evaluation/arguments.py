@@ -70,11 +70,12 @@ def parse_arguments(argv: Sequence[str] | None, description: str | None) -> argp
     args = parser.parse_args(argv)
     if not args.sweep:  # options without effect do not appear in the report
         args.sweep = args.steps = args.realism = args.sampler = None
-    args.rate = rate_of(args)
     if not args.model and not args.recon_dir:
         raise ValueError("there is nothing to evaluate: give --model, or --recon_dir, or both")
-    if not args.model and (args.sweep or args.keep_tokens or args.rate):
+    if not args.model and (args.sweep or args.keep_tokens or rate_of(args)):
         raise ValueError("--sweep, --keep_tokens and a rate need a model: give --model")
+    if args.sweep and args.keep_tokens:
+        raise ValueError("--sweep samples from all tokens; leave --keep_tokens out, or evaluate twice")
     for options in sweep.sampler_options(args.steps, args.realism, args.sampler) if args.sweep else ():
         options.check("dit")
     check_options(args, {"batch_frames": Positive, "limit": Positive})

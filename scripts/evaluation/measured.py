@@ -24,9 +24,11 @@ def read_results(folders: Sequence[Path]) -> list[Row]:
 
     Raises:
         FileNotFoundError: a folder holds no report.
-        ValueError: a report has no hearts, or two reports differ in data, split, field or patients.
+        ValueError: a report has no hearts, two reports differ in data, split, field or patients, or two models have one
+            name.
     """
-    reports = []
+    reports: list[Row] = []
+    models: dict[str, tuple[str, Path]] = {}  # name -> hash, and the report
     for folder in folders:
         path = folder / NAME
         if not path.is_file():
@@ -34,6 +36,13 @@ def read_results(folders: Sequence[Path]) -> list[Row]:
         report = read_json(path)
         if not report.get("taught"):
             raise ValueError(f"{path} holds no hearts; run scripts/compare_codecs.py again with --segmenter")
+        if "models" not in report:
+            raise ValueError(f"{path}: was written by another version; run scripts/compare_codecs.py again")
+        for name, hashed in report["models"].items():
+            known, other = models.setdefault(name, (hashed, path))
+            if known != hashed:
+                raise ValueError(f"{path}: its model {name} is another one than in {other}; rename the folder of one, "
+                                 "and run scripts/compare_codecs.py again")  # fmt: skip
         patients = sorted({row["patient"] for row in report["per_patient"]})
         reports.append({**report, "path": path, "patients": patients})
         for key in ("data", "split", "field", "patients"):

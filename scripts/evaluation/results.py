@@ -9,7 +9,7 @@ from typing import Any
 from data.shards.reader import ShardReader
 from scripts.evaluation.scoring import Row
 from scripts.evaluation.segmenters import Opened
-from utils.report.command import command_line, public_arguments
+from utils.report.command import public_arguments
 from utils.report.evaluation import summarize
 from utils.report.tables import MARK
 
@@ -81,18 +81,18 @@ def segmenter_note(opened: Opened | None, independent: dict[str, bool]) -> str:
 
 
 def summary_of(
-    results: Results, arguments: dict[str, Any], reader: ShardReader, opened: Opened | None, failure: str
+    results: Results, arguments: dict[str, Any], command: str, reader: ShardReader, opened: Opened | None, failure: str
 ) -> Row:
     """The content of summary.json.
 
     Args:
         results: of the patients that every model could score.
         arguments: of the command.
+        command: as one line, see `command_line`.
         reader: of the split.
         opened: the reference segmenter, None without.
         failure: the sentence on patients that could not be scored; empty if there are none.
     """
-    command = public_arguments(arguments)
     summary = {
         **summarize(results.rows, results.baselines),
         "data": reader.folder.resolve().name,
@@ -104,8 +104,8 @@ def summary_of(
             *([failure] if failure else []),
             *(f"LEAK: {name}: {leak}" for name, leak in results.leaks.items()),
         ],
-        "command": command,
-        "command_line": command_line("scripts/evaluate.py", command),
+        "command": public_arguments(arguments),
+        "command_line": command,
     }
     if opened is not None:
         summary["reference_segmenter"] = {"name": opened.segmenter.name, "independent_of": results.independent}

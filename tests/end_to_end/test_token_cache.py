@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, phantom_shards: Path) ->
     return folder
 
 
-def tokenize(workplace: Path, shards: Path, output: str, *more: str) -> str:
+def tokenize(workplace: Path, shards: Path, output: str, *more: str, workers: int = 0) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workplace)
-        options = ["--output_dir", output, "--device", "cpu", "--workers", "0"]
+        options = ["--output_dir", output, "--device", "cpu", "--workers", str(workers)]
         pretokenize.main(["config=stage2.yaml", f"dataset.shards={shards}", FIRST, *more, *options])
     return f"dataset.tokens={output}"
 
@@ -68,6 +69,18 @@ def test_a_cache_does_not_run_the_encoder(
     monkeypatch.setattr(FrameEncoder, "latents", lambda *a: calls.append(1) or latents(*a))
     assert train(workplace, "stage2", phantom_shards, "idle", FIRST, cached, *data).returncode == 0
     assert len(calls) == 1  # the preview of held-out slices at the end
+
+
+def test_small_shared_memory_is_not_used_and_gives_the_same_cache(
+    workplace: Path, phantom_shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenize(workplace, phantom_shards, "tokens_usual", "dataset.phases=null")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+    monkeypatch.setattr(torch.multiprocessing.reductions, "reduce_storage", None)  # shared memory cannot be used
+    tokenize(workplace, phantom_shards, "tokens_piped", "dataset.phases=null", workers=1)
+    assert "are sent through pipes" in capsys.readouterr().out
+    usual, piped = (np.load(workplace / name / "tokens.npy") for name in ("tokens_usual", "tokens_piped"))
+    np.testing.assert_array_equal(usual, piped)
 
 
 def test_a_second_run_finds_nothing_to_do_and_another_recipe_leaves_the_folder_alone(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,18 @@ def public_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: public(value) for name, value in arguments.items() if value not in (None, [])}
 
 
-def command_line(script: str, arguments: Mapping[str, Any]) -> str:
-    """The command with the arguments of `public_arguments`, quoted for a shell."""
-    words = ["python", script]
-    for name, value in arguments.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *(str(entry) for entry in values if entry is not True)]
-    return shlex.join(words)
+def command_line(script: str, argv: Sequence[str] | None) -> str:
+    """The command as it was given, quoted for a shell, with absolute paths reduced to their last part.
+
+    Args:
+        script: path of the script in the repository.
+        argv: its arguments; None for those of the process.
+    """
+    return shlex.join(["python", script, *map(_public_word, sys.argv[1:] if argv is None else argv)])
+
+
+def _public_word(word: str) -> str:
+    """A word of a command, `VALUE` or `NAME=VALUE`, without private folders."""
+    name, sign, value = word.rpartition("=")
+    path = Path(value).expanduser()
+    return f"{name}{sign}{path.name}" if path.is_absolute() else word

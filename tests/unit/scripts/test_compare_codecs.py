@@ -141,6 +141,14 @@ def test_hearts_are_scored_beside_the_original_and_a_taught_model_is_marked(
     assert original["dice_mean"] + 0.02 > dice[0] > 0.8 and found["points"][0]["lv_ef_error"] is not None
 
 
+def test_a_ladder_that_a_segmenter_taught_is_marked_at_every_weight_of_the_heart() -> None:
+    opened = [Opened(OfNativeFrames(), {"a"})]
+    models: Any = {"ladder": SimpleNamespace(teachers=lambda: ["a"]), "other": SimpleNamespace(teachers=lambda: ["b"])}
+    named = {"ladder": ("ladder", "ladder heart x4", "ladder"), "other": ("other",)}
+    points: Any = {name: [SimpleNamespace(method=method) for method in methods] for name, methods in named.items()}
+    assert compare_codecs.taught_by(opened, models, points) == {"threshold": ["ladder", "ladder heart x4"]}
+
+
 def test_a_patient_that_fails_is_named_and_costs_no_other(
     compare: Callable[..., dict[str, Any]],
     tmp_path: Path,

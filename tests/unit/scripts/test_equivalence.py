@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,25 @@ def test_reports_of_other_settings_are_joined_and_settings_are_sorted(
     equivalence.main([str(report), str(more), "--output_dir", str(tmp_path), "--resamples", "100"])
     points = json.loads((tmp_path / "equivalence.json").read_text())["points"]
     assert [point["setting"] for point in points] == [f"CRF {q}" for q in (10, 20, 25, 30, 40)]
+
+
+def test_two_models_of_one_name_are_not_joined_to_one_curve(
+    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def named(hashed: str) -> Callable[[dict[str, Any]], None]:
+        return lambda data: data.update(models={"best": hashed})
+
+    folders = [rewritten(tmp_path / hashed, report, named(hashed)) for hashed in ("a1", "b2")]
+    with pytest.raises(SystemExit):
+        equivalence.main([*map(str, folders), "--output_dir", str(tmp_path / "out")])
+    assert "its model best is another one than in" in capsys.readouterr().err
+
+
+def test_the_printed_command_is_one_that_the_script_takes(report: Path, tmp_path: Path) -> None:
+    equivalence.main([str(report), "--output_dir", str(tmp_path / "out"), "--resamples", "100"])
+    line = json.loads((tmp_path / "out" / "equivalence.json").read_text())["command_line"]
+    again = equivalence.parse_arguments(shlex.split(line)[2:])
+    assert [path.name for path in again.results] == [report.name] and again.resamples == 100
 
 
 def test_a_segmenter_that_finds_no_heart_gives_a_report_with_a_warning_and_without_a_ratio(

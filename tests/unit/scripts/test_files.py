@@ -268,9 +268,12 @@ def test_one_acdc_patient_is_one_file_or_a_file_in_a_folder(
     patient, model = acdc_patient(tmp_path / "acdc" / "patient001"), ("--model", model_folder / "one")
     code, printed = run(compress, capsys, patient, tmp_path / "one.tmri", *model)
     assert code == 0 and f"wrote {tmp_path / 'one.tmri'}" in printed and (tmp_path / "one.tmri").is_file()
+    write_cine(tmp_path / "acdc" / "other.nii.gz")
     code, printed = run(compress, capsys, patient, tmp_path / "out", *model)
-    assert code == 0 and f"wrote {tmp_path / 'out' / 'patient001.tmri'}" in printed
+    assert code == 0 and f"wrote {tmp_path / 'out' / 'patient001.tmri'}" in printed and "not read" not in printed
     assert (tmp_path / "out" / "patient001.tmri").read_bytes() == (tmp_path / "one.tmri").read_bytes()
+    code, printed = run(compress, capsys, tmp_path / "acdc", tmp_path / "all", *model)
+    assert code == 0 and "not read in the input folder (1):\n  other.nii.gz" in printed
 
 
 def test_a_folder_is_not_written_under_the_name_of_a_file(

@@ -55,6 +55,17 @@ def test_merged_parts_have_the_bytes_of_one_conversion(plan: Plan, tmp_path: Pat
     assert is_done(plan, tmp_path / "out") and not (tmp_path / "out.parts").exists()
 
 
+def test_strict_refuses_to_merge_parts_or_to_keep_a_conversion_without_a_patient(plan: Plan, tmp_path: Path) -> None:
+    convert_parts(plan, tmp_path / "out", 2)
+    with pytest.raises(ValueError, match=r"patient004: patient004_4d\.nii\.gz is"):
+        merge_parts(plan, tmp_path / "out", strict=True)
+    assert not (tmp_path / "out").exists()
+    merge_parts(plan, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"complete without 1 of 6 patients.* the first is patient004: "):
+        is_done(plan, tmp_path / "out", strict=True)
+    assert is_done(plan, tmp_path / "out")
+
+
 def test_a_part_that_was_cut_off_is_not_merged_and_continues(plan: Plan, tmp_path: Path) -> None:
     convert(plan, tmp_path / "whole")
     patch = cut(ShardWriter, "add", 2)

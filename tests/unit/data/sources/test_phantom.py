@@ -195,7 +195,9 @@ def test_the_script_writes_truth_resumes_and_refuses_another_cohort(tmp_path: Pa
     done = run_script(*flags, "--patients=2", "--workers=2")
     assert done.returncode == 0, done.stderr
     before = (tmp_path / "out" / "patient001" / "patient001_4d.nii.gz").stat().st_mtime_ns
+    (tmp_path / "out" / ".0a1b2c3d.patient003").mkdir()  # as a killed run leaves it
     assert run_script(*flags, "--patients=3").returncode == 0
+    assert not list((tmp_path / "out").glob(".*"))
     assert (tmp_path / "out" / "patient001" / "patient001_4d.nii.gz").stat().st_mtime_ns == before
     truth = json.loads((tmp_path / "out" / "truth.json").read_text())
     assert list(truth) == ["patient001", "patient002", "patient003"]

@@ -101,6 +101,7 @@ def test_acdc_names_what_is_no_patient_and_labels_that_it_does_not_read(tmp_path
     (patient / "old").symlink_to(tmp_path / "gone")
     (tmp_path / "LICENSE.md").write_text("terms")
     (tmp_path / "more" / "patient002").mkdir(parents=True)
+    acdc_patient(tmp_path / "training" / ".0a1b2c3d.patient002")  # a patient that another program is writing
     (tmp_path / "training" / "scans").symlink_to(tmp_path / "gone")
     (tmp_path / "training" / "patient003").symlink_to(tmp_path / "gone")
     source = AcdcSource(tmp_path)
@@ -108,6 +109,7 @@ def test_acdc_names_what_is_no_patient_and_labels_that_it_does_not_read(tmp_path
     assert source.unread_files() == {
         "LICENSE.md": "not a folder of a patient",
         "more": "not a folder of a patient",
+        "training/.0a1b2c3d.patient002": "not a folder of a patient",
         "training/scans": "a broken link",
         "training/patient001/patient001_frame03_gt.nii.gz": OTHER,
         "training/patient001/patient001_4d.nii": OTHER,

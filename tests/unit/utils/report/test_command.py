@@ -1,6 +1,9 @@
 """A report shows its command without private folders."""
 
+import sys
 from pathlib import Path
+
+import pytest
 
 from utils.report import command
 
@@ -14,6 +17,11 @@ def test_arguments_are_shown_without_private_folders() -> None:
     }
     found = command.public_arguments(arguments)
     assert found == {"model": ["run", "out/run2"], "data": "x y", "n": 3}
-    assert command.command_line("s.py", {"sweep": True, "steps": [2, 4]}) == "python s.py --sweep --steps 2 4"
-    line = command.command_line("scripts/evaluate.py", found)
-    assert line == "python scripts/evaluate.py --model run out/run2 --data 'x y' --n 3"
+
+
+def test_the_command_is_shown_as_it_was_given_without_private_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["report/a", "--model", "/home/someone/run", "out/run2", "--data=/mnt/x y", "--codecs", "--n", "3"]
+    line = "python scripts/compare_codecs.py report/a --model run out/run2 '--data=x y' --codecs --n 3"
+    assert command.command_line("scripts/compare_codecs.py", given) == line
+    monkeypatch.setattr(sys, "argv", ["scripts/probe.py", "--limit", "2", "~/data"])
+    assert command.command_line("scripts/probe.py", None) == "python scripts/probe.py --limit 2 data"
