@@ -24,7 +24,7 @@ from modeling.flow import draw_noise
 from modeling.titok import TiTok
 from scripts.recipe import RunConfig, held_out_slices, same_run
 from scripts.training.codebook import CODEBOOK, fit_codebook, reseed_codebook
-from scripts.training.output import is_better, open_log, write_output
+from scripts.training.output import best_of, is_better, open_log, write_output
 from scripts.training.setup import build, notes, open_data
 from utils.config.recipe import parse, to_plain
 from utils.device import cpu_cores, native_precision
@@ -83,7 +83,8 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
         same_run(saved["config"], plain, str(folder))
         for name, part in stateful.items():
             part.load_state_dict(saved[name])
-        start, best = saved["step"], saved["best"]
+        start, best = saved["step"], best_of(saved, options.best_by)
+        model.taught_by = sorted({*model.taught_by, *saved["taught_by"]})
     learner, optimizer = accelerator.prepare(model, optimizer)
     micro = options.gradient_accumulation_steps
     loader = make_loader(dataset, options.global_batch_size // micro, accelerator.process_index, ranks,
@@ -123,6 +124,9 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
                     with accelerator.autocast():
                         prediction = learner(batch, draws)
                     values = objective(prediction, batch)
+                    if not values.requires_grad:
+                        raise ValueError(f"no loss of the recipe applies to the samples {', '.join(batch.key)} of step "
+                                         f"{step}; add a loss that applies to all, such as pixel")  # fmt: skip
                     # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean.
                     accelerator.backward(objective.total(values, counts) * ranks)
                 sums += values.detach()
@@ -141,7 +145,6 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
                 reseed_codebook(model, prediction, batch, progress.unused(), done, optimizer, ema)
             if done % options.log_every == 0 or done == options.max_steps:
                 progress.check(done, {}, accelerator.scaler)
-                model.token_counts = progress.token_counts() if model.config.layout == "frame" else []
                 line = {**progress.line(), "learning_rate": rate, "speed": meter.lap(options.max_steps - done)}
                 log.write(done, line)
                 if main:
@@ -152,20 +155,20 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
                     scores = preview(model, batch, no_draws(batch), held_out[1], done, log)
                     if options.best_by and is_better(options.best_by, scores, best):
                         best = scores[options.best_by.removeprefix("-")]
-                        write_output(folder / "best", plain, model, done)
+                        write_output(folder / "best", plain, model, progress.token_counts(), done)
             if done % options.checkpoint_every == 0 or done == options.max_steps or status:
                 state = {name: part.state_dict() for name, part in stateful.items()}
                 progress.check(done, named_tensors(state | {"progress": None}), accelerator.scaler)
                 if main:
                     log.sync()
-                    save_training(folder, done, {"step": done, "config": plain, "best": best, **state},
-                                  options.keep_last, options.keep_every)  # fmt: skip
+                    facts = {"step": done, "config": plain, "best": best, "taught_by": model.taught_by}
+                    save_training(folder, done, facts | state, options.keep_last, options.keep_every)
             if status:
                 break
 
     if main and not status:
         with ema.swapped():
-            write_output(folder, plain, model, done)
+            write_output(folder, plain, model, progress.token_counts(), done)
         print(f"done: {folder}/model.safetensors, config.json and checkpoint_last.pth; curves in {folder}/log.jsonl")
     log.close()
     accelerator.end_training()

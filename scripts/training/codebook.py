@@ -24,7 +24,7 @@ def fit_codebook(model: TiTok, dataset: CineDataset | CineStream, seed: int, dev
     Raises:
         ValueError: for latents that are not finite.
     """
-    needed, latents = 32 * model.layout.codebook_size, []
+    needed, latents = 32 * model.config.tokenizer.vq_model.codebook_size, []
     for batch in make_loader(dataset, global_batch_size=32):
         batch = batch.to(device)
         quantized = model.encoder.train(batch, no_draws(batch)).quantized

@@ -27,6 +27,16 @@ def open_log(config: RunConfig, plain: dict[str, Any], start: int, device: str, 
     return log
 
 
+def best_of(saved: dict[str, Any], best_by: str | None) -> float | None:
+    """Return the best value of the previews of a resumed run; None if another value decides from now on.
+
+    Args:
+        saved: the checkpoint.
+        best_by: of the recipe.
+    """
+    return saved["best"] if saved["config"]["training"]["best_by"] == best_by else None
+
+
 def is_better(best_by: str, values: dict[str, float], best: float | None) -> bool:
     """Return whether a preview is better than the best one so far.
 
@@ -46,18 +56,19 @@ def is_better(best_by: str, values: dict[str, float], best: float | None) -> boo
     return value < best if best_by.startswith("-") else value > best
 
 
-def write_output(folder: Path, config: dict[str, Any], model: TiTok, step: int) -> None:
+def write_output(folder: Path, config: dict[str, Any], model: TiTok, token_counts: list[int], step: int) -> None:
     """Write the trained model: config.json, model.safetensors and README.md for users, checkpoint_last.pth for stages.
 
     Args:
         folder: of the output; an edited README.md in it is kept, with a note.
         config: the recipe as plain data.
         model: with the weights to write.
+        token_counts: how often each id of the codebook was used; stored for layout `frame`, where files need it.
         step: number of steps that were trained.
     """
     taught_by, weights = model.teachers(), model.state_dict()
-    counts = model.token_counts or None
-    model.training_record = training_record(config, step)
+    counts = token_counts if model.config.layout == "frame" and any(token_counts) else None
+    model.token_counts, model.training_record = counts, training_record(config, step)
     exported = export_config(config["model"], taught_by, model.conditioning.leak, counts, model.training_record)
     export(folder, exported, weights)
     if not write_card(folder, model.generate_model_card()):

@@ -42,6 +42,9 @@ def build(config: RunConfig) -> Built:
     torch.manual_seed(config.experiment.seed)
     objective = build_objective(config.losses)
     check_losses(config, objective.needs)
+    if all(term.warmup_steps for term in objective.terms.values()):
+        raise ValueError("every loss of the recipe has warmup_steps above 0, so the first steps train nothing; set "
+                         "warmup_steps of one loss to 0")  # fmt: skip
     torch.manual_seed(config.experiment.seed)
     model, fresh = start_model(config.model, config.experiment.init_weight)
     model.recompute(config.training.recompute_frames)
@@ -51,6 +54,9 @@ def build(config: RunConfig) -> Built:
         raise ValueError(
             f"training.reseed_every is {config.training.reseed_every}, but training.trainable does not name {CODEBOOK}"
         )
+    if config.training.reseed_every and model.resampler is not None:
+        raise ValueError("training.reseed_every replaces unused entries of the tokenizer's codebook, but a model of "
+                         "layout sequence counts the ids of the whole cine; set it to 0")  # fmt: skip
     return Built(model, fresh, objective, trainable, learned)
 
 

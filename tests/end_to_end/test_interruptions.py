@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from modeling.objective import Objective
 from tests.tiny import REPOSITORY
 from tests.training import STAGE1, curve, log_lines, train
+from utils.files import read_json
 
 KILLS = int(os.environ.get("TITOK_MRI_KILLS", "3"))
 STEPS = ("training.max_steps=24", "training.log_every=4", "training.checkpoint_every=3", "training.preview_every=12")
@@ -156,7 +157,9 @@ def test_another_number_of_steps_says_what_happens_to_the_schedule(place: Path, 
     assert done.returncode == 0, done.stderr
     assert "training.max_steps was 4 and is 6: from here on the learning rate follows" in done.stdout
     assert "at step 3 it is " in done.stdout
+    exported = read_json(place / "longer" / "config.json")
     fewer = train(place, "stage1", phantom_shards, "longer", *few, *best)
+    assert sum(exported["token_counts"]) and read_json(place / "longer" / "config.json") == exported
     assert fewer.returncode == 0 and "the run has 6 steps already, more than training.max_steps 4" in fewer.stdout
     assert len(curve(place / "longer", "val_psnr")) == 3 and len(curve(place / "longer")) == 3
     assert {path.name for path in (place / "longer" / "best").iterdir()} >= {"config.json", "model.safetensors"}

@@ -37,6 +37,7 @@ class Progress:
         self.keys: list[list[str]] = []  # a step: samples of this rank
         self.usage = torch.zeros(codes, device=device)  # of each id, since the last line
         self.seen = torch.zeros(codes, device=device)  # of each id, since the last call of `unused`
+        self.recent = torch.zeros(codes, device=device)  # of each id on all ranks, see `token_counts`
 
     def count(self, ids: Tensor | None) -> None:
         """Count the ids of a pass, without -1 and without a device synchronisation."""
@@ -53,8 +54,12 @@ class Progress:
         return unused
 
     def token_counts(self) -> list[int]:
-        """Return how often each id was used since the last line, on all ranks."""
-        return [int(count) for count in sum_over_ranks(self.usage).long().tolist()]
+        """Return how often each id was used until the last line of the log, on all ranks.
+
+        Each line counts half as much as the one after it: a codebook that is trained changes, but a last line of few
+        steps does not count alone.
+        """
+        return [round(count) for count in self.recent.tolist()]
 
     def add(self, sums: Tensor, counts: Tensor, norm: Tensor, keys: list[str]) -> None:
         """Add a step.
@@ -124,6 +129,7 @@ class Progress:
             "grad_norm": float(norms[norms.isfinite()].mean()),
             **codebook_use(self.usage),
         }
+        self.recent = self.recent / 2 + sum_over_ranks(self.usage.clone())
         self.clear()
         return values
 
@@ -138,7 +144,7 @@ class Progress:
         """Return sums over all ranks, for a checkpoint; call it on all ranks."""
         rows = list(sum_over_ranks(torch.stack(self.rows))) if self.rows else []
         counts = {name: sum_over_ranks(tensor.clone()) for name, tensor in (("usage", self.usage), ("seen", self.seen))}
-        return {"rows": rows, "norms": list(self.norms), **counts}
+        return {"rows": rows, "norms": list(self.norms), **counts, "recent": self.recent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint; the first rank takes the sums over all ranks, and the others begin at 0."""
@@ -148,6 +154,7 @@ class Progress:
         self.keys = [[] for _ in self.rows]
         self.usage.copy_(state["usage"].to(device) * share)
         self.seen.copy_(state["seen"].to(device) * share)
+        self.recent = state["recent"].to(device)
 
     def _samples(self, number: int) -> str:
         """Return the samples of a step, of all ranks; called on all ranks."""

@@ -19,6 +19,7 @@ from utils.files import atomic_dir, sweep
 from utils.run.launch import process_state
 from utils.run.lock import Lock
 
+PARTS = ("checkpoints", "samples", "best")  # folders of an output folder
 STEP = re.compile(r"step_([0-9]+)")
 
 
@@ -124,7 +125,7 @@ def newest_training(folder: str | Path, report: Callable[[str], None]) -> tuple[
 def sweep_run(folder: str | Path) -> list[str]:
     """Remove incomplete files of a killed process from an output folder, and return their names."""
     folder = Path(folder)
-    return [name for part in (folder, folder / "checkpoints", folder / "samples") for name in sweep(part)]
+    return [name for part in (folder, *(folder / part for part in PARTS)) for name in sweep(part)]
 
 
 def _states(folder: str | Path) -> list[Path]:

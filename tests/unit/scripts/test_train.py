@@ -5,6 +5,10 @@ from typing import Any
 
 import pytest
 
+from scripts.training.setup import build
+from tests.tiny import REPOSITORY
+from utils.config.recipe import parse
+
 recipe = importlib.import_module("scripts.recipe")
 output = importlib.import_module("scripts.training.output")
 
@@ -31,6 +35,25 @@ def test_the_best_preview_is_the_highest_value_or_the_lowest_with_a_minus(
     assert output.is_better(best_by, {"val_psnr": value}, best) is better
 
 
+def test_a_resumed_run_that_chooses_by_another_value_has_no_best_preview_yet() -> None:
+    saved = {"best": 31.0, "config": {"training": {"best_by": "val_psnr"}}}
+    assert output.best_of(saved, "val_psnr") == 31.0 and output.best_of(saved, "val_dice_LV") is None
+
+
 def test_a_value_that_the_previews_do_not_have_is_named_with_those_that_they_have() -> None:
     with pytest.raises(ValueError, match=r"training\.best_by is psnr, expected one of val_psnr, val_dice_RV"):
         output.is_better("psnr", {"val_psnr": 1.0, "val_dice_RV": 0.5}, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("losses={pixel: {warmup_steps: 5}, commitment: {warmup_steps: 2}}", "set warmup_steps of one loss to 0"),
+        ("training={trainable: [tokenizer.*], reseed_every: 2}", "training.reseed_every replaces unused entries"),
+    ],
+)
+def test_a_recipe_whose_first_steps_cannot_train_is_refused_before_its_data_is_read(more: str, words: str) -> None:
+    tiny = "model.tokenizer={init: random, vq_model: {image_size: 32, codebook_size: 64}}"
+    given = [f"config={REPOSITORY}/configs/demo/stage1.yaml", "experiment.output_dir=out", tiny]
+    with pytest.raises(ValueError, match=words):
+        build(parse(recipe.RunConfig, [*given, "model.layout=sequence", "losses={pixel: {}}", more]))

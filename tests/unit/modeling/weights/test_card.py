@@ -141,10 +141,10 @@ def test_the_export_of_a_run_has_a_card_and_says_where_an_edited_one_is_kept(
 ) -> None:
     model = tiny_model()
     config = {**RUN, "model": {}}
-    write_output(tmp_path, config, model, 40)
+    write_output(tmp_path, config, model, [], 40)
     assert row((tmp_path / "README.md").read_text(), "steps") == "40" and not capsys.readouterr().out
     (tmp_path / "README.md").write_text("mine")
-    write_output(tmp_path, config, model, 41)
+    write_output(tmp_path, config, model, [], 41)
     assert (
         tmp_path / "README.md"
     ).read_text() == "mine" and "README.md was edited and is kept" in capsys.readouterr().out

@@ -92,7 +92,7 @@ def test_ids_are_counted_as_bincount_counts_them_without_waiting_for_a_device() 
     steps = progress()
     steps.count(ids)
     steps.count(None)
-    assert steps.token_counts() == ids[ids >= 0].bincount(minlength=4).tolist()
+    assert steps.usage.long().tolist() == ids[ids >= 0].bincount(minlength=4).tolist()
     on_meta = progress()
     on_meta.usage, on_meta.seen = on_meta.usage.to("meta"), on_meta.seen.to("meta")
     on_meta.count(ids.to("meta"))  # an operation whose shape depends on values raises here
@@ -105,3 +105,14 @@ def test_perplexity_lies_between_one_and_the_size_of_the_codebook() -> None:
     assert codebook_use(use([2.0, 2.0, 2.0, 2.0]))["perplexity"] == pytest.approx(4.0)
     assert codebook_use(use([8.0, 0.0, 0.0, 0.0])) == {"perplexity": pytest.approx(1.0), "codes_used": 0.25}
     assert codebook_use(torch.zeros(0)) == {}
+
+
+def test_token_counts_outlive_a_resume_and_a_line_counts_half_as_much_as_the_next() -> None:
+    steps = progress()
+    for ids in ([0, 0, 0, 0, 1, 1], [2]):
+        add(steps, [1.0, 1.0], [1.0, 1.0])
+        steps.count(torch.tensor(ids))
+        steps.line()
+    resumed = progress()
+    resumed.load_state_dict(steps.state_dict())
+    assert steps.token_counts() == resumed.token_counts() == [2, 1, 1, 0]

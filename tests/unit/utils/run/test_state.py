@@ -117,9 +117,12 @@ def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(tmp_path:
     (tmp_path / ".0a1b2c3d.model.safetensors").write_text("cut off")
     (tmp_path / "checkpoints" / ".0a1b2c3d.step_2").mkdir()
     (tmp_path / "checkpoints" / ".0a1b2c3d.step_2" / "state.pth").write_text("cut off")
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / ".0a1b2c3d.config.json").write_text("cut off")
     (tmp_path / ".config").write_text("of the user")
-    assert sweep_run(tmp_path) == [".0a1b2c3d.model.safetensors", ".0a1b2c3d.step_2"]
-    assert sorted(os.listdir(tmp_path)) == [".config", "checkpoints"] and kept(tmp_path) == ["step_1"]
+    left = [".0a1b2c3d.model.safetensors", ".0a1b2c3d.step_2", ".0a1b2c3d.config.json"]
+    assert sweep_run(tmp_path) == left and not list((tmp_path / "best").iterdir())
+    assert sorted(os.listdir(tmp_path)) == [".config", "best", "checkpoints"] and kept(tmp_path) == ["step_1"]
 
 
 def test_an_output_that_cannot_be_a_folder_is_one_clear_error(tmp_path: Path) -> None:
