@@ -66,7 +66,7 @@ def check_mask(mask: Tensor | None, x: Tensor, leaks: bool) -> None:
     Raises:
         ValueError: for a mask that is missing, not expected or of another size.
     """
-    if mask is not None and (not leaks or mask.shape != (len(x), *x.shape[2:])):
+    if mask is not None and (not leaks or x.ndim == 4 or mask.shape != (len(x), *x.shape[2:])):
         raise ValueError(
             f"mask of shape {tuple(mask.shape)}: only a model of conditioning mask takes one, (B, H, W, D, T) "
             "of the images' size; leave it out"

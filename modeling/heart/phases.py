@@ -39,18 +39,17 @@ def key_phases(
     batch, phases = x.shape[0], x.shape[2]
     segmented = torch.zeros(batch, dtype=torch.bool, device=x.device) if lv is None else lv.amax(1) > 0
     lv = x.new_zeros(batch, phases) if lv is None else lv
-    first = lv.argmax(1) * segmented if ed is None else as_phases(ed, batch, x)
+    first = lv.argmax(1) * segmented if ed is None else given_phases("ed", ed, x)
     if es is None:
         reference = at_phases(x, first[:, None])  # (B, D, 1, C, H, W)
         es = (x - reference).abs().float().mean(dim=(1, 3, 4, 5)).argmax(dim=1)
         es = torch.where(segmented, lv.argmin(1), es)
-    last = as_phases(es, batch, x)
-    for name, value in (("ed", first), ("es", last)):
-        if int(value.min()) < 0 or int(value.max()) >= phases:
-            raise ValueError(f"{name} = {value.tolist()}: expected phases 0 to {phases - 1} of this cine")
-    return first, last
+    return first, given_phases("es", es, x)
 
 
-def as_phases(value: Tensor | int, batch: int, x: Tensor) -> Tensor:
-    """Convert an int or (B,) to a LongTensor (B,)."""
-    return torch.as_tensor(value, dtype=torch.long, device=x.device).expand(batch)
+def given_phases(name: str, value: Tensor | int, x: Tensor) -> Tensor:
+    """Convert an int or (B,) to a LongTensor (B,) of phases of x, (B, D, T, C, H, W); a ValueError names it."""
+    phases = torch.as_tensor(value, dtype=torch.long, device=x.device).expand(len(x))
+    if int(phases.min()) < 0 or int(phases.max()) >= x.shape[2]:
+        raise ValueError(f"{name} = {phases.tolist()}: expected phases 0 to {x.shape[2] - 1} of this cine")
+    return phases

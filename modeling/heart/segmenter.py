@@ -52,7 +52,8 @@ class FixedSegmenter:
 
     def __init__(self, segmenter: "FrameSegmenter", frames: Tensor) -> None:
         self.segmenter, self.frames = segmenter, frames
-        self.autocast = torch.is_autocast_enabled(frames.device.type)
+        device = frames.device.type  # a loss segments outside the block of autocast, in the precision of the model
+        self.autocast, self.dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
     @cached_property
     def segmented(self) -> Segmented:
@@ -71,7 +72,7 @@ class FixedSegmenter:
         def work(frames: Tensor) -> Segmented:
             return torch.func.functional_call(self.segmenter, fixed, (frames,))
 
-        with torch.autocast(frames.device.type, enabled=self.autocast):
+        with torch.autocast(frames.device.type, self.dtype, enabled=self.autocast):
             logits, pyramid = recomputed(work, self.segmenter.recompute_frames, frames.flatten(0, -4))
         leading = frames.shape[:-3]
         return Segmented(logits.unflatten(0, leading), tuple(x.unflatten(0, leading) for x in pyramid))

@@ -261,6 +261,12 @@ def energies_of(symbols: Symbols) -> Tensor:
     return torch.tensor(rows)
 
 
+def used_components(energies: Tensor) -> int:
+    """Return the number of components up to the last one with symbols, from energy classes (bands, R)."""
+    used = energies.any(0).nonzero()[:, 0]
+    return int(used[-1]) + 1 if len(used) else 0
+
+
 def energy_inputs(energies: Tensor) -> Tensor:
     """Return the energy classes of each band, of its parent, and of the component before, (bands, R, 3)."""
     ids = band_ids((len(energies) - 1) // 3)

@@ -214,7 +214,7 @@ class Ladder(nn.Module):
                 energies = energies_of(volume).to(device)
                 symbols = [[band[chosen] for band in level] for level in volume]
         bits, error = torch.zeros((), device=device), torch.ones((), device=device)
-        if self.context.out.weight.requires_grad or not torch.is_grad_enabled():
+        if any(p.requires_grad for p in self.context.parameters()) or not torch.is_grad_enabled():
             bits = (
                 slices / len(chosen) * sampled_bits(self.context, symbols, step_index, energies, config.positions, seed)
             )

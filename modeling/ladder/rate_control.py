@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modeling.ladder.context import Symbols, energies_of
+from modeling.ladder.context import Symbols, energies_of, used_components
 from modeling.ladder.ladder import Analysis, Ladder
 from modeling.ladder.quantizer import PER_OCTAVE, STEPS, step_size
 from modeling.ladder.rate import sampled_bits
@@ -82,9 +82,7 @@ def token_bytes(ladder: Ladder, analysis: Analysis, symbols: Symbols, step_index
     with torch.no_grad():
         device = ladder.context.out.weight.device
         bits = float(sampled_bits(ladder.context, symbols, step_index, energies.to(device), SAMPLED, 0))
-    used = energies.any(0).nonzero()[:, 0]
-    num_components = int(used[-1]) + 1 if len(used) else 0
-    bits += BASIS_BITS * phases * num_components + CLASS_BITS * int((energies > 0).sum())
+    bits += BASIS_BITS * phases * used_components(energies) + CLASS_BITS * int((energies > 0).sum())
     return bits / 8 + SLICE_BYTES * len(symbols[0][0]) + VOLUME_BYTES
 
 
@@ -111,7 +109,9 @@ def index_for_psnr(
     def at(index: int) -> float:
         if index not in tried:
             symbols = symbols_at(index)
-            decoded = ladder.synthesise(symbols, analysis.basis, index, analysis.region)
+            rank = max(1, used_components(energies_of(symbols)))  # the components that a file holds
+            kept = [[band[:, :rank] for band in level] for level in symbols]
+            decoded = ladder.synthesise(kept, analysis.basis[:, :rank], index, analysis.region)
             tried[index] = (mean_psnr(cine, decoded), symbols)
         return tried[index][0]
 

@@ -33,7 +33,7 @@ class Rate:
     needs = ("ladder",)
 
     def count(self, batch: Batch, one_step: Tensor) -> Tensor:
-        """Return the number of coefficients, which is that of the pixels of all phases of slices without padding."""
+        """Return the number of pixels of all phases of slices without padding."""
         return batch.valid().sum() * batch.image[0, 0].numel()
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Tensor:

@@ -44,7 +44,7 @@ class FSQ(nn.Module):
         """Quantized values in [-1, 1], (..., C), and ids (...) int64."""
         half, offset = (self.levels - 1) * (1 + EPS) / 2, 0.5 * (self.levels % 2 == 0)
         bounded = (z.float() + torch.atanh(offset / half)).tanh() * half - offset
-        rounded = bounded.round()
+        rounded = bounded.round().clamp(-(self.levels // 2), (self.levels - 1) // 2)  # EPS of 1001 levels is half a bin
         ids = ((rounded.long() + self.levels // 2) * self.basis).sum(-1)
         return (bounded + (rounded - bounded).detach()) / (self.levels // 2), ids
 

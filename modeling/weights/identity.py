@@ -42,7 +42,9 @@ def identity(model: nn.Module, config: Any) -> Identity:
         config: its ModelConfig.
     """
     options = asdict(config)
-    conditioning = {key: value for key, value in options["conditioning"].items() if key != "weights"}
+    stored = getattr(model, "segmenter", None) is not None  # then its weights are hashed, wherever they come from
+    without = ("dropout", "cache_dir", *(("weights", "revision") if stored else ()))
+    conditioning = {key: value for key, value in options["conditioning"].items() if key not in without}
     sequence = {key: value for key, value in options["sequence"].items() if key not in ("grid", "method")}
     if config.sequence.method != "attention":  # the hashes of attention say no method
         sequence["method"] = config.sequence.method

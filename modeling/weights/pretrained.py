@@ -23,6 +23,9 @@ def published_vq_model(config: dict[str, Any], where: str) -> VQModelConfig:
     Raises:
         ValueError: when the sections of a published tokenizer are missing.
     """
+    if isinstance(config, dict) and config.get("format") == FORMAT:
+        raise ValueError(f"{where}: is a trained TiTok-MRI model, expected a published tokenizer; give the model as "
+                         "experiment.init_weight")  # fmt: skip
     try:
         vq_model = dict(config["model"]["vq_model"])
         image_size = config["dataset"]["preprocessing"]["crop_size"]

@@ -35,7 +35,7 @@ def residual_ids(bands: list[np.ndarray], nonzero: np.ndarray) -> np.ndarray:
 
     Args:
         bands: symbols (D, R, h, w) in coding order.
-        busy: (bands, R) bool, False for a band of zeros.
+        nonzero: (bands, R) bool, False for a band of zeros.
     """
     wide = (band.astype(np.int64) for band in bands)
     ids = [np.where(band > 0, 2 * band - 1, -2 * band) for band in wide]

@@ -359,3 +359,28 @@ def test_a_model_that_only_segments_says_so_when_asked_for_tokens() -> None:
     assert model.segmenter.labels(torch.rand(2, 1, 32, 32)).shape == (2, 32, 32)
     with pytest.raises(ValueError, match="needs a conditioning with a segmenter"):
         tiny_config("none")
+
+
+def test_a_key_frame_that_the_cine_does_not_have_is_refused_before_it_is_read() -> None:
+    x = torch.rand(1, 1, 4, 1, 8, 8)
+    for given in ((9, None), (None, 9), (-1, 2), (0, 4)):
+        with pytest.raises(ValueError, match=r"expected phases 0 to 3 of this cine"):
+            key_phases(x, *given)
+
+
+def test_a_mask_for_single_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="only a model of conditioning mask takes one"):
+        tiny_model(conditioning="mask").encode(torch.rand(2, 1, 32, 32), mask=torch.zeros(2, 32, 32, dtype=torch.uint8))
+
+
+def test_the_identity_follows_the_frozen_weights_and_not_where_they_are_cached(
+    sam3_folder: Path, tmp_path: Path
+) -> None:
+    section = {"name": "sam3", "weights": str(sam3_folder), "feature_channels": 16, "grid": 2, "width": 32}
+
+    def tokens_id(**more: Any) -> int:
+        torch.manual_seed(0)
+        return tiny_model(conditioning={**section, **more}).identity().tokens_id
+
+    base = tokens_id()
+    assert tokens_id(cache_dir=str(tmp_path)) == tokens_id(dropout=0.5) == base != tokens_id(weights="other/sam3")

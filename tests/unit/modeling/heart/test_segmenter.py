@@ -56,3 +56,13 @@ def test_a_few_steps_teach_it_a_disc() -> None:
         loss.backward()
         optimizer.step()
     assert (segmenter.labels(frames) == labels).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_a_loss_segments_in_the_precision_of_the_model_also_outside_its_autocast(precision: torch.dtype) -> None:
+    segmenter, seen = UNet(), []
+    segmenter.head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with torch.autocast("cpu", precision):
+        fixed = FixedSegmenter(segmenter, torch.rand(1, 1, 1, 32, 32))
+    fixed.segment(torch.rand(1, 1, 1, 32, 32))
+    assert seen == [precision]

@@ -1,5 +1,7 @@
 """The step is found for a number of bytes or a PSNR, and the estimates behind it are right."""
 
+import copy
+
 import pytest
 import torch
 
@@ -133,3 +135,11 @@ def test_symbols_of_a_finer_step_are_no_smaller() -> None:
         symbols = searched_symbols(ladder.coder().context, analysis.pyramid, index)
         sums.append(sum(int(band.abs().sum()) for level in symbols for band in level))
     assert sums[0] > 2 * sums[1] > 4 * sums[2] and step_size(120) < step_size(280)
+
+
+def test_the_psnr_of_a_goal_is_that_of_the_components_that_a_file_holds() -> None:
+    model, still = copy.deepcopy(trained_ladder()), cine(phases=1).expand(-1, 6, -1, -1)
+    with torch.no_grad():
+        model.ladder.refinement.tail.bias.fill_(3.0)  # it changes every component, also one without symbols
+    tokens = model.encode(as_input(still), psnr=20.0)[0]
+    assert psnr_of(model, still, tokens) >= 20.0 - 1e-4

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from data.loading.loader import collate
 from modeling.draws import no_draws
@@ -150,3 +151,14 @@ def test_a_run_of_mixed_precision_uses_the_ladder_in_float32(trains: bool) -> No
     assert float(exact.ladder.bits.detach().sum()) > 0
     assert (exact.reconstruction is None) == (lowered.reconstruction is None) == trains
     assert trains or torch.equal(exact.reconstruction, lowered.reconstruction)
+
+
+def test_the_rate_trains_any_part_of_the_context_model() -> None:
+    torch.manual_seed(0)
+    model = TiTok(tiny_config(layout="ladder"))
+    nn.init.normal_(model.ladder.context.out.requires_grad_(False).weight)  # 0 in a new model
+    batch = batch_of(smooth_cine(2, 4, 16, 20))
+    total, _ = sum_and_count("rate", model(batch, no_draws(batch)), batch)
+    total.backward()
+    grads = [p.grad for p in model.ladder.context.parameters() if p.requires_grad]
+    assert float(total.detach()) > 0 and any(grad is not None and grad.abs().sum() > 0 for grad in grads)

@@ -83,3 +83,10 @@ def test_fsq_passes_the_gradient_through_the_rounding_and_refuses_single_levels(
     assert (z.grad > 0).all()
     with pytest.raises(ValueError, match="at least 2"):
         FSQ([8, 1])
+
+
+@pytest.mark.parametrize("levels", [2, 3, 1000, 1001, 65536])
+def test_the_outermost_ids_of_a_channel_are_0_and_its_last_level(levels: int) -> None:
+    fsq, z = FSQ([levels]), torch.tensor([[-50.0], [50.0]])
+    values, ids = fsq(z)
+    assert ids.tolist() == [0, levels - 1] and torch.allclose(fsq.lookup(ids), values, atol=1e-5)
