@@ -23,7 +23,7 @@ MAX_VOXELS = 1 << 31
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """Content of a compressed file without its tokens.
+    """Content of a compressed file without its tokens; real numbers are rounded to float32, as they are stored.
 
     Args:
         slices: D.
@@ -65,6 +65,11 @@ class Header:
     length_unit: int = MM
 
     def __post_init__(self) -> None:
+        for name in ("slope", "intercept", "time_step", *(("outside",) if self.outside is not None else ())):
+            object.__setattr__(self, name, _rounded(getattr(self, name)).item())
+        for name in ("window", "spacing_mm"):
+            object.__setattr__(self, name, tuple(_rounded(getattr(self, name)).tolist()))
+        object.__setattr__(self, "affine", _rounded(self.affine))
         layout = self.layout
         for name, count, low in (
             ("slices", self.slices, 1),
@@ -135,6 +140,12 @@ def header_for(case: CineCase, prepared: Prepared, layout: TokenLayout, **more: 
         length_unit=case.length_unit,
         **more,
     )
+
+
+def _rounded(values: Any) -> np.ndarray:
+    """Round numbers to float32, as float64."""
+    with np.errstate(over="ignore"):  # infinity is refused
+        return np.asarray(values, np.float32).astype(np.float64)
 
 
 def _in_range(name: str, value: float, low: int, high: int) -> None:
