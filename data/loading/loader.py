@@ -105,7 +105,8 @@ class Stream(Sampler[list[tuple[int, ...]]]):
             raise ValueError("the split is empty; convert more patients, or use lower val_fraction and test_fraction")
         if global_batch_size < 1 or global_batch_size % world_size:
             raise ValueError(
-                f"the global batch size is {global_batch_size}, expected a multiple of the {world_size} processes"
+                f"a micro-batch (training.global_batch_size / gradient_accumulation_steps) has {global_batch_size} "
+                f"samples, expected a multiple of the {world_size} processes"
             )
         if not 0 <= rank < world_size or start_step < 0:
             raise ValueError(f"rank is {rank} of {world_size} and start_step {start_step}: out of range")

@@ -48,6 +48,19 @@ def test_what_a_recipe_needs_is_named_with_its_size_and_place(
     assert "nothing to download" in capsys.readouterr().out
 
 
+def test_the_weights_of_a_conditioning_and_of_a_loss_are_fetched_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded: list[object] = []
+    monkeypatch.setattr(fetch_weights.sam3, "load_encoder", lambda *given: loaded.append(given))
+    monkeypatch.setattr(fetch_weights, "build_objective", lambda losses: loaded.append(losses))
+    lpips = "losses={pixel: {}, lpips: {net: vgg}}"
+    run(monkeypatch, "config=configs/demo/stage2.yaml", "model.conditioning={name: sam3, revision: v1}", lpips)
+    assert [loaded[0], *loaded[1]] == [("facebook/sam3", "v1"), "lpips"]
+    said = capsys.readouterr().out
+    assert "facebook/sam3" in said and "losses.lpips" in said and "nothing to download" not in said
+
+
 def test_what_cannot_be_had_ends_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
