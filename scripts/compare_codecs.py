@@ -35,7 +35,7 @@ from data.shards.remote import folder_or_url
 from modeling.titok import TiTok
 from scripts.evaluate import model_names
 from scripts.evaluation.finished import Finished, shared_inputs
-from scripts.evaluation.rate_distortion import Point, means, measure, points_of_codec, points_of_model
+from scripts.evaluation.rate_distortion import Point, means, measure, points_of_codec, points_of_model, taught_by
 from scripts.evaluation.segmenters import Opened, open_segmenter
 from scripts.files.codec import HeartWeight, Rate, field_of, load_model
 from utils.config import registry
@@ -215,25 +215,6 @@ def open_segmenters(paths: Sequence[Path], device: torch.device, batch_frames: i
             raise ValueError(f"--segmenter {path}: another segmenter is also named {name!r}; rename one of them")
         found[name] = opened
     return list(found.values())
-
-
-def taught_by(
-    opened: Sequence[Opened], models: dict[str, TiTok], points: dict[str, list[Point]]
-) -> dict[str, list[str]]:
-    """Return for each segmenter the methods of the models in whose training it was used.
-
-    Args:
-        opened: the segmenters.
-        models: by name.
-        points: of each model; a ladder is one method for each weight of the heart.
-    """
-    return {
-        one.segmenter.name: list(dict.fromkeys(
-            point.method for name, model in models.items() if one.lineage & set(model.teachers())
-            for point in points[name]
-        ))
-        for one in opened
-    }  # fmt: skip
 
 
 @user_errors()

@@ -27,6 +27,7 @@ from data.shards.reader import ShardReader
 from modeling.titok import TiTok
 from scripts.evaluation.finished import Finished, model_hash
 from scripts.evaluation.scoring import Row, recording_failure
+from scripts.evaluation.segmenters import Opened
 from scripts.files.codec import Rate, compress, reconstruct
 from utils.clinical import Masks
 from utils.metrics import cohort
@@ -97,6 +98,25 @@ def points_of_model(name: str, model: TiTok, rates: Sequence[Rate], heart_weight
         rate = {**rate, "heart_weight": weight}
         points.append(Point(method, setting, False, at(rate), {"model": hashed, **rate}))
     return points
+
+
+def taught_by(
+    opened: Sequence[Opened], models: dict[str, TiTok], points: dict[str, list[Point]]
+) -> dict[str, list[str]]:
+    """Return for each segmenter the methods of the models in whose training it was used.
+
+    Args:
+        opened: the segmenters.
+        models: by name.
+        points: of each model; a ladder is one method for each weight of the heart.
+    """
+    return {
+        one.segmenter.name: list(dict.fromkeys(
+            point.method for name, model in models.items() if one.lineage & set(model.teachers())
+            for point in points[name]
+        ))
+        for one in opened
+    }  # fmt: skip
 
 
 def measure(

@@ -146,7 +146,7 @@ def test_a_ladder_that_a_segmenter_taught_is_marked_at_every_weight_of_the_heart
     models: Any = {"ladder": SimpleNamespace(teachers=lambda: ["a"]), "other": SimpleNamespace(teachers=lambda: ["b"])}
     named = {"ladder": ("ladder", "ladder heart x4", "ladder"), "other": ("other",)}
     points: Any = {name: [SimpleNamespace(method=method) for method in methods] for name, methods in named.items()}
-    assert compare_codecs.taught_by(opened, models, points) == {"threshold": ["ladder", "ladder heart x4"]}
+    assert rate_distortion.taught_by(opened, models, points) == {"threshold": ["ladder", "ladder heart x4"]}
 
 
 def test_a_patient_that_fails_is_named_and_costs_no_other(
