@@ -132,9 +132,9 @@ class AcdcSource:
         names = [f"{patient}_frame{phase + 1:02d}" for phase in (info.ed, info.es)]
         whole, *frames = (find_nifti(self.folders[patient], name) for name in (f"{patient}_4d", *names))
         if self.modality == "4d_mri":
-            hint = "its ED and ES frames exist: convert them with --modality ed_es" if all(frames) else None
+            hint = "its ED and ES frames exist: convert with --modality ed_es" if all(frames) else None
             return [_required(patient, f"{patient}_4d", whole, hint)]
-        hint = "its 4-D cine exists: convert it with --modality 4d_mri" if whole else None
+        hint = "its 4-D cine exists: convert with --modality 4d_mri" if whole else None
         return [_required(patient, name, path, hint) for name, path in zip(names, frames, strict=True)]
 
     def _known(self, patient: str, info: Info) -> list[Path]:

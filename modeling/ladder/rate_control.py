@@ -38,7 +38,7 @@ def index_for_bytes(ladder: Ladder, analysis: Analysis, total: float, symbols_at
     Args:
         ladder: the model.
         analysis: of the cine.
-        total: bytes of all tokens.
+        total: bytes of all tokens of all frames.
         symbols_at: symbols of a step index.
 
     Returns:
@@ -70,8 +70,10 @@ def index_for_bytes(ladder: Ladder, analysis: Analysis, total: float, symbols_at
         if (1 - TOLERANCE) * total <= size <= total:
             break
     if best is None:
+        frames = len(analysis.pyramid[0][0]) * len(analysis.ids)
         raise ValueError(
-            f"{total:.0f} bytes are too few: tokens of this cine take about {size:.0f} at the largest step"
+            f"{total / frames:g} bytes a frame are too few: the tokens of this cine take about {size / frames:.1f} "
+            "at the largest step"
         )
     return best[1], best[2]
 

@@ -33,7 +33,7 @@ CHANGES = {  # key of a change -> heading, decimals, key of its margin, whether 
 
 def ratio_text(ratio: float) -> str:
     """A ratio of the headline; 0 is below all measured ratios, inf above them."""
-    return "none measured" if ratio == 0 else "all measured" if math.isinf(ratio) else f"{ratio:,.0f}x"
+    return "below all measured" if ratio == 0 else "above all measured" if math.isinf(ratio) else f"{ratio:,.0f}x"
 
 
 def interval_text(ends: Sequence[float], decimals: int) -> str:

@@ -69,7 +69,7 @@ def test_more_bytes_than_the_finest_step_takes_give_the_finest_step() -> None:
 
 def test_too_few_bytes_and_a_psnr_out_of_reach_are_refused() -> None:
     x = as_input(cine(height=16, width=20))
-    with pytest.raises(ValueError, match=r"12 bytes are too few: tokens of this cine take about \d+ at"):
+    with pytest.raises(ValueError, match=r"^1 bytes a frame are too few: the tokens of this cine take about [\d.]+ at"):
         trained_ladder().encode(x, bytes_per_frame=1.0)
     with pytest.raises(ValueError, match=r"101 dB cannot be reached: the finest step gives \d+\.\d\d dB"):
         trained_ladder().encode(x, psnr=101.0)
