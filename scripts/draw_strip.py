@@ -39,7 +39,7 @@ from utils.report.drawing.figures import ERROR, GREY, INK
 
 CELL = 1.45  # inches
 DPI = 110
-PALETTE = 64  # colours of the file, which make it a third as large
+PALETTE = 256  # colours of the file; with fewer, grey images share them with the error map
 BATCH_FRAMES = 64
 MOST_NAMED = 5  # patients in an error message
 

@@ -130,7 +130,7 @@ def doubts_of(originals: Sequence[Row], n: int) -> list[str]:
     """Say why the result is weak: few patients, or a segmenter that does not find the heart in the originals."""
     doubts = [f"{equivalence.WARNING} {n} patients are too few for a conclusion."] if n < FEW else []
     for row in originals:
-        dice = {place: row[f"dice_{place}"] for place in equivalence.PLACES}
+        dice = {place: row.get(f"dice_{place}", math.nan) for place in equivalence.PLACES}
         weak = [f"{place} {value:.2f}" for place, value in dice.items() if not value >= WEAK_DICE]
         if weak:
             doubts.append(

@@ -120,7 +120,17 @@ def check_patients(patients: Sequence[Patient], args: argparse.Namespace) -> Non
             raise ValueError(f"{where}: no patient has a group; add --target ef to predict the EF alone")
         if not known:
             raise ValueError(f"{where}: no patient has labels at ED and ES; add --target group to leave the EF out")
-        check_sizes([p.group or UNKNOWN for p in known], args.folds, target, where)
+        check_sizes(strata_of([p.group or UNKNOWN for p in known], args.folds, target), args.folds, target, where)
+
+
+def strata_of(groups: Sequence[str], folds: int, target: str) -> list[str]:
+    """Return the group of each patient, by which the folds are balanced.
+
+    The EF needs no groups: patients of a group with fewer patients than folds are counted with the largest group.
+    """
+    sizes = Counter(groups)
+    largest = max(sizes, key=lambda name: sizes[name])
+    return [largest if target == EF and sizes[group] < folds else group for group in groups]
 
 
 def check_sizes(groups: Sequence[str], folds: int, target: str, where: str) -> None:
@@ -140,19 +150,20 @@ def check_sizes(groups: Sequence[str], folds: int, target: str, where: str) -> N
         )
 
 
-def make_targets(names: Sequence[str], patients: Sequence[Patient], ef: np.ndarray) -> list[Target]:
+def make_targets(names: Sequence[str], patients: Sequence[Patient], ef: np.ndarray, folds: int) -> list[Target]:
     """The targets, each with the patients whose value is known.
 
     Args:
         names: GROUP or EF.
         patients: all patients.
         ef: (n,) EF in %, NaN where unknown.
+        folds: number of folds, see `strata_of`.
     """
     groups = np.array([patient.group or UNKNOWN for patient in patients])
     targets = []
     for name in names:
         members = np.flatnonzero([p.group is not None for p in patients] if name == GROUP else np.isfinite(ef))
-        strata = groups[members]
+        strata = np.array(strata_of(groups[members].tolist(), folds, name))
         y = np.unique(strata, return_inverse=True)[1] if name == GROUP else ef[members]
         targets.append(Target(name, members, y, strata))
     return targets
@@ -192,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sets, equal = results.without_copies(sets)
     copies |= equal
     method = Method(args.folds, args.repeats, args.seed, args.permutations, DRAWS)
-    targets = make_targets(args.target, patients, ef)
+    targets = make_targets(args.target, patients, ef, args.folds)
     for target in targets:
         check_sizes(list(target.strata), args.folds, target.name, f"--data {args.data}")
     rows = {target.name: results.probe_target(target, sets, method) for target in targets}

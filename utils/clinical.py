@@ -34,6 +34,8 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def hausdorff95(a: np.ndarray, b: np.ndarray, spacing_mm: Sequence[float]) -> float:
     """95th percentile of the surface distances in mm: NaN if both are empty, the diagonal of the volume if one is.
 
+    A stack of one slice is measured in 2-D, by its contours.
+
     Args:
         a: mask.
         b: mask of the same shape.
@@ -65,6 +67,8 @@ def _surface_distance(
     a, b = _pair(a, b)
     if not (a.any() or b.any()):
         return math.nan
+    if 1 in a.shape[2:]:  # one slice has contours: in 3-D, each of its voxels would be surface
+        return _surface_distance(measure, a[..., 0], b[..., 0], spacing_mm[:2])
     if not (a.any() and b.any()):
         return float(np.linalg.norm(np.array(a.shape) * np.array(spacing_mm)))
     box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(a | b))  # faster, same surfaces

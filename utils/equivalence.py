@@ -214,8 +214,10 @@ def certain_ratio(ratio: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> float
 
 
 def paired_test(before: np.ndarray, after: np.ndarray) -> float:
-    """Return the two-sided p value of Wilcoxon's signed-rank test over known pairs; 1 if no pair differs."""
+    """Return the two-sided p value of Wilcoxon's signed-rank test over known pairs; 1 if none differs, NaN for none."""
     difference = (after - before)[np.isfinite(after - before)]
+    if not difference.size:
+        return math.nan
     return float(wilcoxon(difference).pvalue) if difference.any() else 1.0
 
 

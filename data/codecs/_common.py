@@ -91,7 +91,7 @@ class StillCodec:
         ladder: see `Codec`.
         bits: of a pixel, see `to_levels`.
         write: (frame (h, w) of levels, setting) -> file.
-        read: file -> frame (h, w) of levels.
+        read: file -> frame (h, w) of levels, or a larger one that begins with it.
     """
 
     title: str
@@ -107,4 +107,5 @@ class StillCodec:
 
     def decode(self, parts: Sequence[bytes], hw: tuple[int, int]) -> np.ndarray:
         """See `Codec`."""
-        return from_levels(np.stack([self.read(part) for part in parts]), self.bits)
+        rows, columns = hw
+        return from_levels(np.stack([self.read(part)[:rows, :columns] for part in parts]), self.bits)

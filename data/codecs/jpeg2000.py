@@ -9,8 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import numpy as np
+
 from data.codecs._common import StillCodec, require
 from utils.config.ranges import Range
+
+LEAST_SIDE = 32  # OpenJPEG misses the wanted PSNR of smaller frames by far; they are padded
 
 
 @dataclass
@@ -29,13 +33,19 @@ class Options:
 def build(options: Options) -> StillCodec:
     """The codec with these options."""
     imagecodecs, bits = require("jpeg2000", "imagecodecs"), options.bits
+
+    def write(frame: np.ndarray, decibel: float) -> bytes:
+        padding = [(0, max(0, LEAST_SIDE - side)) for side in frame.shape]
+        return imagecodecs.jpeg2k_encode(
+            np.pad(frame, padding, "edge"), level=decibel, codecformat="J2K", bitspersample=bits, reversible=False,
+            numthreads=1,
+        )  # fmt: skip
+
     return StillCodec(
         title=f"JPEG 2000, {bits} bits",
         quality="wanted dB",
         ladder=tuple(options.ladder),
         bits=bits,
-        write=lambda frame, decibel: imagecodecs.jpeg2k_encode(
-            frame, level=decibel, codecformat="J2K", bitspersample=bits, reversible=False, numthreads=1
-        ),
+        write=write,
         read=lambda data: imagecodecs.jpeg2k_decode(data, numthreads=1),
     )

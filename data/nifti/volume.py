@@ -67,8 +67,9 @@ def read_nifti(path: Path, axes: int, patient: str) -> Volume:
         OSError: when it cannot be opened or read.
     """
     if not path.is_file():
-        reason = "is a broken link; get the file that it points to" if path.is_symlink() else "is missing"
-        raise CaseRefused("missing_file", patient, f"{path.name} {reason}, or re-download the case")
+        link = "is a broken link; get the file that it points to, or re-download the case"
+        reason = link if path.is_symlink() else "is missing; check its name, or re-download the case"
+        raise CaseRefused("missing_file", patient, f"{path.name} {reason}")
     try:
         header, stored = read_file(path)
         slope, intercept = header.get_slope_inter()

@@ -144,7 +144,7 @@ def _slice_levels(rng: np.random.Generator, slices: int, length_mm: float) -> tu
     above = int(slices >= 6 and rng.random() < 0.4)
     below = int(slices >= 7 and rng.random() < 0.4)
     cut = slices - above - below
-    thickness = float(np.round(np.clip(length_mm / cut, 5.0, 10.0), 1))
+    thickness = float(np.round(min(length_mm / cut, 10.0), 1))
     span = min(1.0, cut * thickness / length_mm)
     start = (1 - span) * rng.uniform(0.25, 0.5)
     level = np.array([BASE] * above + [LEFT_VENTRICLE] * cut + [BEYOND_APEX] * below)

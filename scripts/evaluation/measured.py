@@ -100,8 +100,10 @@ def _measured(segmenter: str, method: str, settings: dict[str, list[Row]], origi
 
     names = list(settings)
     names = [names[index] for index in np.argsort(means("ratio_int16", names), kind="stable")]
-    first = settings[names[0]][0]["hearts"][segmenter]
+    of_patients = [row["hearts"][segmenter] for of_setting in settings.values() for row in of_setting]
+    keys = dict.fromkeys(key for row in of_patients for key in row)  # a patient with ED alone has none of ES
     before = [row["hearts"][segmenter] for row in originals]
+    known = dict.fromkeys(key for row in before for key in row)
     return Measured(
         method,
         segmenter,
@@ -109,15 +111,15 @@ def _measured(segmenter: str, method: str, settings: dict[str, list[Row]], origi
         means("bytes_per_frame", names),
         means("ratio_int16", names),
         means("psnr", names),
-        {key: np.array([_values(settings[name], segmenter, key) for name in names]) for key in first},
-        {key: np.array([_number(row[key]) for row in before]) for key in before[0]},
-        {key: np.array([_number(row["truth"][key]) for row in originals]) for key in VOLUMES},
+        {key: np.array([_values(settings[name], segmenter, key) for name in names]) for key in keys},
+        {key: np.array([_number(row.get(key)) for row in before]) for key in known},
+        {key: np.array([_number(row["truth"].get(key)) for row in originals]) for key in VOLUMES},
         [str(row["group"] or "unknown") for row in originals],
     )
 
 
 def _values(rows: Sequence[Row], segmenter: str, key: str) -> list[float]:
-    return [_number(row["hearts"][segmenter][key]) for row in rows]
+    return [_number(row["hearts"][segmenter].get(key)) for row in rows]
 
 
 def _number(value: float | None) -> float:

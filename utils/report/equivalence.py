@@ -24,7 +24,7 @@ PLACES = tuple(f"{name}_{phase}" for phase in KEY_FRAMES for name in STRUCTURES)
 SHOWN_MARGINS = 8  # range of the axis of a change, in margins
 WARNING = "WARNING:"  # how a note begins that stands at the top of the page
 MARGIN = 1.15  # of the axis of ratios, as a factor
-CHANGES = {  # key of a change -> heading, decimals, key of its margin, whether it has two sides
+CHANGES = {  # key of a change -> heading, decimals, whether it has two sides
     "dice": ("decrease of Dice", 4, False),
     "ef_bias": ("bias of LV EF (points)", 2, True),
     "ef_limits": ("wider limits of LV EF (points)", 2, False),
@@ -88,7 +88,7 @@ def structure_table(rows: Rows) -> Table:
     """Dice of each structure and key frame against the ground truth, and means of Dice and distances."""
     cells = []
     for row in rows:
-        dice = [number(row[f"dice_{place}"], 3) for place in PLACES]
+        dice = [number(row.get(f"dice_{place}"), 3) for place in PLACES]
         means = [number(row[f"dice_mean{against}"], 3) for against in ("", "_to_original")]
         means += [number(row[f"{kind}_mean{against}"], 2) for kind in DISTANCES for against in ("", "_to_original")]
         cells.append([row["method"], row["setting"], *dice, *means])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from data.shards.reader import ShardReader
@@ -88,3 +89,15 @@ def test_a_segmenter_is_refused(shards: Path, tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         draw_strip.main(arguments(tmp_path / "segmenter", shards, tmp_path / "a.png"))
     assert "cannot decode" in capsys.readouterr().err
+
+
+def test_grey_images_stay_grey_beside_a_coloured_error_map(tmp_path: Path) -> None:
+    figure, random = Figure(figsize=(4, 4)), np.random.default_rng(0)
+    for number, colours in enumerate(("gray", "inferno")):
+        ax = figure.add_axes((0, 0.5 - 0.5 * number, 1, 0.5))
+        ax.imshow(random.random((40, 80)), cmap=colours, vmin=0, vmax=1, aspect="auto")
+        ax.axis("off")
+    draw_strip.save(figure, tmp_path / "strip.png")
+    pixels = np.asarray(Image.open(tmp_path / "strip.png").convert("RGB")).astype(int)
+    grey = pixels[: len(pixels) // 2 - 4]
+    assert np.ptp(grey, axis=2).max() < 8

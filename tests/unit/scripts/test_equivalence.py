@@ -199,3 +199,18 @@ def test_a_report_that_cannot_be_used_is_one_clear_line(
             equivalence.main([*arguments, "--output_dir", str(tmp_path / "out")])
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert says in line and not (tmp_path / "out").exists()
+
+
+def test_a_patient_that_is_labelled_at_ed_alone_makes_no_setting_equivalent_and_costs_no_report(
+    report: Path, tmp_path: Path
+) -> None:
+    def without_es(data: dict[str, Any]) -> None:
+        for row in data["per_patient"]:
+            if row["patient"] == data["per_patient"][0]["patient"]:
+                hearts = row["hearts"]["network"]
+                row["hearts"]["network"] = {k: v for k, v in hearts.items() if "_ES" not in k} | {"lv_ef": None}
+
+    source = rewritten(tmp_path / "ed", report, without_es)
+    equivalence.main([str(source), "--output_dir", str(tmp_path / "out"), "--resamples", "100"])
+    result = json.loads((tmp_path / "out" / "equivalence.json").read_text())
+    assert not any(point["equivalent"] for point in result["points"])

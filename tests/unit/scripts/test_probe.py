@@ -275,3 +275,12 @@ def test_a_missing_scikit_learn_is_named(
     monkeypatch.setattr(crossval, "find_spec", lambda _: None)
     refuse({"folds": 2}, cohort, models, tmp_path / "out")
     assert capsys.readouterr().err.endswith("not installed: pip install scikit-learn\n")
+
+
+def test_the_ef_needs_no_groups_and_a_small_group_joins_the_largest() -> None:
+    groups = ["DCM"] * 3 + ["NOR"] * 2 + ["unknown"]
+    assert probe.strata_of(groups, 2, "ef") == ["DCM"] * 3 + ["NOR"] * 2 + ["DCM"]
+    assert probe.strata_of(groups, 2, "group") == groups
+    probe.check_sizes(probe.strata_of(groups, 4, "ef"), 4, "ef", "cohort")
+    with pytest.raises(ValueError, match="fewer than --folds 7"):
+        probe.check_sizes(probe.strata_of(groups, 7, "ef"), 7, "ef", "cohort")

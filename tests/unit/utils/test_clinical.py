@@ -138,3 +138,12 @@ def test_body_surface_is_mostellers() -> None:
     assert body_surface_m2(180, 80) == 2.0
     for height, weight in ((None, 80), (180, None), (0, 80)):
         assert math.isnan(body_surface_m2(height, weight))
+
+
+def test_the_surface_distances_of_one_slice_are_those_of_its_contours() -> None:
+    rows, columns = np.mgrid[:64, :64]
+    outer, inner = (np.hypot(rows - 32, columns - 32)[..., None] <= radius for radius in (30, 20))
+    spacing = (1.0, 1.0, 8.0)
+    assert mean_surface_distance(outer, inner, spacing) == pytest.approx(10, abs=0.5)
+    assert hausdorff95(outer, inner, spacing) == pytest.approx(10, abs=0.5)
+    assert hausdorff95(outer, np.zeros_like(outer), spacing) == pytest.approx(64 * 2**0.5)

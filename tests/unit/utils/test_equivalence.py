@@ -127,3 +127,8 @@ def test_the_worst_group_has_the_largest_change_in_units_of_the_margins() -> Non
     groups = by_group(one, 1)
     assert groups["DCM"] == {"n": 4, "dice": pytest.approx(0.02), "ef_bias": pytest.approx(3)}
     assert worst_group(groups, Margins()) == "DCM" and worst_group(groups, replace(Margins(), ef_bias=100)) in groups
+
+
+def test_no_pair_has_no_p_value_and_equal_pairs_have_1() -> None:
+    unknown, values = np.full(5, math.nan), np.arange(5.0)
+    assert math.isnan(paired_test(unknown, values)) and paired_test(values, values) == 1

@@ -175,3 +175,11 @@ def test_levels_span_the_whole_range_and_are_off_by_half_a_level_at_most(bits: i
     assert levels.dtype == kind and levels[0] == 0 and levels[-1] == 2**bits - 1
     assert abs(from_levels(levels, bits) - values).max() <= 0.5 / (2**bits - 1) + 1e-6
     assert to_levels(np.array([-0.2, 1.3]), bits).tolist() == [0, 2**bits - 1]
+
+
+@pytest.mark.parametrize("side", [11, 15, 16, 20, 31])
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_a_small_constant_frame_comes_back(name: str, side: int, level: float) -> None:
+    codec = build("data.codecs", name, {}, f"codecs.{name}")
+    cine = np.full((2, side, side + 2), level, np.float32)
+    assert np.abs(coded(codec, cine, codec.ladder[0])[1] - cine).max() < 0.02
