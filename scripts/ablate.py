@@ -98,7 +98,9 @@ def table_of(models: dict[str, Any], independent: dict[str, bool]) -> list[dict[
         models: {arm: {"mean": {figure: value}}}, as in summary.json; None for a figure that was not measured.
         independent: arm -> whether the segmenter of the evaluation did not teach it; empty without a segmenter.
     """
-    models = {name.partition(", ")[0]: model for name, model in models.items()}  # the name of a ladder has its rate
+    # The name of a ladder has its rate.
+    models = {name.partition(", ")[0]: model for name, model in models.items()}
+    independent = {name.partition(", ")[0]: value for name, value in independent.items()}
     full = models[FULL]["mean"]
     rows = []
     for name in sorted(models, key=lambda name: name != FULL):

@@ -80,6 +80,8 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
         stateful["scaler"] = accelerator.scaler
     start, best = 0, None
     if saved is not None:
+        if "taught_by" not in saved:
+            raise ValueError(f"{folder}: its checkpoint is of another version; give another experiment.output_dir")
         same_run(saved["config"], plain, str(folder))
         for name, part in stateful.items():
             part.load_state_dict(saved[name])
@@ -125,8 +127,8 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
                         prediction = learner(batch, draws)
                     values = objective(prediction, batch)
                     if not values.requires_grad:
-                        raise ValueError(f"no loss of the recipe applies to the samples {', '.join(batch.key)} of step "
-                                         f"{step}; add a loss that applies to all, such as pixel")  # fmt: skip
+                        raise ValueError(f"no loss that is used at step {step} has a gradient to a trained parameter, "
+                                         f"samples {', '.join(batch.key)}; add a loss, or train more")  # fmt: skip
                     # DDP averages gradients over ranks: times ranks makes that the gradient of the global mean.
                     accelerator.backward(objective.total(values, counts) * ranks)
                 sums += values.detach()
@@ -153,7 +155,8 @@ def train(config: RunConfig, saved: dict[str, Any] | None) -> None:
                 with ema.swapped():
                     batch = held_out[0].to(device)
                     scores = preview(model, batch, no_draws(batch), held_out[1], done, log)
-                    if options.best_by and is_better(options.best_by, scores, best):
+                    quantized = done > options.continuous_steps  # earlier previews have no tokens
+                    if options.best_by and quantized and is_better(options.best_by, scores, best):
                         best = scores[options.best_by.removeprefix("-")]
                         write_output(folder / "best", plain, model, progress.token_counts(), done)
             if done % options.checkpoint_every == 0 or done == options.max_steps or status:

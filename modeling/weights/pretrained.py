@@ -89,13 +89,13 @@ def read_pretrained(
     return model
 
 
-def lineage(config: dict[str, Any] | None, where: str) -> set[str]:
+def lineage(config: dict[str, Any], where: str) -> set[str]:
     """Return the hashes of the segmenters that were used in the training of a saved model, from its config.
 
     Raises:
         ValueError: when `taught_by` is not a list of texts.
     """
-    taught_by = (config or {}).get("taught_by", [])
+    taught_by = config.get("taught_by", [])  # a published tokenizer has none
     if not isinstance(taught_by, list) or not all(isinstance(entry, str) for entry in taught_by):
         raise ValueError(f"{where}: taught_by is {taught_by!r}, expected a list of hashes; export the model again")
     return set(taught_by)

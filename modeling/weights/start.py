@@ -1,5 +1,7 @@
 """Initial weights of a run: random, from a published tokenizer, or from an earlier stage."""
 
+from typing import Any
+
 from modeling.config import ModelConfig
 from modeling.titok import TiTok
 from modeling.tokenizer import VQModelConfig
@@ -33,7 +35,7 @@ def start_model(config: ModelConfig, init_weight: str | None) -> tuple[TiTok, li
             state, saved = load_weights(init_weight)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"experiment.init_weight: {error}; train the earlier stage first") from None
-        taught_by |= lineage(saved, str(init_weight))
+        taught_by |= teachers_of(saved, str(init_weight))
         if saved is not None and not from_recipe:
             tokenizer.vq_model = saved_vq_model(saved, init_weight)
             origin = saved["model"]["tokenizer"]  # the source of the first weights of its tokenizer
@@ -78,6 +80,18 @@ def load_segmenter(model: TiTok, source: str) -> set[str]:
     expected = {key: value for key, value in model.state_dict().items() if key.startswith(prefix)}
     check_keys(expected, state, source)
     model.load_state_dict(state, strict=False)
+    return teachers_of(saved, source)
+
+
+def teachers_of(saved: dict[str, Any] | None, source: str) -> set[str]:
+    """Return the hashes of the segmenters that were used in the training of an earlier stage, from its config.
+
+    Raises:
+        ValueError: the file does not name them.
+    """
+    if saved is None or "taught_by" not in saved:
+        raise ValueError(f"{source}: has no `taught_by`, the segmenters of its training; give the output folder of a "
+                         "training, or its checkpoint_last.pth")  # fmt: skip
     return lineage(saved, source)
 
 

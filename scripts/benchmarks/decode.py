@@ -60,10 +60,12 @@ def random_model(size: str, patch: int, image_size: int, draft: bool = False) ->
 @torch.inference_mode()
 def measure(model: TiTok, batch: int, phases: int, steps: int, rounds: int, device: torch.device) -> dict[str, Any]:
     """Milliseconds, GFLOP and peak memory of one decode, the first two a frame."""
-    size = model.config.image_size
+    if model.ladder is not None:
+        raise ValueError("--model is a rate ladder; use scripts/benchmark.py ladder")
+    size, grid = model.config.image_size, None if model.layout.has_grid else (1, phases)
     x = torch.rand(batch, model.config.channels, size, size, 1, phases, device=device)
     tokens = model.encode(x, ed=0, es=phases // 2)
-    call = partial(model.decode_tokens, tokens, steps=steps, realism=float(steps > 1), seed=0)
+    call = partial(model.decode_tokens, tokens, steps=steps, realism=float(steps > 1), seed=0, grid=grid)
     frames = batch * phases
     return {
         "ms": 1e3 * in_turns({"decode": call}, rounds, device)["decode"] / frames,

@@ -42,18 +42,20 @@ def build(config: RunConfig) -> Built:
     torch.manual_seed(config.experiment.seed)
     objective = build_objective(config.losses)
     check_losses(config, objective.needs)
-    if all(term.warmup_steps for term in objective.terms.values()):
-        raise ValueError("every loss of the recipe has warmup_steps above 0, so the first steps train nothing; set "
-                         "warmup_steps of one loss to 0")  # fmt: skip
+    if all(term.warmup_steps or not term.weight for term in objective.terms.values()):
+        raise ValueError("every loss of the recipe has warmup_steps above 0 or the weight 0, so the first steps train "
+                         "nothing; set warmup_steps of one loss to 0")  # fmt: skip
     torch.manual_seed(config.experiment.seed)
     model, fresh = start_model(config.model, config.experiment.init_weight)
     model.recompute(config.training.recompute_frames)
     trainable = select_trainable(model, config.training.trainable)
     learned = {f"losses.{name}": parameter for name, parameter in objective.named_parameters()}
-    if config.training.reseed_every and CODEBOOK not in trainable:
-        raise ValueError(
-            f"training.reseed_every is {config.training.reseed_every}, but training.trainable does not name {CODEBOOK}"
-        )
+    for name in ("reseed_every", "continuous_steps"):  # both change the codebook
+        if (value := getattr(config.training, name)) and CODEBOOK not in trainable:
+            raise ValueError(f"training.{name} is {value}, but training.trainable does not name {CODEBOOK}")
+    if 0 < config.training.max_steps <= (steps := config.training.continuous_steps):
+        raise ValueError(f"training.continuous_steps is {steps}, expected fewer than training.max_steps "
+                         f"{config.training.max_steps}: the codebook is initialised after them")  # fmt: skip
     if config.training.reseed_every and model.resampler is not None:
         raise ValueError("training.reseed_every replaces unused entries of the tokenizer's codebook, but a model of "
                          "layout sequence counts the ids of the whole cine; set it to 0")  # fmt: skip

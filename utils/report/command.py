@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ def command_line(script: str, argv: Sequence[str] | None) -> str:
 
 
 def _public_word(word: str) -> str:
-    """A word of a command, `VALUE` or `NAME=VALUE`, without private folders."""
-    name, sign, value = word.rpartition("=")
-    path = Path(value).expanduser()
+    """A word of a command, `VALUE` or `--NAME=VALUE`, without private folders."""
+    name, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    path = Path(os.path.expanduser(value))  # pathlib refuses `~name` of an unknown user
     return f"{name}{sign}{path.name}" if path.is_absolute() else word

@@ -46,7 +46,8 @@ def test_the_table_has_the_full_recipe_first_and_the_signed_change_of_every_othe
 
 def test_the_arms_of_a_ladder_are_found_by_their_names_without_the_rate() -> None:
     models = {f"{name}, 38 dB": {"mean": {"psnr": 38.0}} for name in ("without_refinement", "full")}
-    assert [row["arm"] for row in ablate.table_of(models, {})] == ["full", "without_refinement"]
+    rows = ablate.table_of(models, {"full, 38 dB": False})
+    assert [(row["arm"], row["segmenter_taught_model"]) for row in rows] == [("full", 1), ("without_refinement", 0)]
 
 
 def test_a_figure_by_a_segmenter_that_taught_the_arm_is_marked() -> None:

@@ -83,3 +83,19 @@ def test_decoding_is_timed_a_frame_for_a_trained_model_too(tmp_path: Path, capsy
     assert one["ms"] > 0 and three["gflop"] == pytest.approx(4 * one["gflop"])  # realism 1 adds three steps to the mean
     assert "ms a frame" in capsys.readouterr().out
     assert decode.random_model("S", 16, 64).dit is not None
+
+
+def test_a_model_of_whole_cines_decodes_the_phases_of_the_command_and_a_ladder_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for layout in ("sequence", "ladder"):
+        tiny_model(layout=layout).save_pretrained(tmp_path / layout)
+    options = ["--rounds", "1", "--device", "cpu", "--dtype", "fp32", "--output", str(tmp_path / "decode.json")]
+    gflop = []
+    for phases in (2, 4):
+        benchmark.main(["decode", "--model", str(tmp_path / "sequence"), "--phases", str(phases), *options])
+        gflop.append(phases * json.loads((tmp_path / "decode.json").read_text())["results"][0]["gflop"])
+    assert gflop[1] > 1.5 * gflop[0]  # the work grows with the phases
+    with pytest.raises(SystemExit):
+        benchmark.main(["decode", "--model", str(tmp_path / "ladder"), *options])
+    assert "use scripts/benchmark.py ladder" in capsys.readouterr().err

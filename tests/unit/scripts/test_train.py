@@ -49,7 +49,10 @@ def test_a_value_that_the_previews_do_not_have_is_named_with_those_that_they_hav
     ("more", "words"),
     [
         ("losses={pixel: {warmup_steps: 5}, commitment: {warmup_steps: 2}}", "set warmup_steps of one loss to 0"),
+        ("losses={pixel: {weight: 0.0}, commitment: {warmup_steps: 2}}", "set warmup_steps of one loss to 0"),
         ("training={trainable: [tokenizer.*], reseed_every: 2}", "training.reseed_every replaces unused entries"),
+        ("training={trainable: [resampler.*], continuous_steps: 2}", "training.continuous_steps is 2, but"),
+        ("training={trainable: [tokenizer.*], continuous_steps: 9, max_steps: 9}", "expected fewer than"),
     ],
 )
 def test_a_recipe_whose_first_steps_cannot_train_is_refused_before_its_data_is_read(more: str, words: str) -> None:

@@ -14,8 +14,9 @@ from utils.checkpoint import export, save_checkpoint
 def stage1(folder: Path) -> Path:
     """An earlier run with the tokenizer's own decoder."""
     model = tiny_model("titok", seed=5)
-    export(folder, {"model": asdict(model.config)}, model.state_dict())
-    save_checkpoint(folder / "checkpoint_last.pth", {"model": asdict(model.config)}, model.state_dict())
+    config = {"model": asdict(model.config), "taught_by": []}
+    export(folder, config, model.state_dict())
+    save_checkpoint(folder / "checkpoint_last.pth", config, model.state_dict())
     return folder / "checkpoint_last.pth"
 
 
@@ -86,7 +87,7 @@ def test_weights_of_another_architecture_are_refused_by_component_and_shape(tmp_
     with pytest.raises(ValueError, match="tokenizer"):
         start_model(config, path)
     model = tiny_model("dit")
-    export(tmp_path / "two", {"model": asdict(model.config)}, model.state_dict())
+    export(tmp_path / "two", {"model": asdict(model.config), "taught_by": []}, model.state_dict())
     config = tiny_config()
     config.dit.size = {"width": 48, "num_layers": 2, "num_heads": 2}
     with pytest.raises(ValueError, match="dit"):
@@ -104,3 +105,12 @@ def test_training_from_scratch_starts_with_local_attention() -> None:
     q, k, _ = torch.nn.functional.linear(x, attention.in_proj_weight).split(width, dim=1)
     scores = q[:16] @ k[:16].T
     assert torch.equal(scores.argmax(1), torch.arange(16))  # every patch attends most to itself
+
+
+def test_weights_that_do_not_name_the_segmenters_of_their_training_are_refused(tmp_path: Path) -> None:
+    stage1(tmp_path)
+    (tmp_path / "config.json").rename(tmp_path / "elsewhere.json")
+    torch.save({"model": tiny_model("titok").state_dict(), "config": {"model": {}}}, tmp_path / "state.pth")
+    for name in ("model.safetensors", "state.pth"):
+        with pytest.raises(ValueError, match=r"has no `taught_by`, the segmenters of its training; give the output"):
+            start_model(tiny_config(), str(tmp_path / name))

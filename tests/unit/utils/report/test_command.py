@@ -20,8 +20,8 @@ def test_arguments_are_shown_without_private_folders() -> None:
 
 
 def test_the_command_is_shown_as_it_was_given_without_private_folders(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = ["report/a", "--model", "/home/someone/run", "out/run2", "--data=/mnt/x y", "--codecs", "--n", "3"]
-    line = "python scripts/compare_codecs.py report/a --model run out/run2 '--data=x y' --codecs --n 3"
+    given = ["report/a", "--model", "/home/someone/run=1", "~nobody7/b", "--data=/mnt/st=1/x y", "--codecs", "--n", "3"]
+    line = "python scripts/compare_codecs.py report/a --model run=1 '~nobody7/b' '--data=x y' --codecs --n 3"
     assert command.command_line("scripts/compare_codecs.py", given) == line
     monkeypatch.setattr(sys, "argv", ["scripts/probe.py", "--limit", "2", "~/data"])
     assert command.command_line("scripts/probe.py", None) == "python scripts/probe.py --limit 2 data"
