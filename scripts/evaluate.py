@@ -7,7 +7,8 @@ Research use only, not a medical device.
 
 Each patient is compressed to a file in memory and decoded from the bytes of this file alone. The report shows baselines
 and pictures of the last --model; the other models are rows of the comparison. With --keep_tokens, every model has one
-row for each number of tokens. With --sweep, the last model is also sampled with several steps x realism.
+row for each number of tokens. With --sweep, the last model is also sampled from all its tokens, with several
+steps x realism.
 
 With --recon_dir, folders of reconstructions by any other method are scored in the same way, in the field of the last
 --model, or on the whole image without a model. A folder has PATIENT.nii.gz for each patient, on the grid of the
@@ -281,7 +282,7 @@ def run_sweep(args: argparse.Namespace, model: TiTok, reader: ShardReader, patie
     rows = sweep.sweep(model, reader, patients, options)
     about = {"model": name, "data": reader.folder.resolve().name, "split": args.split, "patients": len(patients)}
     device = next(model.parameters()).device.type
-    caption = f"{name} on {about['data']}, {args.split}, n = {len(patients)}, {args.sampler}, {device}"
+    caption = f"{name}, all tokens, on {about['data']}, {args.split}, n = {len(patients)}, {args.sampler}, {device}"
     if ranks.is_main():
         sweep.write(rows, {**about, "device": device}, args.output_dir, caption)
     print(f"{sweep.table_of(rows)}\n{caption}")
