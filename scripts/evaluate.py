@@ -7,8 +7,8 @@ Research use only, not a medical device.
 
 Each patient is compressed to a file in memory and decoded from the bytes of this file alone. The report shows baselines
 and pictures of the last --model; the other models are rows of the comparison. With --keep_tokens, every model has one
-row for each number of tokens. With --sweep, the last model is also sampled from all its tokens, with several
-steps x realism.
+row for each number of tokens. With --sweep, the last model is also sampled from all its tokens, with several steps x
+realism.
 
 With --recon_dir, folders of reconstructions by any other method are scored in the same way, in the field of the last
 --model, or on the whole image without a model. A folder has PATIENT.nii.gz for each patient, on the grid of the
