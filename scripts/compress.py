@@ -74,7 +74,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def jobs_of(source: Path, output: Path) -> list[Job]:
-    """List the cines to compress, with their output files.
+    """List the cines to compress, with their output files; print the files of a folder that are not read.
 
     Raises:
         FileNotFoundError: the input does not exist.

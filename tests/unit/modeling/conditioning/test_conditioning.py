@@ -14,7 +14,6 @@ from data.sources.phantom import Options as PhantomOptions
 from data.sources.phantom import PhantomSource
 from modeling.conditioning._anatomy import morphology
 from modeling.draws import draw, no_draws
-from modeling.heart.phases import key_phases
 from modeling.titok import TiTok
 from modeling.weights.pretrained import export_config
 from tests.tiny import tiny_config, tiny_model
@@ -322,16 +321,6 @@ def test_morphology_reads_area_centroid_and_wall_of_circles() -> None:
     assert found[9] == pytest.approx(0.07, rel=0.05)
 
 
-def test_end_diastole_and_end_systole_are_where_the_segmented_lv_is_largest_and_smallest() -> None:
-    x = torch.rand(2, 1, 8, 8, 1, 5)
-    lv = torch.tensor([[3, 5, 4, 2, 4], [0, 0, 0, 0, 0]])
-    ed, es = key_phases(x, None, None, lv)
-    plain_ed, plain_es = key_phases(x, None, None)
-    assert (int(ed[0]), int(es[0])) == (1, 3)
-    assert (ed[1], es[1]) == (plain_ed[1], plain_es[1])  # no LV found: phase 0 and the phase most unlike it
-    assert key_phases(x, 2, None, lv)[0].tolist() == [2, 2]
-
-
 def test_encode_segments_to_choose_key_frames_that_are_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(conditioning="resnet18")
     sizes = iter([5, 2, 7, 3])
@@ -359,13 +348,6 @@ def test_a_model_that_only_segments_says_so_when_asked_for_tokens() -> None:
     assert model.segmenter.labels(torch.rand(2, 1, 32, 32)).shape == (2, 32, 32)
     with pytest.raises(ValueError, match="needs a conditioning with a segmenter"):
         tiny_config("none")
-
-
-def test_a_key_frame_that_the_cine_does_not_have_is_refused_before_it_is_read() -> None:
-    x = torch.rand(1, 1, 4, 1, 8, 8)
-    for given in ((9, None), (None, 9), (-1, 2), (0, 4)):
-        with pytest.raises(ValueError, match=r"expected phases 0 to 3 of this cine"):
-            key_phases(x, *given)
 
 
 def test_a_mask_for_single_images_is_refused() -> None:
