@@ -88,7 +88,9 @@ def unpack(data: bytes, model: Model = None, damaged: list[int] | None = None) -
         )
     tokens, payload = CODERS[header.layout.name].read(parts.payload, header, model, damaged)
     if damaged is None and _pack(header, payload, table) != data:
-        raise ValueError("the compressed file is not canonical: its content is written as other bytes; compress the cine again")
+        raise ValueError(
+            "the compressed file is not canonical: its content is written as other bytes; compress the cine again"
+        )
     return tokens, header
 
 

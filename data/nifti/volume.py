@@ -167,7 +167,8 @@ def _check_voxels(stored: np.ndarray, axes: int, name: str, patient: str) -> Non
         message = f"{name} has voxels of type {stored.dtype}, expected grey values; re-download or exclude it"
         raise CaseRefused("wrong_type", patient, message)
     if stored.ndim != axes or 0 in stored.shape:
-        message = f"{name} has shape {stored.shape}, expected {AXES[axes]} with none of them 0; give another file"
+        wanted = AXES[axes] if stored.ndim != axes else f"{AXES[axes]} with none of them 0"
+        message = f"{name} has shape {stored.shape}, expected {wanted}; give another file"
         raise CaseRefused("wrong_axes", patient, message)
     if stored.dtype.kind == "f" and (count := stored.size - int(np.isfinite(stored).sum())):
         message = f"{name} holds {count} NaN or infinite voxels; re-download or exclude it"
